@@ -1,0 +1,1 @@
+"""The runtime specification: its documents, their types and their checks."""
