@@ -1,8 +1,8 @@
 """JSON without `import json`, by the C scanner and encoder that the json package is built on.
 
 `import json` costs 26 M instructions, mostly for `re`; a bare interpreter costs 16 M (docs/architecture.md).
-`_json` is compiled into CPython or beside it, and has what the start-up path needs. What it can't do alone is
-say what is wrong with a text: then json is imported after all, off the path.
+`_json` is compiled into CPython or beside it, and has what the start-up path needs. What it can't do alone
+is say what is wrong with a text: then json is imported after all, off the path.
 """
 
 from _json import encode_basestring, make_encoder, make_scanner
@@ -28,16 +28,26 @@ class _Scanning:
     memo: dict[str, str] = {}
 
 
-_scan = make_scanner(_Scanning)   # type: ignore[arg-type]  # typeshed asks for a scanner to make a scanner
+_scan = make_scanner(_Scanning)   # type: ignore[arg-type]   # typeshed wants a scanner
+
+
+class BadJSON(ValueError):
+    """A text is not JSON: `cause`, at `line` and `column`, both counted from 1."""
+
+    def __init__(self, line: int, column: int, cause: str) -> None:
+        super().__init__(f"line {line} column {column}: {cause}")
+        self.line = line
+        self.column = column
+        self.cause = cause
 
 
 def loads(text: str) -> object:
-    """The value that `text` says. ValueError tells the line and the column of what is wrong."""
+    """The value that `text` says, or BadJSON."""
     stripped = text.strip(WHITESPACE)
     try:
         value, end = _scan(stripped, 0)
     except RecursionError:
-        raise ValueError("line 1 column 1: arrays and objects are nested too deeply") from None
+        raise BadJSON(1, 1, "arrays and objects are nested too deeply") from None
     except (StopIteration, ValueError, SystemError):
         # SystemError: the scanner takes its exception from json.decoder, and stumbles if nobody imported that.
         raise _explained(text) from None
@@ -46,7 +56,7 @@ def loads(text: str) -> object:
     return value
 
 
-def _explained(text: str) -> ValueError:
+def _explained(text: str) -> BadJSON:
     """Why `text` is not JSON, and where, from the json package."""
     import json
     import re
@@ -54,14 +64,15 @@ def _explained(text: str) -> ValueError:
     try:
         json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        return ValueError(f"line {error.lineno} column {error.colno}: {error.msg}")
-    except ValueError as error:   # a constant, or an integer of more digits than int() takes: json doesn't say where
-        strings_blanked = re.sub(r'"(?:[^"\\]|\\.)*"', lambda string: " " * len(string[0]), text)
-        number = re.search(r"NaN|-?Infinity|\d{4301}", strings_blanked)
-        offset = number.start() if number else 0
-        line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-        return ValueError(f"line {line} column {column}: {error}")
-    return ValueError("line 1 column 1: this is not JSON")
+        return BadJSON(error.lineno, error.colno, error.msg)
+    except ValueError as error:   # a constant, or more digits than int() takes: json doesn't say where
+        cause = str(error)
+    else:
+        cause = "this is not JSON"
+    strings_blanked = re.sub(r'"(?:[^"\\]|\\.)*"', lambda string: " " * len(string[0]), text)
+    number = re.search(r"NaN|-?Infinity|\d{4301}", strings_blanked)
+    offset = number.start() if number else 0
+    return BadJSON(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset), cause)
 
 
 def _refuse_type(value: object) -> object:
@@ -72,7 +83,7 @@ def _compact(value: object) -> str:
     return "".join(_encode(value, 0))
 
 
-# No memo of the containers seen: our values come from JSON or from literals, and a cycle ends in RecursionError.
+# No memo of the containers seen: our values come from JSON or from literals, where no cycle can be.
 _encode = make_encoder(None, _refuse_type, encode_basestring, None, ":", ",", False, False, False)
 
 

@@ -1,0 +1,58 @@
+"""What the schemas refuse, but runc takes and engines and people write. Imported when the checker has refused.
+
+- A null member of an object. Go writes null for slices and pointers that are nil where `omitempty` is missing, and
+  reads it as if the member were absent. So do we: it is removed. Inside the maps whose names are free, null stays
+  an error: there Go makes an empty string of it, which nobody can have meant as a limit or a kernel parameter.
+- linux.rootfsPropagation with an r in front, as mount(8) spells the recursive forms: runc's table has them.
+- fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are dropped,
+  as runc drops them.
+
+`pyrunc validate` is not lenient: it says what the specification says.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAPS = {"annotations", "sysctl", "unified", "netDevices", "rdma"}
+PROPAGATIONS = {"rprivate", "rshared", "rslave", "runbindable", ""}
+PERMISSIONS = 0o777
+
+
+def accepts(document: object, follows_schema: "Callable[[object], bool]") -> bool:
+    """Whether `document` follows its schema but for the above. Nulls and file types are removed from it."""
+    if not isinstance(document, dict):
+        return False
+    drop_nulls(document)
+    linux = document.get("linux")
+    if not isinstance(linux, dict):
+        return follows_schema(document)
+    drop_file_types(linux.get("devices"))
+    propagation = linux.get("rootfsPropagation")
+    if not isinstance(propagation, str) or propagation not in PROPAGATIONS:
+        return follows_schema(document)
+    document["linux"] = {name: member for name, member in linux.items() if name != "rootfsPropagation"}
+    accepted = follows_schema(document)
+    document["linux"] = linux
+    return accepted
+
+
+def drop_nulls(document: object) -> None:
+    """Remove the null members of all objects within, but for those of MAPS. A stack: nesting may be deep."""
+    left = [(document, False)]
+    while left:
+        value, is_map = left.pop()
+        if isinstance(value, dict):
+            if not is_map:
+                for name in [name for name, member in value.items() if member is None]:
+                    del value[name]
+            left += [(member, name in MAPS and not is_map) for name, member in value.items()]
+        elif isinstance(value, list):
+            left += [(item, False) for item in value]
+
+
+def drop_file_types(devices: object) -> None:
+    """Leave the permission bits of each device's fileMode."""
+    for device in devices if isinstance(devices, list) else ():
+        if isinstance(device, dict) and type(device.get("fileMode")) is int and device["fileMode"] > PERMISSIONS:
+            device["fileMode"] &= PERMISSIONS

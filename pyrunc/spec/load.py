@@ -1,0 +1,100 @@
+"""Read config.json, and the parts of it that `exec --process` and `update --resources` take; checked wholly.
+
+This is on the path of every create: no json, re or os. A document goes through the C scanner, the checker that
+is compiled from the schemas, and rules.py. Who refuses it leaves the explanation to report.py, imported then.
+"""
+
+import posix
+
+from pyrunc.errors import ConfigError
+from pyrunc.spec import _checker, jsonc, rules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import cast
+
+    from pyrunc.spec.types import Config, Process, Resources
+else:
+    def cast(_kind, value):
+        """typing.cast, without typing."""
+        return value
+
+LARGEST = 8 << 20   # Docker's largest are some 20 KB; JSON of 8 MiB needs some 100 MB as objects
+BLOCK = 1 << 16
+NEWLINE = "\n"
+FILE_TYPE = 0o170000
+REGULAR = 0o100000
+FLAGS = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY   # a FIFO must not hang us
+
+
+def config(bundle_fd: int, name: str = "config.json") -> "Config":
+    """The configuration in the directory `bundle_fd`, valid by schema and rules; ConfigError otherwise."""
+    return cast("Config", _checked(read(bundle_fd, name), name, "config", _checker.config, rules.config))
+
+
+def process(text: bytes, name: str = "process.json") -> "Process":
+    """What `exec --process` reads: config.json's `process` by itself."""
+    return cast("Process", _checked(text, name, "process", _checker.process, rules.process))
+
+
+def resources(text: bytes, name: str = "resources") -> "Resources":
+    """What `update --resources` reads: config.json's `linux.resources` by itself."""
+    return cast("Resources", _checked(text, name, "resources", _checker.resources, rules.resources))
+
+
+def read(directory: int, name: str) -> bytes:
+    """The bytes of a regular file that is not too large."""
+    try:
+        number = posix.open(name, FLAGS, dir_fd=directory)
+    except OSError as error:
+        hint = "a bundle is a directory with config.json in it" if name == "config.json" else ""
+        raise ConfigError("reading", name, error.strerror or str(error), hint) from error
+    try:
+        if posix.fstat(number).st_mode & FILE_TYPE != REGULAR:
+            raise ConfigError("reading", name, "this is not a regular file")
+        blocks = []
+        size = 0
+        while block := posix.read(number, BLOCK):
+            blocks.append(block)
+            size += len(block)
+            if size > LARGEST:
+                raise ConfigError("reading", name, f"it is larger than {LARGEST >> 20} MiB")
+    except OSError as error:
+        raise ConfigError("reading", name, error.strerror or str(error)) from error
+    finally:
+        posix.close(number)
+    return b"".join(blocks)
+
+
+def _checked(
+    data: bytes, name: str, kind: str,
+    follows_schema: "Callable[[object], bool]", problems: "Callable[[object], list[rules.Problem]]",
+) -> object:
+    """The document that `data` says, if there is nothing wrong with it."""
+    try:
+        text = data.decode()
+        document = jsonc.loads(text)
+    except UnicodeDecodeError as error:
+        before = data[:error.start].decode()
+        where = f"{name}:{before.count(NEWLINE) + 1}:{len(before) - before.rfind(NEWLINE)}"
+        raise ConfigError(where, "", f"byte 0x{data[error.start]:02x} is not UTF-8", "JSON is UTF-8") from None
+    except jsonc.BadJSON as error:
+        raise ConfigError(f"{name}:{error.line}:{error.column}", "", f"not JSON: {error.cause}") from None
+    if "\\u" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
+        from pyrunc.spec import report
+
+        if unfit := report.unfit_strings(document):
+            raise report.error(name, text, unfit)
+    if not follows_schema(document):
+        from pyrunc.spec import lenient
+
+        if not lenient.accepts(document, follows_schema):
+            from pyrunc.spec import report
+
+            raise report.error(name, text, report.against_schema(document, kind))
+    if found := problems(document):
+        from pyrunc.spec import report
+
+        raise report.error(name, text, report.against_rules(found))
+    return document
