@@ -10,31 +10,22 @@
 `pyrunc validate` is not lenient: it says what the specification says.
 """
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 MAPS = {"annotations", "sysctl", "unified", "netDevices", "rdma"}
 PROPAGATIONS = {"rprivate", "rshared", "rslave", "runbindable", ""}
 PERMISSIONS = 0o777
 
 
-def accepts(document: object, follows_schema: "Callable[[object], bool]") -> bool:
-    """Whether `document` follows its schema but for the above. Nulls and file types are removed from it."""
-    if not isinstance(document, dict):
-        return False
+def tolerated(document: object) -> object:
+    """What is left of `document` to hold against its schema. Nulls and file types are removed from it for good."""
     drop_nulls(document)
-    linux = document.get("linux")
-    if not isinstance(linux, dict):
-        return follows_schema(document)
+    linux = document.get("linux") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(linux, dict):
+        return document
     drop_file_types(linux.get("devices"))
     propagation = linux.get("rootfsPropagation")
     if not isinstance(propagation, str) or propagation not in PROPAGATIONS:
-        return follows_schema(document)
-    document["linux"] = {name: member for name, member in linux.items() if name != "rootfsPropagation"}
-    accepted = follows_schema(document)
-    document["linux"] = linux
-    return accepted
+        return document
+    return {**document, "linux": {name: linux[name] for name in linux if name != "rootfsPropagation"}}
 
 
 def drop_nulls(document: object) -> None:

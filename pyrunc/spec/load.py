@@ -12,7 +12,7 @@ from pyrunc.spec import _checker, jsonc, rules
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import cast
+    from typing import Any, cast
 
     from pyrunc.spec.types import Config, Process, Resources
 else:
@@ -67,20 +67,25 @@ def read(directory: int, name: str) -> bytes:
     return b"".join(blocks)
 
 
-def _checked(
-    data: bytes, name: str, kind: str,
-    follows_schema: "Callable[[object], bool]", problems: "Callable[[object], list[rules.Problem]]",
-) -> object:
-    """The document that `data` says, if there is nothing wrong with it."""
+def parse(data: bytes, name: str) -> tuple[str, object]:
+    """The text of a file, and the value that it says in JSON."""
     try:
         text = data.decode()
-        document = jsonc.loads(text)
+        return text, jsonc.loads(text)
     except UnicodeDecodeError as error:
         before = data[:error.start].decode()
         where = f"{name}:{before.count(NEWLINE) + 1}:{len(before) - before.rfind(NEWLINE)}"
         raise ConfigError(where, "", f"byte 0x{data[error.start]:02x} is not UTF-8", "JSON is UTF-8") from None
     except jsonc.BadJSON as error:
         raise ConfigError(f"{name}:{error.line}:{error.column}", "", f"not JSON: {error.cause}") from None
+
+
+def _checked(
+    data: bytes, name: str, kind: str,
+    follows_schema: "Callable[[object], bool]", problems: "Callable[[Any], list[rules.Problem]]",
+) -> object:
+    """The document that `data` says, if there is nothing wrong with it."""
+    text, document = parse(data, name)
     if "\\u" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
         from pyrunc.spec import report
 
@@ -89,10 +94,11 @@ def _checked(
     if not follows_schema(document):
         from pyrunc.spec import lenient
 
-        if not lenient.accepts(document, follows_schema):
+        strict = lenient.tolerated(document)
+        if not follows_schema(strict):
             from pyrunc.spec import report
 
-            raise report.error(name, text, report.against_schema(document, kind))
+            raise report.error(name, text, report.against_schema(strict, kind))
     if found := problems(document):
         from pyrunc.spec import report
 

@@ -295,7 +295,8 @@ def process_warnings(document: "Process") -> list[Problem]:
     """What to tell about a process without refusing it. config.md: an unknown capability is ignored, and logged."""
     found: list[Problem] = []
     sets = document.get("capabilities", {})
-    for kind, names in sets.items():
+    for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
+        names = sets.get(kind)
         if isinstance(names, list) and not CAPABILITIES.issuperset(names):
             found += [(f"/capabilities/{kind}", f'unknown capability "{name}" is ignored', "")
                       for name in names if name not in CAPABILITIES]
