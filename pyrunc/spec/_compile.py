@@ -1,7 +1,9 @@
-"""Compile the JSON Schemas of oci-spec-schemas/ to Python: `python _compile.py SCHEMAS OUTPUT`, at build time.
+"""Compile the JSON Schemas of oci-spec-schemas/ to Python: `python _compile.py SCHEMAS OUTPUT REST`, at build time.
 
 The result says yes or no, fast and without an import: no regular expression, no table to build. What is wrong
 with a document that it refuses is then told by jsonschema, from the same schemas (report.py), off the path.
+Loading code costs more than running it, so that what create needs is one module, OUTPUT, and REST another, which
+is imported for the rare document that has another platform's object in it.
 
 Compiled is the part of draft 4 that our schemas use, for values as json.loads makes them: an integer is an int
 that is no bool, and 1.0 is none. Whatever else a schema may say ends the build: nothing is left out in silence.
@@ -13,6 +15,7 @@ if __name__ == "__main__":   # run as a script: types.py beside us must not stan
     sys.path[:] = [entry for entry in sys.path if not entry.endswith("spec")]
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from re import _constants as sre   # type: ignore[attr-defined]
 from re import _parser             # type: ignore[attr-defined]
@@ -24,8 +27,15 @@ ENTRIES = {
     "config": ("config-schema.json", ""),
     "process": ("config-schema.json", "/definitions/process"),   # what exec --process reads
     "resources": ("config-linux.json", "/resources"),            # what update --resources reads
+}
+REST = {
     "state": ("state-schema.json", ""),
     "features": ("features-schema.json", ""),
+    "solaris": ("config-solaris.json", "/solaris"),   # these five are members of config
+    "windows": ("config-windows.json", "/windows"),
+    "vm": ("config-vm.json", "/vm"),
+    "zos": ("config-zos.json", "/zos"),
+    "freebsd": ("config-freebsd.json", "/freebsd"),
 }
 
 HEADER = '''\
@@ -63,7 +73,7 @@ def expanded(folder: Path, entry: str) -> Schema:
 
     A description beside a `$ref` takes the place of the other's; draft 4 ignores all else there, and so do we.
     """
-    name, pointer = ENTRIES[entry]
+    name, pointer = {**ENTRIES, **REST}[entry]
     return _Reader(folder).resolve(name, pointer, ())
 
 
@@ -125,7 +135,10 @@ class _Writer:
                              *(f"{_text(name)} not in value" for name in schema.get("required", ()))])
         lines = [f"if {wrong}:", "    return False"]
         for name, member in schema.get("properties", {}).items():
-            if simple := self.simple(member, f"value[{_text(name)}]"):
+            if path == ("config",) and name in REST:
+                lines += [f"if {_text(name)} in value:", "    from pyrunc.spec import _checker_rest", "",
+                          f"    if not _checker_rest.{name}(value[{_text(name)}]):", "        return False"]
+            elif simple := self.simple(member, f"value[{_text(name)}]"):
                 lines += [f"if {_text(name)} in value and {simple}:", "    return False"]
             else:
                 lines += [f"if {_text(name)} in value:", f"    item = value[{_text(name)}]",
@@ -308,10 +321,10 @@ def _text(value: str) -> str:
     return json.dumps(value)
 
 
-def compiled(folder: Path) -> str:
-    """The text of the module."""
+def compiled(folder: Path, entries: Iterable[str]) -> str:
+    """The text of a module with a function for each of `entries`."""
     writer = _Writer()
-    for entry in reversed(ENTRIES):   # parts first, so that their functions have the short names
+    for entry in sorted(entries, key=[*REST, *reversed(ENTRIES)].index):   # parts first: theirs are the short names
         schema = bare(expanded(folder, entry))
         check(schema)
         writer.function(schema, (entry,))
@@ -320,4 +333,6 @@ def compiled(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(compiled(Path(sys.argv[1])), encoding="utf-8")
+    schemas, output, rest = map(Path, sys.argv[1:])
+    output.write_text(compiled(schemas, ENTRIES), encoding="utf-8")
+    rest.write_text(compiled(schemas, REST), encoding="utf-8")

@@ -1,22 +1,110 @@
 """What a configuration must be beyond what its schema says, checked before anything is created.
 
-A rule is a function in one of the tables below. It is given a document that follows its schema, and yields what is
-wrong: a JSON pointer, the cause, and what to do about it or "". It stands here only if the specification says MUST,
-or the kernel or runc would refuse the container later and less clearly. What engines write although it is doubtful
-is a warning.
+A rule is a function in one of the tables below, by the member that it is about. It is given a document that follows
+its schema, and yields what is wrong: a JSON pointer, the cause, and what to do about it or "". It stands here only
+if the specification says MUST, or the kernel or runc would refuse the container later and less clearly. What engines
+write although it is doubtful is a warning.
 
-"runc" names runc's file or function that refuses the same; section names are those of runtime-spec 1.3.
+"runc" names runc's file or function that refuses the same; section names are those of runtime-spec 1.3. Members that
+few configurations have are looked after in rules_rare.py, which is imported when one of them is there: unmarshalling
+rules costs more than following them.
 """
-
-from pyrunc.spec import rules_linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyrunc.spec.types import Config, ExecCPUAffinity, IDMapping, Process, Resources
+    from pyrunc.spec.types import Config, Linux, Process, Resources
 
 Problem = tuple[str, str, str]
+
+RARE_IN_LINUX = {
+    "devices", "gidMappings", "intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets", "uidMappings",
+}
+RARE_IN_PROCESS = {"execCPUAffinity", "ioPriority", "scheduler"}
+RARE_IN_RESOURCES = {"network", "rdma", "unified"}
+
+
+def config(document: "Config") -> list[Problem]:
+    """All that is wrong with config.json."""
+    found = [*version_is_semver(document), *root_is_there(document), *names_have_a_uts_namespace(document)]
+    for member, rule in CONFIG.items():
+        if member in document:
+            found += rule(document)
+    if "process" in document:
+        found += _under("/process", process(document["process"]))
+    if "linux" in document:
+        found += _under("/linux", linux(document["linux"], document.get("annotations", {})))
+    if namespaces(document).get("user") == "":
+        from pyrunc.spec import rules_rare
+
+        found += rules_rare.ids_are_mapped(document)
+    return found
+
+
+def process(document: "Process") -> list[Problem]:
+    """All that is wrong with config.json's process, or with what exec --process reads."""
+    found = [*cwd_is_absolute(document), *there_is_a_program(document)]
+    for member, rule in PROCESS.items():
+        if member in document:
+            found += rule(document)
+    if not RARE_IN_PROCESS.isdisjoint(document):
+        from pyrunc.spec import rules_rare
+
+        found += rules_rare.process(document)
+    return found
+
+
+def linux(document: "Linux", annotations: dict[str, str]) -> list[Problem]:
+    """All that is wrong with config.json's linux."""
+    inside = types_and_paths(document)
+    found = [*paths_have_a_mount_namespace(document, inside)]
+    for member, rule in LINUX.items():
+        if member in document:
+            found += rule(document, inside)
+    if "seccomp" in document:
+        found += seccomp_is_consistent(document, annotations)
+    if "resources" in document:
+        found += _under("/resources", resources(document["resources"]))
+    if "user" in inside or not RARE_IN_LINUX.isdisjoint(document):
+        from pyrunc.spec import rules_rare
+
+        found += rules_rare.linux(document, inside)
+    return found
+
+
+def resources(document: "Resources") -> list[Problem]:
+    """All that is wrong with config.json's linux.resources, or with what update --resources reads."""
+    found: list[Problem] = []
+    if "devices" in document:
+        found += device_rules_are_whole(document)
+    if not RARE_IN_RESOURCES.isdisjoint(document):
+        from pyrunc.spec import rules_rare
+
+        found += rules_rare.resources(document)
+    return found
+
+
+def namespaces(document: "Config") -> dict[str, str]:
+    """The namespaces of a container by type: the path of one to join, or "" for a new one."""
+    return types_and_paths(document.get("linux", {}))
+
+
+def types_and_paths(document: "Linux") -> dict[str, str]:
+    """As namespaces(), from config.json's linux."""
+    return {each["type"]: each.get("path", "") for each in document.get("namespaces", ())}
+
+
+def _under(pointer: str, found: list[Problem]) -> list[Problem]:
+    return [(pointer + below, cause, hint) for below, cause, hint in found]
+
+
+def escaped(name: str) -> str:
+    """A member's name in a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+# The whole document
 
 INVALID_ID = 0xFFFFFFFF   # (uid_t)-1: the kernel takes it as "leave as it is", so that root would stay root
 RLIMITS = {
@@ -26,37 +114,6 @@ RLIMITS = {
 }
 DIGITS = "0123456789"
 
-
-def config(document: "Config") -> list[Problem]:
-    """All that is wrong with config.json."""
-    found: list[Problem] = []
-    for rule in CONFIG:
-        found += rule(document)
-    if "process" in document:
-        found += _under("/process", process(document["process"]))
-    if "linux" in document:
-        found += _under("/linux", rules_linux.linux(document["linux"]))
-    return found
-
-
-def process(document: "Process") -> list[Problem]:
-    """All that is wrong with config.json's process, or with what exec --process reads."""
-    found: list[Problem] = []
-    for rule in PROCESS:
-        found += rule(document)
-    return found
-
-
-def resources(document: "Resources") -> list[Problem]:
-    """All that is wrong with config.json's linux.resources, or with what update --resources reads."""
-    return rules_linux.resources(document)
-
-
-def _under(pointer: str, found: list[Problem]) -> list[Problem]:
-    return [(pointer + below, cause, hint) for below, cause, hint in found]
-
-
-# The whole document
 
 def version_is_semver(document: "Config") -> "Iterator[Problem]":
     """config.md, Specification version: MUST be in SemVer v2.0.0 format. runtime-tools' misc_props tests it."""
@@ -79,30 +136,21 @@ def root_is_there(document: "Config") -> "Iterator[Problem]":
 def names_have_a_uts_namespace(document: "Config") -> "Iterator[Problem]":
     """Or we would rename the host. runc: validate/validator.go, uts()."""
     for member in ("hostname", "domainname"):
-        if document.get(member) and "uts" not in rules_linux.namespaces(document.get("linux", {})):
-            yield f"/{member}", "it can't be set without a UTS namespace", ADD_NAMESPACE % "uts"
-
-
-ADD_NAMESPACE = 'add {"type": "%s"} to linux.namespaces'
+        if document.get(member) and "uts" not in namespaces(document):
+            yield f"/{member}", "it can't be set without a UTS namespace", (
+                'add {"type": "uts"} to linux.namespaces')
 
 
 def mounts_are_complete(document: "Config") -> "Iterator[Problem]":
-    """runc: checkIDMapMounts(): both mappings or neither; without them idmap means those of the user namespace."""
-    for index, mount in enumerate(document.get("mounts", ())):
+    """A destination is REQUIRED. Mounts with shifted owners are rare."""
+    for index, mount in enumerate(document["mounts"]):
         if not mount["destination"]:
             yield f"/mounts/{index}/destination", "expected a path, found an empty string", ""
-        uids, gids = mount.get("uidMappings"), mount.get("gidMappings")
-        if uids or gids:
-            if not (uids and gids):
-                missing = "gidMappings" if uids else "uidMappings"
-                yield f"/mounts/{index}", f"an ID-mapped mount needs both mappings, and {missing} is missing", ""
-            yield from rules_linux.mappings_are_ranges(uids or [], f"/mounts/{index}/uidMappings")
-            yield from rules_linux.mappings_are_ranges(gids or [], f"/mounts/{index}/gidMappings")
-            continue
         options = mount.get("options", ())
-        if ("idmap" in options or "ridmap" in options) and (
-                "user" not in rules_linux.namespaces(document.get("linux", {}))):
-            yield f"/mounts/{index}/options", "idmap needs mappings, or a user namespace to take them from", ""
+        if "uidMappings" in mount or "gidMappings" in mount or "idmap" in options or "ridmap" in options:
+            from pyrunc.spec import rules_rare
+
+            yield from rules_rare.mount_mappings_are_complete(mount, f"/mounts/{index}", namespaces(document))
 
 
 def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
@@ -112,35 +160,6 @@ def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
             for index, hook in enumerate(hooks):
                 if isinstance(hook, dict) and not str(hook.get("path", "/")).startswith("/"):
                     yield f"/hooks/{kind}/{index}/path", f'expected an absolute path, found "{hook["path"]}"', ""
-
-
-def ids_are_mapped(document: "Config") -> "Iterator[Problem]":
-    """runc: setupUser(), `cannot set uid to unmapped user in user namespace`, after all has been created."""
-    linux = document.get("linux", {})
-    if "process" not in document or rules_linux.namespaces(linux).get("user", "joined"):
-        return
-    user = document["process"].get("user", {})
-    for name, number, mappings in (("uid", user.get("uid", 0), linux.get("uidMappings", [])),
-                                   ("gid", user.get("gid", 0), linux.get("gidMappings", []))):
-        if mappings and not _is_mapped(number, mappings):
-            yield f"/process/user/{name}", f"{number} is in no range of linux.{name}Mappings", ""
-
-
-def _is_mapped(number: int, mappings: "list[IDMapping]") -> bool:
-    return any(0 <= number - each["containerID"] < each["size"] for each in mappings)
-
-
-def notifications_have_a_listener(document: "Config") -> "Iterator[Problem]":
-    """runc: `seccomp listenerPath is not set`. crun's annotations name another receiver."""
-    seccomp = document.get("linux", {}).get("seccomp")
-    if not seccomp or seccomp.get("listenerPath"):
-        return
-    for name in document.get("annotations", ()):
-        if name.startswith("run.oci.seccomp."):
-            return
-    for index, rule in enumerate(seccomp.get("syscalls", ())):
-        if rule["action"] == "SCMP_ACT_NOTIFY":
-            yield f"/linux/seccomp/syscalls/{index}/action", "SCMP_ACT_NOTIFY needs listenerPath", ""
 
 
 # The process
@@ -194,64 +213,133 @@ def oom_score_is_in_range(document: "Process") -> "Iterator[Problem]":
         yield "/oomScoreAdj", f"expected -1000 to 1000, found {document['oomScoreAdj']}", ""
 
 
-def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
-    """sched_setattr(2). runc: validator.go, scheduler(); what it leaves to the kernel ends in EINVAL."""
-    if "scheduler" not in document:
+# Linux
+
+SYSCTLS_OF_IPC = {
+    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shm_rmid_forced", "kernel/shmall",
+    "kernel/shmmax", "kernel/shmmni",
+}
+
+
+def namespaces_are_distinct(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
+    """config-linux.md, Namespaces: duplicates MUST be an error, a path MUST be absolute."""
+    if len(inside) == len(document.get("namespaces", ())) and not any(inside.values()):
         return
-    scheduler = document["scheduler"]
-    policy = scheduler["policy"]
-    if not -20 <= scheduler.get("nice", 0) <= 19:
-        yield "/scheduler/nice", f"expected -20 to 19, found {scheduler['nice']}", ""
-    priority = scheduler.get("priority", 0)
-    if policy in ("SCHED_FIFO", "SCHED_RR"):
-        if not 1 <= priority <= 99:
-            yield "/scheduler", f"{policy} needs a priority of 1 to 99, found {priority}", ""
-    elif priority:
-        yield "/scheduler/priority", f"{policy} has no priority", "SCHED_FIFO and SCHED_RR have"
-    runtime, deadline = scheduler.get("runtime", 0), scheduler.get("deadline", 0)
-    period = scheduler.get("period", 0)
-    if policy != "SCHED_DEADLINE":
-        if runtime or deadline or period:
-            yield "/scheduler", f"{policy} has no runtime, deadline or period", "SCHED_DEADLINE has"
-    elif not 0 < runtime <= deadline <= (period or deadline):
-        yield "/scheduler", "expected 0 < runtime <= deadline <= period", "the unit is nanoseconds"
+    seen = set()
+    for index, namespace in enumerate(document["namespaces"]):
+        if namespace["type"] in seen:
+            yield f"/namespaces/{index}", f'namespace "{namespace["type"]}" is given twice', ""
+        seen.add(namespace["type"])
+        path = namespace.get("path", "")
+        if path and not path.startswith("/"):
+            yield f"/namespaces/{index}/path", f'expected an absolute path, found "{path}"', ""
 
 
-def io_priority_is_in_range(document: "Process") -> "Iterator[Problem]":
-    """ioprio_set(2). runc: validator.go, ioPriority()."""
-    priority = document.get("ioPriority", {}).get("priority", 0)
-    if not 0 <= priority <= 7:
-        yield "/ioPriority/priority", f"expected 0 to 7, found {priority}", ""
+def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
+    """Or the host's /proc would be masked. runc: validator.go, security()."""
+    if "mount" not in inside:
+        for name, paths in (("maskedPaths", document.get("maskedPaths")),
+                            ("readonlyPaths", document.get("readonlyPaths"))):
+            if paths:
+                yield f"/{name}", "it needs a mount namespace", 'add {"type": "mount"} to linux.namespaces'
 
 
-def affinity_is_a_list(document: "Process") -> "Iterator[Problem]":
-    """config.md, execCPUAffinity: lists in the format of cpuset(7)."""
-    affinity: ExecCPUAffinity = document.get("execCPUAffinity", {})
-    for name, text in (("initial", affinity.get("initial")), ("final", affinity.get("final"))):
-        if text and not rules_linux.is_list_of_numbers(text):
-            yield f"/execCPUAffinity/{name}", f'expected CPUs such as 0-3,7, found "{text}"', ""
+def sysctls_are_namespaced(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
+    """Nothing that the host shares may be changed. runc: validator.go, sysctl().
+
+    A joined namespace is as good as a new one here; that a path doesn't lead to the host's is found on joining.
+    """
+    for name in document.get("sysctl", ()):
+        path = sysctl_path(name)
+        if cause := _sysctl_refused(path, inside):
+            yield f"/sysctl/{escaped(name)}", f"/proc/sys/{path}: {cause}", ""
 
 
-CONFIG: "tuple[Callable[[Config], Iterator[Problem]], ...]" = (
-    version_is_semver,
-    root_is_there,
-    names_have_a_uts_namespace,
-    mounts_are_complete,
-    hook_paths_are_absolute,
-    ids_are_mapped,
-    notifications_have_a_listener,
-)
-PROCESS: "tuple[Callable[[Process], Iterator[Problem]], ...]" = (
-    cwd_is_absolute,
-    there_is_a_program,
-    environment_is_named,
-    ids_are_ids,
-    rlimits_are_distinct,
-    oom_score_is_in_range,
-    scheduler_fits_its_policy,
-    io_priority_is_in_range,
-    affinity_is_a_list,
-)
+def sysctl_path(name: str) -> str:
+    """The file of a kernel parameter below /proc/sys. The first of dot and slash is what separates, as sysctl(8) has it.
+
+    net.ipv4.conf.eth0/100.forwarding is net/ipv4/conf/eth0.100/forwarding: a dot may be part of a name.
+    """
+    dot, slash = name.find("."), name.find("/")
+    if dot < 0 or 0 <= slash < dot:
+        return name
+    return name.replace("/", "\0").replace(".", "/").replace("\0", ".")
+
+
+def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
+    """Why the parameter may not be set, or ""."""
+    parts = path.split("/")
+    if "" in parts or "." in parts or ".." in parts:   # net/../kernel/core_pattern
+        return "this is not a parameter's path"
+    if path == "kernel/hostname":
+        return "the member hostname sets it"
+    if path in SYSCTLS_OF_IPC or path.startswith("fs/mqueue/"):
+        owner = "ipc"
+    elif parts[0] == "net":
+        owner = "network"
+    elif parts[0] == "user":
+        owner = "user"
+    elif path == "kernel/domainname":
+        owner = "uts"
+    else:
+        return "it belongs to no namespace, so to the host"
+    return "" if owner in inside else f"it is the host's, for there is no {owner} namespace"
+
+
+RETURNING = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+
+
+def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "Iterator[Problem]":
+    """config-linux.md, Seccomp. runc: libcontainer/seccomp, InitSeccomp()."""
+    seccomp = document["seccomp"]
+    if "listenerMetadata" in seccomp and not seccomp.get("listenerPath"):
+        yield "/seccomp/listenerMetadata", "it needs listenerPath", ""
+    default = seccomp["defaultAction"]
+    if default == "SCMP_ACT_NOTIFY":   # the message that hands the listener over would wait for its own answer
+        yield "/seccomp/defaultAction", "SCMP_ACT_NOTIFY can't be the default", ""
+    if "defaultErrnoRet" in seccomp and default not in RETURNING:
+        yield "/seccomp/defaultErrnoRet", f"{default} returns no error number", ""
+    for index, rule in enumerate(seccomp.get("syscalls", ())):
+        pointer, action = f"/seccomp/syscalls/{index}", rule["action"]
+        if "errnoRet" in rule and action not in RETURNING:
+            yield f"{pointer}/errnoRet", f"{action} returns no error number", ""
+        if "" in rule["names"]:
+            yield f"{pointer}/names", "expected names of system calls, found an empty string", ""
+        for argument, condition in enumerate(rule.get("args", ())):
+            if condition["index"] > 5:
+                yield f"{pointer}/args/{argument}/index", f"expected 0 to 5, found {condition['index']}", ""
+        if action == "SCMP_ACT_NOTIFY":
+            if "write" in rule["names"]:
+                yield f"{pointer}/names", "write can't have SCMP_ACT_NOTIFY", ""
+            if not seccomp.get("listenerPath") and not any(
+                    name.startswith("run.oci.seccomp.") for name in annotations):   # crun's other receivers
+                yield f"{pointer}/action", "SCMP_ACT_NOTIFY needs listenerPath", ""
+
+
+def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
+    """config-linux.md, Device allowed list. runc: specconv, CreateCgroupConfig()."""
+    for index, rule in enumerate(document.get("devices", ())):
+        if rule.get("type", "a") not in ("a", "b", "c", ""):
+            yield f"/devices/{index}/type", f'expected a, b or c, found "{rule["type"]}"', ""
+        access = rule.get("access", "")
+        if not access or access.strip("rwm"):
+            yield f"/devices/{index}/access", f'expected some of rwm, found "{access}"', ""
+
+
+CONFIG: "dict[str, Callable[[Config], Iterator[Problem]]]" = {
+    "mounts": mounts_are_complete,
+    "hooks": hook_paths_are_absolute,
+}
+PROCESS: "dict[str, Callable[[Process], Iterator[Problem]]]" = {
+    "env": environment_is_named,
+    "user": ids_are_ids,
+    "rlimits": rlimits_are_distinct,
+    "oomScoreAdj": oom_score_is_in_range,
+}
+LINUX: "dict[str, Callable[[Linux, dict[str, str]], Iterator[Problem]]]" = {
+    "namespaces": namespaces_are_distinct,
+    "sysctl": sysctls_are_namespaced,
+}
 
 
 # What is doubtful, but is written and works

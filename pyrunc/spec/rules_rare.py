@@ -1,50 +1,42 @@
-"""The rules for config.json's `linux`: see rules.py, which says what a rule is."""
+"""The rules for members that few configurations have. See rules.py, which says what a rule is."""
+
+from pyrunc.spec.rules import escaped, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyrunc.spec.types import IDMapping, Linux, Resources
+    from pyrunc.spec.types import Config, ExecCPUAffinity, IDMapping, Linux, Mount, Process, Resources
 
 Problem = tuple[str, str, str]
 
 DIGITS = "0123456789"
 IDS = 1 << 32
 MOST_EXTENTS = 340   # user_namespaces(7), since Linux 4.15
-SYSCTLS_OF_IPC = {
-    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shm_rmid_forced", "kernel/shmall",
-    "kernel/shmmax", "kernel/shmmni",
-}
 
 
-def linux(document: "Linux") -> list[Problem]:
-    """All that is wrong with config.json's linux."""
-    inside = namespaces(document)
+def process(document: "Process") -> list[Problem]:
+    """What rules.process() leaves to us."""
     found: list[Problem] = []
-    for rule in LINUX:
-        found += rule(document, inside)
-    found += seccomp_is_consistent(document)
-    for below, cause, hint in resources(document.get("resources", {})):
-        found.append(("/resources" + below, cause, hint))
-    return found
-
-
-def resources(document: "Resources") -> list[Problem]:
-    """All that is wrong with config.json's linux.resources."""
-    found: list[Problem] = []
-    for rule in RESOURCES:
+    for rule in PROCESS:
         found += rule(document)
     return found
 
 
-def namespaces(document: "Linux") -> dict[str, str]:
-    """The namespaces of a container by type: the path of one to join, or "" for a new one."""
-    return {each["type"]: each.get("path", "") for each in document.get("namespaces", ())}
+def linux(document: "Linux", inside: dict[str, str]) -> list[Problem]:
+    """What rules.linux() leaves to us."""
+    found: list[Problem] = []
+    for rule in LINUX:
+        found += rule(document, inside)
+    return found
 
 
-def escaped(name: str) -> str:
-    """A member's name in a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+def resources(document: "Resources") -> list[Problem]:
+    """What rules.resources() leaves to us."""
+    found: list[Problem] = []
+    for rule in RESOURCES:
+        found += rule(document)
+    return found
 
 
 def is_list_of_numbers(text: str) -> bool:
@@ -58,21 +50,7 @@ def is_list_of_numbers(text: str) -> bool:
     return True
 
 
-# Namespaces
-
-def namespaces_are_distinct(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """config-linux.md, Namespaces: duplicates MUST be an error, a path MUST be absolute."""
-    if len(inside) == len(document.get("namespaces", ())) and not any(inside.values()):
-        return
-    seen = set()
-    for index, namespace in enumerate(document["namespaces"]):
-        if namespace["type"] in seen:
-            yield f"/namespaces/{index}", f'namespace "{namespace["type"]}" is given twice', ""
-        seen.add(namespace["type"])
-        path = namespace.get("path", "")
-        if path and not path.startswith("/"):
-            yield f"/namespaces/{index}/path", f'expected an absolute path, found "{path}"', ""
-
+# User namespaces
 
 def mappings_fit_the_user_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """runc: validator.go, namespaces(), and HostRootUID(): its setup runs as the namespace's root.
@@ -114,6 +92,79 @@ def mappings_are_ranges(mappings: "list[IDMapping]", pointer: str) -> "Iterator[
                 yield f"{pointer}/{index}/{side}", "this range overlaps with another one", ""
 
 
+def mount_mappings_are_complete(
+    mount: "Mount", pointer: str, inside: dict[str, str],
+) -> "Iterator[Problem]":
+    """runc: checkIDMapMounts(): both mappings or neither; without them idmap means those of the user namespace."""
+    uids, gids = mount.get("uidMappings", []), mount.get("gidMappings", [])
+    if uids or gids:
+        if not (uids and gids):
+            missing = "gidMappings" if uids else "uidMappings"
+            yield pointer, f"an ID-mapped mount needs both mappings, and {missing} is missing", ""
+        yield from mappings_are_ranges(uids, f"{pointer}/uidMappings")
+        yield from mappings_are_ranges(gids, f"{pointer}/gidMappings")
+    elif "user" not in inside and not {"idmap", "ridmap"}.isdisjoint(mount.get("options", ())):
+        yield f"{pointer}/options", "idmap needs mappings, or a user namespace to take them from", ""
+
+
+def ids_are_mapped(document: "Config") -> "Iterator[Problem]":
+    """runc: setupUser(), `cannot set uid to unmapped user in user namespace`, after all has been created."""
+    if "process" not in document or namespaces(document).get("user", "joined"):
+        return
+    linux = document["linux"]
+    user = document["process"].get("user", {})
+    for name, number, mappings in (("uid", user.get("uid", 0), linux.get("uidMappings", [])),
+                                   ("gid", user.get("gid", 0), linux.get("gidMappings", []))):
+        if mappings and not _is_mapped(number, mappings):
+            yield f"/process/user/{name}", f"{number} is in no range of linux.{name}Mappings", ""
+
+
+def _is_mapped(number: int, mappings: "list[IDMapping]") -> bool:
+    return any(0 <= number - each["containerID"] < each["size"] for each in mappings)
+
+
+# The process
+
+def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
+    """sched_setattr(2). runc: validator.go, scheduler(); what it leaves to the kernel ends in EINVAL."""
+    if "scheduler" not in document:
+        return
+    scheduler = document["scheduler"]
+    policy = scheduler["policy"]
+    if not -20 <= scheduler.get("nice", 0) <= 19:
+        yield "/scheduler/nice", f"expected -20 to 19, found {scheduler['nice']}", ""
+    priority = scheduler.get("priority", 0)
+    if policy in ("SCHED_FIFO", "SCHED_RR"):
+        if not 1 <= priority <= 99:
+            yield "/scheduler", f"{policy} needs a priority of 1 to 99, found {priority}", ""
+    elif priority:
+        yield "/scheduler/priority", f"{policy} has no priority", "SCHED_FIFO and SCHED_RR have"
+    runtime, deadline = scheduler.get("runtime", 0), scheduler.get("deadline", 0)
+    period = scheduler.get("period", 0)
+    if policy != "SCHED_DEADLINE":
+        if runtime or deadline or period:
+            yield "/scheduler", f"{policy} has no runtime, deadline or period", "SCHED_DEADLINE has"
+    elif not 0 < runtime <= deadline <= (period or deadline):
+        yield "/scheduler", "expected 0 < runtime <= deadline <= period", "the unit is nanoseconds"
+
+
+def io_priority_is_in_range(document: "Process") -> "Iterator[Problem]":
+    """ioprio_set(2). runc: validator.go, ioPriority()."""
+    priority = document.get("ioPriority", {}).get("priority", 0)
+    if not 0 <= priority <= 7:
+        yield "/ioPriority/priority", f"expected 0 to 7, found {priority}", ""
+
+
+def affinity_is_a_list(document: "Process") -> "Iterator[Problem]":
+    """config.md, execCPUAffinity: lists in the format of cpuset(7)."""
+    affinity: ExecCPUAffinity = document.get("execCPUAffinity", {})
+    for name, text in (("initial", affinity.get("initial")), ("final", affinity.get("final"))):
+        if text and not is_list_of_numbers(text):
+            yield f"/execCPUAffinity/{name}", f'expected CPUs such as 0-3,7, found "{text}"', ""
+
+
+# Linux: clocks, devices, memory, classes of service
+
 def offsets_have_a_new_time_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """time_namespaces(7): a namespace's clocks can be set until its first process is in it. runc: namespaces()."""
     offsets = document.get("timeOffsets")
@@ -128,59 +179,6 @@ def offsets_have_a_new_time_namespace(document: "Linux", inside: dict[str, str])
         elif isinstance(offset, dict) and offset.get("nanosecs", 0) > 999_999_999:
             yield f"/timeOffsets/{clock}/nanosecs", f"expected less than a second, found {offset['nanosecs']}", ""
 
-
-def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """Or the host's /proc would be masked. runc: validator.go, security()."""
-    if "mount" not in inside:
-        for name, paths in (("maskedPaths", document.get("maskedPaths")),
-                            ("readonlyPaths", document.get("readonlyPaths"))):
-            if paths:
-                yield f"/{name}", "it needs a mount namespace", 'add {"type": "mount"} to linux.namespaces'
-
-
-def sysctls_are_namespaced(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """Nothing that the host shares may be changed. runc: validator.go, sysctl().
-
-    A joined namespace is as good as a new one here; that a path doesn't lead to the host's is found on joining.
-    """
-    for name in document.get("sysctl", ()):
-        path = sysctl_path(name)
-        if cause := _sysctl_refused(path, inside):
-            yield f"/sysctl/{escaped(name)}", f"/proc/sys/{path}: {cause}", ""
-
-
-def sysctl_path(name: str) -> str:
-    """The file of a kernel parameter below /proc/sys. The first of dot and slash is what separates, as sysctl(8) has it.
-
-    net.ipv4.conf.eth0/100.forwarding is net/ipv4/conf/eth0.100/forwarding: a dot may be part of a name.
-    """
-    dot, slash = name.find("."), name.find("/")
-    if dot < 0 or 0 <= slash < dot:
-        return name
-    return name.replace("/", "\0").replace(".", "/").replace("\0", ".")
-
-
-def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
-    """Why the parameter may not be set, or ""."""
-    parts = path.split("/")
-    if "" in parts or "." in parts or ".." in parts:   # net/../kernel/core_pattern
-        return "this is not a parameter's path"
-    if path == "kernel/hostname":
-        return "the member hostname sets it"
-    if path in SYSCTLS_OF_IPC or path.startswith("fs/mqueue/"):
-        owner = "ipc"
-    elif parts[0] == "net":
-        owner = "network"
-    elif parts[0] == "user":
-        owner = "user"
-    elif path == "kernel/domainname":
-        owner = "uts"
-    else:
-        return "it belongs to no namespace, so to the host"
-    return "" if owner in inside else f"it is the host's, for there is no {owner} namespace"
-
-
-# Devices, memory, classes of service
 
 def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
     """config-linux.md, Devices: major and minor REQUIRED but for a FIFO; one path is one node."""
@@ -245,35 +243,6 @@ def rdt_class_is_a_name(document: "Linux", _: dict[str, str]) -> "Iterator[Probl
         yield "/intelRdt/closID", f'"{name}" is no name of a class', ""
 
 
-# seccomp
-
-def seccomp_is_consistent(document: "Linux") -> "Iterator[Problem]":
-    """config-linux.md, Seccomp. runc: libcontainer/seccomp, InitSeccomp()."""
-    seccomp = document.get("seccomp")
-    if seccomp is None:
-        return
-    if "listenerMetadata" in seccomp and not seccomp.get("listenerPath"):
-        yield "/seccomp/listenerMetadata", "it needs listenerPath", ""
-    default = seccomp["defaultAction"]
-    if default == "SCMP_ACT_NOTIFY":   # the message that hands the listener over would wait for its own answer
-        yield "/seccomp/defaultAction", "SCMP_ACT_NOTIFY can't be the default", ""
-    if "defaultErrnoRet" in seccomp and default not in RETURNING:
-        yield "/seccomp/defaultErrnoRet", f"{default} returns no error number", ""
-    for index, rule in enumerate(seccomp.get("syscalls", ())):
-        if "errnoRet" in rule and rule["action"] not in RETURNING:
-            yield f"/seccomp/syscalls/{index}/errnoRet", f"{rule['action']} returns no error number", ""
-        if "" in rule["names"]:
-            yield f"/seccomp/syscalls/{index}/names", "expected names of system calls, found an empty string", ""
-        if rule["action"] == "SCMP_ACT_NOTIFY" and "write" in rule["names"]:
-            yield f"/seccomp/syscalls/{index}/names", "write can't have SCMP_ACT_NOTIFY", ""
-        for argument, condition in enumerate(rule.get("args", ())):
-            if condition["index"] > 5:
-                yield f"/seccomp/syscalls/{index}/args/{argument}/index", "expected 0 to 5", ""
-
-
-RETURNING = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-
-
 # Resources: what becomes part of a file's name or of a line may not be a way out of it (runc#4103)
 
 def unified_names_are_files(document: "Resources") -> "Iterator[Problem]":
@@ -297,22 +266,14 @@ def interface_names_are_names(document: "Resources") -> "Iterator[Problem]":
             yield f"/network/priorities/{index}/name", f'"{each["name"]}" is no name of an interface', ""
 
 
-def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
-    """config-linux.md, Device allowed list. runc: specconv, CreateCgroupConfig()."""
-    for index, rule in enumerate(document.get("devices", ())):
-        if rule.get("type", "a") not in ("a", "b", "c", ""):
-            yield f"/devices/{index}/type", f'expected a, b or c, found "{rule["type"]}"', ""
-        access = rule.get("access", "")
-        if not access or access.strip("rwm"):
-            yield f"/devices/{index}/access", f'expected some of rwm, found "{access}"', ""
-
-
+PROCESS: "tuple[Callable[[Process], Iterator[Problem]], ...]" = (
+    scheduler_fits_its_policy,
+    io_priority_is_in_range,
+    affinity_is_a_list,
+)
 LINUX: "tuple[Callable[[Linux, dict[str, str]], Iterator[Problem]], ...]" = (
-    namespaces_are_distinct,
     mappings_fit_the_user_namespace,
     offsets_have_a_new_time_namespace,
-    paths_have_a_mount_namespace,
-    sysctls_are_namespaced,
     devices_are_whole,
     net_devices_can_move,
     memory_policy_has_its_nodes,
@@ -323,5 +284,4 @@ RESOURCES: "tuple[Callable[[Resources], Iterator[Problem]], ...]" = (
     unified_names_are_files,
     rdma_names_are_names,
     interface_names_are_names,
-    device_rules_are_whole,
 )
