@@ -1,0 +1,263 @@
+"""Our schemas, the checker compiled from them, and the specification's schemas give the same verdicts."""
+
+import copy
+import functools
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import referencing
+import referencing.jsonschema
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from spec_support import CONFIG, DOCUMENTS, SCHEMAS, accepts
+
+from pyrunc.spec import _compile
+
+OFFICIAL = os.environ.get("PYRUNC_OFFICIAL_SCHEMAS", "")
+needs_official = pytest.mark.skipif(
+    not OFFICIAL, reason="PYRUNC_OFFICIAL_SCHEMAS is not set to the schema/ folder of the runtime-spec")
+FILES = {"config": "config-schema.json", "state": "state-schema.json", "features": "features-schema.json"}
+
+Verdict = Callable[[object], bool]
+
+
+# The three judges
+
+def _ecma_pattern(_: object, pattern: str, text: object, __: object) -> Iterator[jsonschema.ValidationError]:
+    """As draft 4 has it, and Go's validator does: $ is the end of the text, where Python's lets a line feed follow."""
+    if isinstance(text, str) and not re.search(pattern.replace("$", r"\Z"), text):
+        yield jsonschema.ValidationError(f"{text!r} is not {pattern}")
+
+
+Validator = jsonschema.validators.extend(jsonschema.Draft4Validator, {"pattern": _ecma_pattern})
+
+
+@functools.cache
+def judge(folder: Path, kind: str) -> Verdict:
+    """jsonschema's verdict by the schemas in a folder, references and all."""
+    registry: Any = referencing.Registry()
+    for file in sorted(folder.glob("*.json")):
+        text = file.read_text(encoding="utf-8").replace('"#definitions/', '"#/definitions/')   # see README.md, irqs
+        contents = json.loads(text)
+        contents.pop("$schema", None)   # or jsonschema would go on with its own Draft4Validator from here
+        resource = referencing.jsonschema.DRAFT4.create_resource(contents)
+        registry = registry.with_resource(f"http://schemas/{file.name}", resource)
+    validator = Validator({"$ref": f"http://schemas/{FILES[kind]}"}, registry=registry.crawl())
+    return lambda document: bool(validator.is_valid(document))
+
+
+# Mutations
+
+INTERESTING = [
+    None, True, False, 0, -1, 1, 1.0, 1.5, -0.0, 1e30, float("inf"), 127, 128, 255, 256, 511, 512, 65535, 65536,
+    2**31 - 1, 2**31, -2**31, -2**31 - 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, -2**63, -2**63 - 1, 2**64 - 1, 2**64,
+    10**30, "", "x", "\n", "/", "0-3,7", "c", "cc", "u\n", "MB:", "MB:0=1\n", "MB:\n1", "RLIMIT_", "RLIMIT_x", "RLIMIT_AS\n",
+    "CAP_", "CAP_A_B", "0MB", "64KB", "1TB", "1GB\n", "٣MB", [], [None], [[]], [{}], ["x"], [1], {}, {"": 1}, {"\n": 1},
+    {"x": 1}, {"x": None},
+]
+
+
+def _words(schema: Any) -> Iterator[str]:
+    """All names and enum values in a schema."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        yield from schema.get("enum", ())
+        for part in schema.values():
+            yield from _words(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _words(part)
+
+
+WORDS = sorted({word for kind in DOCUMENTS for word in _words(_compile.expanded(SCHEMAS, kind))})
+KEPT = {"ociVersion", "cwd", "kernel", "layerFolders", "ociVersionMin", "ociVersionMax", "id", "status", "bundle"}
+
+
+def _branches(document: dict[str, Any], depth: int = 3) -> Iterator[dict[str, Any]]:
+    """Small documents: one member of `document`, or of an object in it, each. Small ones are judged quickly."""
+    kept = {name: member for name, member in document.items() if name in KEPT}
+    for name, member in document.items():
+        if isinstance(member, dict) and depth > 1:
+            for branch in _branches(member, depth - 1):
+                yield {**kept, name: branch}
+        yield {**kept, name: member}
+
+
+SEEDS = {kind: [*_branches(document), document] for kind, document in DOCUMENTS.items()}
+
+
+def _places(document: Any) -> list[tuple[Any, Any]]:
+    """Every container in a document with each of its keys."""
+    places = []
+    left = [document]
+    while left:
+        value = left.pop()
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, member in items:
+            places.append((value, key))
+            if isinstance(member, (dict, list)):
+                left.append(member)
+    return places
+
+
+def mutate(document: Any, chance: random.Random) -> Any:
+    """`document` with one to three changes, somewhere."""
+    document = copy.deepcopy(document)
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        places = _places(document)
+        if not places:
+            return chance.choice(INTERESTING)
+        container, key = chance.choice(places)
+        value = container[key]
+        match chance.randrange(8):
+            case 0:
+                del container[key]
+            case 1 | 2:
+                container[key] = copy.deepcopy(chance.choice(INTERESTING))
+            case 3:
+                container[key] = chance.choice(WORDS)
+            case 4 if isinstance(value, str):
+                container[key] = chance.choice((value + "\n", value[:-1], "\n" + value, value + value, value.lower()))
+            case 4 if isinstance(value, int):
+                container[key] = chance.choice((value + 1, value - 1, -value, float(value), str(value), value << 32))
+            case 5 if isinstance(value, list) and value:
+                value.insert(chance.randrange(len(value) + 1), copy.deepcopy(chance.choice([*INTERESTING, *value])))
+            case 6 if isinstance(value, dict):
+                value[chance.choice(WORDS)] = copy.deepcopy(chance.choice([*INTERESTING, *value.values()]))
+            case _:
+                container[key] = copy.deepcopy(value_at(chance.choice(places)))
+    return document
+
+
+def value_at(place: tuple[Any, Any]) -> Any:
+    container, key = place
+    try:
+        return container[key]
+    except (KeyError, IndexError):
+        return None
+
+
+EXAMPLES, MUTATIONS_EACH = 440, 50   # together 22,000
+many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
+                phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+
+
+def compare(number: int, judges: Callable[[str], list[Verdict]], counted: dict[str, int]) -> None:
+    """Let all judges judge the mutations that `number` stands for."""
+    chance = random.Random(number)
+    for _ in range(MUTATIONS_EACH):
+        kind = chance.choice(("config", "config", "config", "config", "config", "config", "state", "features"))
+        document = mutate(chance.choice(SEEDS[kind]), chance)
+        verdicts = [verdict(document) for verdict in judges(kind)]
+        assert len(set(verdicts)) == 1, (kind, verdicts, document)
+        counted[kind] = counted.get(kind, 0) + 1
+        counted[str(verdicts[0])] = counted.get(str(verdicts[0]), 0) + 1
+
+
+@needs_official
+def test_mutated_documents_are_judged_as_the_official_schemas_do():
+    counted: dict[str, int] = {}
+
+    @many
+    @given(st.integers(0, 2**64))
+    def run(number: int) -> None:
+        compare(number, lambda kind: [judge(Path(OFFICIAL), kind), judge(SCHEMAS, kind),
+                                      functools.partial(accepts, kind)], counted)
+
+    run()
+    assert counted["True"] + counted["False"] >= 20_000
+    assert min(counted["True"], counted["False"]) > 4_000   # or the mutations would show little
+
+
+@settings(many, max_examples=60)
+@given(st.integers(0, 2**64))
+def test_the_checker_judges_as_the_schemas_that_it_is_made_from(number: int):
+    compare(number, lambda kind: [judge(SCHEMAS, kind), functools.partial(accepts, kind)], {})
+
+
+@needs_official
+def test_the_official_samples_are_judged_as_their_folders_say():
+    samples = sorted(Path(OFFICIAL).glob("test/*/*/*.json"))
+    assert samples
+    for sample in samples:
+        kind, expected = sample.parts[-3], sample.parts[-2] == "good"
+        try:
+            document = json.loads(sample.read_text(encoding="utf-8"))
+        except ValueError:
+            assert not expected
+            continue
+        verdicts = {judge(Path(OFFICIAL), kind)(document), judge(SCHEMAS, kind)(document), accepts(kind, document)}
+        assert verdicts == {expected}, sample
+
+
+# Ours alone
+
+def _members(schema: Any, document: Any, path: str) -> Iterator[str]:
+    """The members that a schema names and a document lacks."""
+    for name, member in schema.get("properties", {}).items():
+        if not isinstance(document, dict) or name not in document:
+            yield f"{path}/{name}"
+        else:
+            yield from _members(member, document[name], f"{path}/{name}")
+    items = schema.get("items")
+    if isinstance(items, dict) and document:
+        together: dict[str, Any] = {}
+        for item in document:
+            together |= item if isinstance(item, dict) else {}
+        yield from _members(items, together, f"{path}/each")
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_the_seeds_have_every_member(kind: str):
+    assert list(_members(_compile.expanded(SCHEMAS, kind), DOCUMENTS[kind], "")) == []
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_the_seeds_are_accepted(kind: str):
+    assert accepts(kind, DOCUMENTS[kind])
+    assert judge(SCHEMAS, kind)(DOCUMENTS[kind])
+
+
+def test_parts_can_be_checked_by_themselves():
+    assert accepts("process", CONFIG["process"])
+    assert not accepts("process", {**CONFIG["process"], "cwd": 1})
+    assert accepts("resources", CONFIG["linux"]["resources"])
+    assert not accepts("resources", {"memory": {"limit": "512m"}})
+
+
+def test_the_checker_imports_nothing_but_its_other_half():
+    text = _compile.compiled(SCHEMAS, _compile.ENTRIES)
+    imports = {line.strip() for line in text.splitlines() if "import" in line and '"""' not in line}
+    assert imports == {"from pyrunc.spec import _checker_rest"}
+
+
+@pytest.mark.parametrize("schema", [
+    {}, {"type": ["string", "null"]}, {"type": "number"}, {"type": "string", "format": "uri"},
+    {"type": "integer", "enum": [1]}, {"type": "object", "oneOf": []},
+    {"type": "array", "items": {"type": "string", "uniqueItems": True}},
+])
+def test_a_schema_that_the_compiler_does_not_know_ends_the_build(schema: dict[str, Any]):
+    with pytest.raises(_compile.Unsupported):
+        _compile.check(schema)
+
+
+@pytest.mark.parametrize("pattern", ["a", "^a|b$", "^(a)$", "^a*b*$", r"^\d+$", "^a{2,3}$", "a$", "^a"])
+def test_a_pattern_that_the_compiler_does_not_know_ends_the_build(pattern: str):
+    with pytest.raises(_compile.Unsupported):
+        _compile.matches(pattern, "text")
+
+
+PATTERNS = ["^RLIMIT_[A-Z]+$", "^[0-9, -]*$", "^[1-9][0-9]*[KMG]B$", r"^MB:[^\n]*$", "^[cbup]$", "^CAP_[A-Z_]+$", "."]
+
+
+@given(st.sampled_from(PATTERNS), st.text(alphabet="RLIMT_ACP09,- KMGB:\ncbuZ1é", max_size=12))
+def test_a_compiled_pattern_matches_what_the_pattern_does(pattern: str, text: str):
+    expected = re.search(pattern.replace("$", r"\Z"), text) is not None
+    assert bool(eval(_compile.matches(pattern, "text"), {"text": text})) is expected
