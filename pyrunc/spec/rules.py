@@ -275,9 +275,9 @@ def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
         return "the member hostname sets it"
     if path in SYSCTLS_OF_IPC or path.startswith("fs/mqueue/"):
         owner = "ipc"
-    elif parts[0] == "net":
+    elif path.startswith("net/"):
         owner = "network"
-    elif parts[0] == "user":
+    elif path.startswith("user/"):
         owner = "user"
     elif path == "kernel/domainname":
         owner = "uts"

@@ -201,8 +201,8 @@ def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator
     if "network" not in inside:
         yield "/netDevices", "moving devices needs a network namespace", 'add {"type": "network"} to linux.namespaces'
     for name, device in devices.items():
-        for each in (name, device.get("name") or name):
-            if not each or len(each) > 15 or each in (".", "..") or "/" in each or ":" in each or each.split() != [each]:
+        for each in dict.fromkeys((name, device.get("name") or name)):
+            if len(each) > 15 or each in (".", "..") or "/" in each or ":" in each or each.split() != [each]:
                 yield f"/netDevices/{escaped(name)}", f'"{each}" is no name of a network device', (
                     "1 to 15 characters, no blanks, / or :")
 

@@ -1,0 +1,103 @@
+"""pyrunc.spec.jsonc against the json package, and what the start-up path imports."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import spec_support
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyrunc.spec import jsonc
+
+texts = st.text(alphabet=st.characters(exclude_categories=("Cs",)))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=20)
+
+
+@given(values)
+def test_what_is_written_reads_as_it_was(value: object):
+    assert jsonc.loads(jsonc.dumps(value)) == value
+    assert jsonc.loads(jsonc.dumps_pretty(value)) == value
+
+
+@given(values)
+def test_it_reads_and_writes_as_json_does(value: object):
+    def plain(text: str) -> str:
+        for character in "<>&\u2028\u2029":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+        return text
+
+    assert jsonc.loads(" \r\n\t" + json.dumps(value) + "\n") == value
+    assert jsonc.dumps(value) == plain(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    assert jsonc.dumps_pretty(value) == plain(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+@given(st.text(alphabet='{}[]",:0123456789.eE+-truefalsn \n\\u', max_size=20))
+def test_it_refuses_what_json_refuses(text: str):
+    try:
+        expected = json.loads(text, parse_constant=lambda _: 1 / 0)
+    except ZeroDivisionError:
+        return
+    except json.JSONDecodeError as error:
+        with pytest.raises(jsonc.BadJSON) as refused:
+            jsonc.loads(text)
+        assert (refused.value.line, refused.value.column) == (error.lineno, error.colno)
+    else:
+        assert jsonc.loads(text) == expected
+
+
+@pytest.mark.parametrize(("text", "line", "column", "cause"), [
+    ("", 1, 1, "Expecting value"),
+    ('{"a": 1,}', 1, 9, "Expecting property name enclosed in double quotes"),
+    ('{"a": 1} x', 1, 10, "Extra data"),
+    ('["NaN",\n NaN]', 2, 2, "NaN is not JSON"),
+    ('{"a":\n\n -Infinity}', 3, 2, "-Infinity is not JSON"),
+    ('["\x01"]', 1, 3, "Invalid control character at"),
+    ("[" * 100_000, 1, 1, "nested too deeply"),
+    ("[1,\n" + "9" * 5000 + "]", 2, 1, "4300 digits"),
+    ("\ufeff{}", 1, 1, "BOM"),
+])
+def test_an_error_says_where(text: str, line: int, column: int, cause: str):
+    with pytest.raises(jsonc.BadJSON, match="line") as refused:
+        jsonc.loads(text)
+    assert (refused.value.line, refused.value.column) == (line, column)
+    assert cause in refused.value.cause
+
+
+def test_pretty_is_go_s_marshalindent():
+    value = {"a": [], "b": {}, "c": [1, {"d": None}], "e": "<é&>"}
+    assert jsonc.dumps_pretty(value) == (
+        '{\n  "a": [],\n  "b": {},\n  "c": [\n    1,\n    {\n      "d": null\n    }\n  ],\n'
+        '  "e": "\\u003cé\\u0026\\u003e"\n}')
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"x", {"a": object()}])
+def test_what_json_has_not_is_not_written(value: object):
+    with pytest.raises((TypeError, ValueError)):
+        jsonc.dumps(value)
+    with pytest.raises((TypeError, ValueError)):
+        jsonc.dumps_pretty(value)
+
+
+def test_loading_a_configuration_imports_nothing_heavy(tmp_path: Path):
+    """docs/architecture.md: each of these costs as much as a bare interpreter, or more."""
+    for name, module in (("_checker", spec_support.checker), ("_checker_rest", spec_support.rest)):
+        if getattr(module, "__file__", None) is None:
+            pytest.skip(f"pyrunc.spec.{name} has not been built")
+    descriptor = spec_support.bundle(tmp_path, {**spec_support.CONFIG, "linux": {"namespaces": [{"type": "uts"}]}})
+    program = f"""
+import sys
+sys.path.insert(0, {str(spec_support.ROOT)!r})
+from pyrunc.spec import load
+load.config({descriptor})
+print(*sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-I", "-S", "-c", program], pass_fds=[descriptor],
+                            capture_output=True, text=True, check=True)
+    heavy = {"json", "re", "os", "enum", "typing", "functools", "collections", "pyrunc.spec.report"}
+    assert not heavy & set(answer.stdout.split())

@@ -1,0 +1,249 @@
+"""What the specification demands beyond the schema, rule by rule."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from spec_support import CONFIG, accepts, edited
+
+from pyrunc.spec import rules
+from pyrunc.spec.default import default
+
+BASE: dict[str, Any] = {**default()}   # type: ignore[dict-item]
+USER = [{"type": "user"}, {"type": "mount"}]
+ROOT_ONLY = [{"containerID": 0, "hostID": 1000, "size": 1}]
+NET = {"type": "network"}
+SOCKETS = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}
+
+
+def linux(**members: Any) -> dict[str, Any]:
+    """The default configuration with another `linux`; Ellipsis removes a member."""
+    document = copy.deepcopy(BASE)
+    document["linux"] |= members
+    document["linux"] = {name: member for name, member in document["linux"].items() if member is not ...}
+    return document
+
+
+def process(**members: Any) -> dict[str, Any]:
+    document = copy.deepcopy(BASE)
+    document["process"] |= members
+    return document
+
+
+def pointers(document: dict[str, Any]) -> list[str]:
+    assert accepts("config", document), "this is for the schema to refuse"
+    return [pointer for pointer, _, _ in rules.config(document)]   # type: ignore[arg-type]
+
+
+def mapping(*ranges: tuple[int, int, int]) -> list[dict[str, int]]:
+    return [dict(zip(("containerID", "hostID", "size"), each, strict=True)) for each in ranges]
+
+
+def device(**members: Any) -> dict[str, Any]:
+    return {"type": "c", "path": "/dev/x", "major": 1, "minor": 3} | members
+
+
+REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("the version is no number", edited(BASE, "/ociVersion", "latest"), ["/ociVersion"]),
+    ("the version is empty", edited(BASE, "/ociVersion", ""), ["/ociVersion"]),
+    ("the version has two parts", edited(BASE, "/ociVersion", "1.0"), ["/ociVersion"]),
+    ("the version is too new", edited(BASE, "/ociVersion", "2.0.0"), ["/ociVersion"]),
+    ("no root", edited(BASE, "/root", ...), [""]),
+    ("an empty root path", edited(BASE, "/root/path", ""), ["/root/path"]),
+    ("an empty destination", edited(BASE, "/mounts/0/destination", ""), ["/mounts/0/destination"]),
+    ("hostname without its namespace", linux(namespaces=[{"type": "mount"}]), ["/hostname"]),
+    ("domainname too", edited(linux(namespaces=[{"type": "mount"}]), "/domainname", "d"), ["/hostname", "/domainname"]),
+    ("a hook's path is relative", edited(BASE, "/hooks", {"poststop": [{"path": "a"}]}), ["/hooks/poststop/0/path"]),
+    ("a mount with half a mapping", edited(BASE, "/mounts/0/uidMappings", ROOT_ONLY), ["/mounts/0"]),
+    ("idmap from nowhere", edited(BASE, "/mounts/0/options", ["bind", "idmap"]), ["/mounts/0/options"]),
+
+    ("cwd is relative", process(cwd="tmp"), ["/process/cwd"]),
+    ("cwd is empty", process(cwd=""), ["/process/cwd"]),
+    ("args is empty", process(args=[]), ["/process/args"]),
+    ("args is missing", edited(BASE, "/process/args", ...), ["/process"]),
+    ("a variable without a value", process(env=["A=b", "C"]), ["/process/env/1"]),
+    ("a variable without a name", process(env=["=b"]), ["/process/env/0"]),
+    ("an empty variable", process(env=[""]), ["/process/env/0"]),
+    ("uid -1", process(user={"uid": 2**32 - 1, "gid": 0}), ["/process/user/uid"]),
+    ("gid -1", process(user={"uid": 0, "gid": 2**32 - 1}), ["/process/user/gid"]),
+    ("a group -1", process(user={"additionalGids": [1, 2**32 - 1]}), ["/process/user/additionalGids/1"]),
+    ("a limit twice", process(rlimits=[{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}] * 2), ["/process/rlimits/1/type"]),
+    ("an unknown limit", process(rlimits=[{"type": "RLIMIT_X", "soft": 0, "hard": 0}]), ["/process/rlimits/0/type"]),
+    ("soft above hard", process(rlimits=[{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), ["/process/rlimits/0/soft"]),
+    ("oomScoreAdj too low", process(oomScoreAdj=-1001), ["/process/oomScoreAdj"]),
+    ("nice too high", process(scheduler={"policy": "SCHED_OTHER", "nice": 20}), ["/process/scheduler/nice"]),
+    ("a priority for none", process(scheduler={"policy": "SCHED_BATCH", "priority": 1}), ["/process/scheduler/priority"]),
+    ("realtime without one", process(scheduler={"policy": "SCHED_FIFO"}), ["/process/scheduler"]),
+    ("a deadline without a runtime", process(scheduler={"policy": "SCHED_DEADLINE", "deadline": 9}), ["/process/scheduler"]),
+    ("a runtime for none", process(scheduler={"policy": "SCHED_OTHER", "runtime": 9}), ["/process/scheduler"]),
+    ("ioPriority 8", process(ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 8}), ["/process/ioPriority/priority"]),
+    ("CPUs backwards", process(execCPUAffinity={"initial": "3-1"}), ["/process/execCPUAffinity/initial"]),
+    ("CPUs half", process(execCPUAffinity={"final": "0-,1"}), ["/process/execCPUAffinity/final"]),
+
+    ("a namespace twice", linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "pid"}]), ["/linux/namespaces/5"]),
+    ("a namespace's path is relative", linux(namespaces=[*BASE["linux"]["namespaces"][1:], {"type": "pid", "path": "x"}]),
+     ["/linux/namespaces/4/path"]),
+    ("masks without a mount namespace", linux(namespaces=[{"type": "uts"}]), ["/linux/maskedPaths", "/linux/readonlyPaths"]),
+    ("mappings without a user namespace", linux(uidMappings=ROOT_ONLY), ["/linux/uidMappings"]),
+    ("a user namespace without mappings", edited(linux(namespaces=USER), "/hostname", ...), ["/linux", "/linux"]),
+    ("root not mapped", edited(linux(namespaces=USER, uidMappings=ROOT_ONLY, gidMappings=mapping((1, 1, 1))), "/hostname", ...),
+     ["/linux/gidMappings", "/process/user/gid"]),
+    ("the user not mapped", edited(edited(linux(namespaces=USER, uidMappings=ROOT_ONLY, gidMappings=ROOT_ONLY),
+                                          "/hostname", ...), "/process/user/uid", 7), ["/process/user/uid"]),
+    ("offsets without a namespace", linux(timeOffsets={"monotonic": {"secs": 1}}), ["/linux/timeOffsets"]),
+    ("offsets for a joined namespace",
+     linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "time", "path": "/x"}], timeOffsets={"boottime": {"secs": 1}}),
+     ["/linux/timeOffsets"]),
+    ("an unknown clock", linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "time"}], timeOffsets={"tai": {}}),
+     ["/linux/timeOffsets/tai"]),
+    ("too many nanoseconds",
+     linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "time"}], timeOffsets={"boottime": {"nanosecs": 10**9}}),
+     ["/linux/timeOffsets/boottime/nanosecs"]),
+    ("a device without a number", linux(devices=[{"type": "b", "path": "/dev/x", "major": 1}]), ["/linux/devices/0"]),
+    ("a path twice", linux(devices=[device(), device(minor=5)]), ["/linux/devices/1/path"]),
+    ("no network namespace", linux(namespaces=[{"type": "uts"}, {"type": "mount"}], netDevices={"eth0": {}}),
+     ["/linux/netDevices"]),
+    ("no name of a device", linux(netDevices={"eth0": {"name": "a/b"}}), ["/linux/netDevices/eth0"]),
+    ("too long a name", linux(netDevices={"sixteencharacter": {}}), ["/linux/netDevices/sixteencharacter"]),
+    ("nodes missing", linux(memoryPolicy={"mode": "MPOL_BIND"}), ["/linux/memoryPolicy"]),
+    ("nodes too many", linux(memoryPolicy={"mode": "MPOL_LOCAL", "nodes": "0"}), ["/linux/memoryPolicy/nodes"]),
+    ("nodes misspelt", linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "a"}), ["/linux/memoryPolicy/nodes"]),
+    ("mode missing", linux(memoryPolicy={}), ["/linux/memoryPolicy"]),
+    ("flags that exclude each other", linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0", "flags": [
+        "MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}), ["/linux/memoryPolicy/flags"]),
+    ("a personality's flags", linux(personality={"domain": "LINUX", "flags": ["x"]}), ["/linux/personality/flags"]),
+    ("a personality without domain", linux(personality={}), ["/linux/personality"]),
+    ("a class that is a path", linux(intelRdt={"closID": "../x"}), ["/linux/intelRdt/closID"]),
+    ("metadata for nobody", linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+     ["/linux/seccomp/listenerMetadata"]),
+    ("notify for nobody", linux(seccomp=SOCKETS), ["/linux/seccomp/syscalls/0/action"]),
+    ("notify as default", linux(seccomp={"defaultAction": "SCMP_ACT_NOTIFY"}), ["/linux/seccomp/defaultAction"]),
+    ("notify on write", linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s", "syscalls": [
+        {"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]}), ["/linux/seccomp/syscalls/0/names"]),
+    ("a number for an action without", linux(seccomp={"defaultAction": "SCMP_ACT_LOG", "defaultErrnoRet": 1}),
+     ["/linux/seccomp/defaultErrnoRet"]),
+    ("a seventh argument", linux(seccomp={"defaultAction": "SCMP_ACT_LOG", "syscalls": [
+        {"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]}),
+     ["/linux/seccomp/syscalls/0/args/0/index"]),
+    ("unified with a slash", linux(resources={"unified": {"../x.y": "1"}}), ["/linux/resources/unified/..~1x.y"]),
+    ("unified without a dot", linux(resources={"unified": {"memory": "1"}}), ["/linux/resources/unified/memory"]),
+    ("rdma of two words", linux(resources={"rdma": {"a b": {}}}), ["/linux/resources/rdma/a b"]),
+    ("an interface of two lines", linux(resources={"network": {"priorities": [{"name": "a\nb", "priority": 1}]}}),
+     ["/linux/resources/network/priorities/0/name"]),
+    ("a device rule's type", linux(resources={"devices": [{"allow": True, "type": "x", "access": "r"}]}),
+     ["/linux/resources/devices/0/type"]),
+    ("a device rule without access", linux(resources={"devices": [{"allow": True}]}), ["/linux/resources/devices/0/access"]),
+]
+
+
+@pytest.mark.parametrize(("document", "expected"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_refused(document: dict[str, Any], expected: list[str]):
+    assert sorted(pointers(document)) == sorted(expected)
+
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    ("the default", BASE),
+    ("rootless", {**default(rootless=True, uid=1000, gid=1000)}),   # type: ignore[dict-item]
+    ("no process: start is for that", edited(BASE, "/process", ...)),
+    ("Docker's version", edited(BASE, "/ociVersion", "1.0.2-dev")),
+    ("a build's version", edited(BASE, "/ociVersion", "1.2.0-rc.1+dev")),
+    ("an empty hostname", edited(linux(namespaces=[{"type": "mount"}]), "/hostname", "")),
+    ("relative destinations and masks", edited(linux(maskedPaths=["proc/kcore"]), "/mounts/0/destination", "proc")),
+    ("an empty value, and = in one", process(env=["A=", "B=c=d", "E=\n"])),
+    ("uid above 2^31", process(user={"uid": 2**31, "gid": 2**32 - 2})),
+    ("unknown capabilities", process(capabilities={"bounding": ["CAP_X"]})),
+    ("a deadline", process(scheduler={"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2})),
+    ("realtime", process(scheduler={"policy": "SCHED_RR", "priority": 99})),
+    ("a path and mappings, as CRI-O gives them",
+     linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "user", "path": "/proc/1/ns/user"}],
+           uidMappings=ROOT_ONLY, gidMappings=ROOT_ONLY)),
+    ("idmap with a user namespace",
+     edited(linux(namespaces=[*BASE["linux"]["namespaces"], {"type": "user"}], uidMappings=ROOT_ONLY,
+                  gidMappings=ROOT_ONLY), "/mounts/0/options", ["ridmap"])),
+    ("crun's receiver", edited(linux(seccomp=SOCKETS), "/annotations", {"run.oci.seccomp.receiver": "/s"})),
+    ("the root class", linux(intelRdt={"closID": "/"})),
+    ("the same device twice", linux(devices=[device(), device(type="u")])),
+    ("a pipe", linux(devices=[{"type": "p", "path": "/dev/p"}])),
+    ("a pattern for a name", linux(netDevices={"eth0": {"name": "c%d"}})),
+    ("above its cgroup", linux(cgroupsPath="../../x")),
+    ("other kinds of hooks", edited(BASE, "/hooks", {"x": 1, "y": ["z"], "z": [{"path": "/a"}, {}]})),
+]
+
+
+@pytest.mark.parametrize("document", [case[1] for case in ACCEPTED], ids=[case[0] for case in ACCEPTED])
+def test_accepted(document: dict[str, Any]):
+    assert pointers(document) == []
+
+
+@pytest.mark.parametrize(("ranges", "wrong"), [
+    ([(0, 0, 65536), (65536, 100000, 1)], []),
+    ([(0, 1000, 0)], ["/0/size"]),
+    ([(0, 1000, 10), (5, 5000, 10)], ["/1/containerID"]),
+    ([(0, 1000, 10), (100, 995, 10)], ["/0/hostID"]),
+    ([(0, 2**32 - 1, 1)], ["/0"]),
+    ([(2**32 - 2, 0, 1)], []),
+    ([(each, each, 1) for each in range(341)], [""]),
+])
+def test_mappings(ranges: list[tuple[int, int, int]], wrong: list[str]):
+    from pyrunc.spec import rules_rare
+
+    found = rules_rare.mappings_are_ranges(mapping(*ranges), "/m")   # type: ignore[arg-type]
+    assert [pointer.removeprefix("/m") for pointer, _, _ in found] == wrong
+
+
+@pytest.mark.parametrize(("name", "needs"), [
+    ("kernel.shmmax", "ipc"), ("kernel/shmmax", "ipc"), ("fs.mqueue.msg_max", "ipc"), ("kernel.msgmni", "ipc"),
+    ("net.ipv4.ip_forward", "network"), ("net/ipv4/conf/eth0.100/forwarding", "network"),
+    ("user.max_user_namespaces", "user"), ("kernel.domainname", "uts"),
+])
+def test_a_sysctl_needs_its_namespace(name: str, needs: str):
+    for kind in ("ipc", "network", "user", "uts"):
+        found = rules.sysctls_are_namespaced({"sysctl": {name: "1"}}, {kind: ""})
+        assert bool(list(found)) is (kind != needs)
+
+
+@pytest.mark.parametrize("name", [
+    "kernel.hostname", "vm.overcommit_memory", "kernel.core_pattern", "kernel.shmmaxx", "net", "", "net.", "net..x",
+    "net/../kernel/core_pattern", "/net/ipv4/ip_forward", "net/./x", "fs.mqueue", "net.ipv4.//.x",
+])
+def test_a_sysctl_of_the_host_is_refused(name: str):
+    inside = {kind: "" for kind in ("ipc", "network", "user", "uts", "mount", "pid")}
+    assert list(rules.sysctls_are_namespaced({"sysctl": {name: "1"}}, inside))
+
+
+@pytest.mark.parametrize(("name", "path"), [
+    ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+    ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+    ("net/ipv4/conf/eth0.100/x", "net/ipv4/conf/eth0.100/x"),
+    ("net.ipv4.conf.eth0/100.x", "net/ipv4/conf/eth0.100/x"),
+])
+def test_the_first_separator_of_a_sysctl_counts(name: str, path: str):
+    assert rules.sysctl_path(name) == path
+
+
+def warned() -> Iterator[tuple[dict[str, Any], list[str]]]:
+    yield edited(BASE, "/mounts/0/destination", "proc"), ["/mounts/0/destination"]
+    yield process(capabilities={"bounding": ["CAP_KILL", "CAP_X"], "y": [{}]}), ["/process/capabilities/bounding"]
+    yield process(user={"umask": 0o1000}), ["/process/user/umask"]
+    yield linux(maskedPaths=["/a", "b"]), ["/linux/maskedPaths/1"]
+    yield linux(devices=[device(path="x")]), ["/linux/devices/0"]
+    yield linux(cgroupsPath="a/../b"), ["/linux/cgroupsPath"]
+    yield linux(resources={"memory": {"kernel": 1}}), ["/linux/resources/memory/kernel"]
+    yield BASE, []
+
+
+@pytest.mark.parametrize(("document", "expected"), [*warned()])
+def test_doubtful_things_are_warned_of(document: dict[str, Any], expected: list[str]):
+    assert pointers(document) == []
+    assert [pointer for pointer, _, _ in rules.warnings(document)] == expected   # type: ignore[arg-type]
+
+
+def test_a_document_with_everything_breaks_no_rule():
+    document = edited(edited(CONFIG, "/process/user/gid", 0), "/linux/personality/flags", [])
+    assert pointers(document) == []
+
+
+def test_parts_are_checked_by_themselves():
+    assert [each[0] for each in rules.process({"cwd": "x", "args": ["a"]})] == ["/cwd"]
+    assert [each[0] for each in rules.resources({"unified": {"a/b": ""}})] == ["/unified/a~1b"]
