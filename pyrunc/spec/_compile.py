@@ -1,17 +1,18 @@
-"""Compile the JSON Schemas of oci-spec-schemas/ to Python: `python _compile.py SCHEMAS OUTPUT REST`, at build time.
+"""Compile the JSON Schemas of oci-spec-schemas/ to Python, at build time: _compile.py SCHEMAS OUTPUT REST.
 
 The result says yes or no, fast and without an import: no regular expression, no table to build. What is wrong
 with a document that it refuses is then told by jsonschema, from the same schemas (report.py), off the path.
-Loading code costs more than running it, so that what create needs is one module, OUTPUT, and REST another, which
-is imported for the rare document that has another platform's object in it.
+Loading code costs more than running it, so that what create needs is one module, OUTPUT, and REST another,
+which is imported for the rare document that has another platform's object in it.
 
-Compiled is the part of draft 4 that our schemas use, for values as json.loads makes them: an integer is an int
-that is no bool, and 1.0 is none. Whatever else a schema may say ends the build: nothing is left out in silence.
+Compiled is the part of draft 4 that our schemas use, for values as json.loads makes them: an integer is an
+int that is no bool, and 1.0 is none. Whatever else a schema may say ends the build: nothing is left out in
+silence.
 """
 
 import sys
 
-if __name__ == "__main__":   # run as a script: types.py beside us must not stand in for the standard library's
+if __name__ == "__main__":   # types.py beside this script must not stand in for the standard library's
     sys.path[:] = [entry for entry in sys.path if not entry.endswith("spec")]
 
 import json
@@ -39,7 +40,7 @@ REST = {
 }
 
 HEADER = '''\
-"""Does a document follow its schema? Generated from oci-spec-schemas/ by _compile.py: change those instead."""
+"""Does a document follow its schema? Generated from oci-spec-schemas/ by _compile.py: edit those."""
 
 
 def strings(value):
@@ -71,7 +72,7 @@ class Unsupported(Exception):
 def expanded(folder: Path, entry: str) -> Schema:
     """The schema called `entry`, every `$ref` replaced by what it refers to.
 
-    A description beside a `$ref` takes the place of the other's; draft 4 ignores all else there, and so do we.
+    A description beside a `$ref` takes the place of the other's; all else there draft 4 ignores too.
     """
     name, pointer = {**ENTRIES, **REST}[entry]
     return _Reader(folder).resolve(name, pointer, ())
@@ -127,7 +128,8 @@ class _Writer:
                 raise Unsupported(f"two functions would be called {name}")
             self.functions[text] = name
             lines = self.object_lines(schema, path)
-            self.bodies.append("\n".join([f"def {name}(value):", *("    " + line for line in lines), "    return True"]))
+            body = [f"def {name}(value):", *("    " + line for line in lines), "    return True"]
+            self.bodies.append("\n".join(line.rstrip() for line in body))
         return self.functions[text]
 
     def object_lines(self, schema: Schema, path: tuple[str, ...]) -> list[str]:
@@ -184,10 +186,12 @@ class _Writer:
         return lines
 
     def simple(self, schema: Schema, value: str) -> str:
-        """A condition, true of what is refused, that looks at `value` but once; none where there is more to say."""
+        """A condition, true of what is refused, that looks at `value` once; "" where there is more to say."""
         check(schema)
         wanted = {key for key in schema if key != "type"}
-        return "" if wanted or schema["type"] not in PYTHON else f"{value}.__class__ is not {PYTHON[schema['type']]}"
+        if wanted or schema["type"] not in PYTHON:
+            return ""
+        return f"{value}.__class__ is not {PYTHON[schema['type']]}"
 
     def conditions(self, schema: Schema, value: str) -> list[str]:
         """What is refused beside the wrong type, in an order that `or` may follow."""
@@ -252,8 +256,8 @@ def matches(pattern: str, value: str) -> str:
     if len(repeats) > 1:
         _refuse(pattern)
     if not repeats:
-        conditions = [f"len({value}) == {len(tokens)}"]
-        return " and ".join(conditions + [_one(token, f"{value}[{i}]", pattern) for i, token in enumerate(tokens)])
+        ones = [_one(token, f"{value}[{index}]", pattern) for index, token in enumerate(tokens)]
+        return " and ".join([f"len({value}) == {len(tokens)}", *ones])
     before, behind = tokens[:repeats[0]], tokens[repeats[0] + 1:]
     least, most, repeated = tokens[repeats[0]][1]
     if most is not sre.MAXREPEAT or len(repeated) != 1:
@@ -265,7 +269,7 @@ def matches(pattern: str, value: str) -> str:
         conditions.append(f"{value}.startswith({_text(prefix)})")
     else:
         conditions += [_one(token, f"{value}[{index}]", pattern) for index, token in enumerate(before)]
-    conditions += [_one(token, f"{value}[{index - len(behind)}]", pattern) for index, token in enumerate(behind)]
+    conditions += [_one(token, f"{value}[{i}]", pattern) for i, token in enumerate(behind, -len(behind))]
     middle = f"{value}[{len(before) or ''}:{-len(behind) or ''}]" if before or behind else value
     characters, negated = _characters(repeated[0]) or _refuse(pattern)
     if negated:
@@ -324,7 +328,8 @@ def _text(value: str) -> str:
 def compiled(folder: Path, entries: Iterable[str]) -> str:
     """The text of a module with a function for each of `entries`."""
     writer = _Writer()
-    for entry in sorted(entries, key=[*REST, *reversed(ENTRIES)].index):   # parts first: theirs are the short names
+    parts_first = [*REST, *reversed(ENTRIES)]   # so that what they share is called after them
+    for entry in sorted(entries, key=parts_first.index):
         schema = bare(expanded(folder, entry))
         check(schema)
         writer.function(schema, (entry,))

@@ -1,4 +1,4 @@
-"""The configuration that `spec` writes: runc's, member by member, so that scripts that edit it find what they expect."""
+"""The configuration that `spec` writes: runc's, so that scripts that edit it find what they expect."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ NOTHING_SPECIAL = ["nosuid", "noexec", "nodev"]
 
 
 def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace: bool = False) -> "Config":
-    """A shell in ./rootfs. With `rootless`, root inside is `uid` and `gid` outside, and nothing needs privileges.
+    """A shell in ./rootfs. With `rootless`, root inside is `uid` and `gid` outside: it needs no privileges.
 
     `cgroup_namespace`: runc adds one where cgroup v2 is all there is.
     """
@@ -56,7 +56,8 @@ def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace
         document["linux"] = {
             "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
             "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
-            "namespaces": [each for each in linux["namespaces"] if each["type"] != "network"] + [{"type": "user"}],
+            "namespaces": [*(each for each in linux["namespaces"] if each["type"] != "network"),
+                           {"type": "user"}],
             "maskedPaths": linux["maskedPaths"],
             "readonlyPaths": linux["readonlyPaths"],
         }
@@ -69,7 +70,10 @@ def _mounts(rootless: bool) -> "list[Mount]":
         "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*NOTHING_SPECIAL, "ro"],
     }
     if rootless:   # sysfs belongs to a network namespace: one that is not ours can only be bound
-        sys = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *NOTHING_SPECIAL, "ro"]}
+        sys = {
+            "destination": "/sys", "type": "none", "source": "/sys",
+            "options": ["rbind", *NOTHING_SPECIAL, "ro"],
+        }
     else:
         terminals.append("gid=5")   # tty, which a rootless container doesn't have
     return [

@@ -49,7 +49,7 @@ def loads(text: str) -> object:
     except RecursionError:
         raise BadJSON(1, 1, "arrays and objects are nested too deeply") from None
     except (StopIteration, ValueError, SystemError):
-        # SystemError: the scanner takes its exception from json.decoder, and stumbles if nobody imported that.
+        # SystemError: the scanner takes its exception from json.decoder, and stumbles if that isn't imported.
         raise _explained(text) from None
     if end != len(stripped):
         raise _explained(text)

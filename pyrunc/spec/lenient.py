@@ -1,11 +1,13 @@
-"""What the schemas refuse, but runc takes and engines and people write. Imported when the checker has refused.
+"""What the schemas refuse, but runc takes and engines and people write. Imported when the checker has
+refused.
 
-- A null member of an object. Go writes null for slices and pointers that are nil where `omitempty` is missing, and
-  reads it as if the member were absent. So do we: it is removed. Inside the maps whose names are free, null stays
-  an error: there Go makes an empty string of it, which nobody can have meant as a limit or a kernel parameter.
+- A null member of an object. Go writes null for slices and pointers that are nil where `omitempty` is
+  missing, and reads it as if the member were absent. So do we: it is removed. Inside the maps whose names are
+  free, null stays an error: there Go makes an empty string of it, which nobody can have meant as a limit or a
+  kernel parameter.
 - linux.rootfsPropagation with an r in front, as mount(8) spells the recursive forms: runc's table has them.
-- fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are dropped,
-  as runc drops them.
+- fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are
+  dropped, as runc drops them.
 
 `pyrunc validate` is not lenient: it says what the specification says.
 """
@@ -16,7 +18,7 @@ PERMISSIONS = 0o777
 
 
 def tolerated(document: object) -> object:
-    """What is left of `document` to hold against its schema. Nulls and file types are removed from it for good."""
+    """What is left of `document` to hold against its schema. Nulls and file types are gone for good."""
     drop_nulls(document)
     linux = document.get("linux") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(linux, dict):
@@ -45,5 +47,6 @@ def drop_nulls(document: object) -> None:
 def drop_file_types(devices: object) -> None:
     """Leave the permission bits of each device's fileMode."""
     for device in devices if isinstance(devices, list) else ():
-        if isinstance(device, dict) and type(device.get("fileMode")) is int and device["fileMode"] > PERMISSIONS:
-            device["fileMode"] &= PERMISSIONS
+        mode = device.get("fileMode") if isinstance(device, dict) else None
+        if isinstance(mode, int) and mode > PERMISSIONS:
+            device["fileMode"] = mode & PERMISSIONS

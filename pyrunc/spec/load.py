@@ -1,7 +1,8 @@
 """Read config.json, and the parts of it that `exec --process` and `update --resources` take; checked wholly.
 
-This is on the path of every create: no json, re or os. A document goes through the C scanner, the checker that
-is compiled from the schemas, and rules.py. Who refuses it leaves the explanation to report.py, imported then.
+This is on the path of every create: no json, re or os. A document goes through the C scanner, the checker
+that is compiled from the schemas, and rules.py. Who refuses it leaves the explanation to report.py, imported
+then.
 """
 
 import posix
@@ -75,7 +76,8 @@ def parse(data: bytes, name: str) -> tuple[str, object]:
     except UnicodeDecodeError as error:
         before = data[:error.start].decode()
         where = f"{name}:{before.count(NEWLINE) + 1}:{len(before) - before.rfind(NEWLINE)}"
-        raise ConfigError(where, "", f"byte 0x{data[error.start]:02x} is not UTF-8", "JSON is UTF-8") from None
+        cause = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise ConfigError(where, "", cause, "JSON is UTF-8") from None
     except jsonc.BadJSON as error:
         raise ConfigError(f"{name}:{error.line}:{error.column}", "", f"not JSON: {error.cause}") from None
 

@@ -2,9 +2,9 @@
 
     config.json:41:17 /linux/resources/memory/limit: expected an integer, found "512m"; the unit is bytes
 
-Off the path: imported once something is refused, or by `pyrunc validate`, so that it may take jsonschema and its
-dependencies (263 M instructions). The schemas are those that the checker is compiled from. Their descriptions are
-written for this: what follows "; " in one is the hint of an error there.
+Off the path: imported once something is refused, or by `pyrunc validate`, so that it may take jsonschema and
+its dependencies (263 M instructions). The schemas are those that the checker is compiled from. Their
+descriptions are written for this: what follows "; " in one is the hint of an error there.
 """
 
 import os
@@ -32,7 +32,11 @@ class Problem(NamedTuple):
 
 
 TYPES = {
-    "string": "a string", "integer": "an integer", "boolean": "true or false", "array": "a list", "object": "an object",
+    "string": "a string",
+    "integer": "an integer",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
 }
 
 
@@ -97,7 +101,7 @@ def against_rules(found: list[rules.Problem]) -> list[Problem]:
     return [Problem(_path(pointer), cause, hint) for pointer, cause, hint in found]
 
 
-UNREAD = ("annotations", "listenerMetadata")   # handed on, and never part of a path, an argument or the environment
+UNREAD = ("annotations", "listenerMetadata")   # handed on: never a path, an argument or a variable
 
 
 def unfit_strings(document: object) -> list[Problem]:
@@ -166,7 +170,8 @@ def lines(name: str, text: str, problems: list[Problem]) -> list[Line]:
         offset = offsets[path]
         line = _last_not_above(starts, offset)
         where = f"{name}:{line + 1}:{offset - starts[line] + 1}"
-        placed.append(Line(offset, where, printable(pointer(problem.path)), printable(problem.cause), problem.hint))
+        subject, cause = printable(pointer(problem.path)), printable(problem.cause)
+        placed.append(Line(offset, where, subject, cause, problem.hint))
     return placed
 
 
@@ -222,7 +227,7 @@ def printable(text: str) -> str:
 
 
 def _path(text: str) -> Path_:
-    """The path of a JSON pointer. What looks like an index is one: rules point at no member called by a number."""
+    """The path of a JSON pointer. What looks like an index is one: no rule points at a member so called."""
     steps = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
     return tuple(int(step) if step.isdecimal() else step for step in steps)
 

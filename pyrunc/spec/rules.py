@@ -1,13 +1,13 @@
 """What a configuration must be beyond what its schema says, checked before anything is created.
 
-A rule is a function in one of the tables below, by the member that it is about. It is given a document that follows
-its schema, and yields what is wrong: a JSON pointer, the cause, and what to do about it or "". It stands here only
-if the specification says MUST, or the kernel or runc would refuse the container later and less clearly. What engines
-write although it is doubtful is a warning.
+A rule is a function in one of the tables below, by the member that it is about. It is given a document that
+follows its schema, and yields what is wrong: a JSON pointer, the cause, and what to do about it or "". It
+stands here only if the specification says MUST, or the kernel or runc would refuse the container later and
+less clearly. What engines write although it is doubtful is a warning.
 
-"runc" names runc's file or function that refuses the same; section names are those of runtime-spec 1.3. Members that
-few configurations have are looked after in rules_rare.py, which is imported when one of them is there: unmarshalling
-rules costs more than following them.
+"runc" names runc's file or function that refuses the same; section names are those of runtime-spec 1.3.
+Members that few configurations have are looked after in rules_rare.py, which is imported when one of them is
+there: unmarshalling rules costs more than following them.
 """
 
 TYPE_CHECKING = False
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Problem = tuple[str, str, str]
 
 RARE_IN_LINUX = {
-    "devices", "gidMappings", "intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets", "uidMappings",
+    "devices", "gidMappings", "intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets",
+    "uidMappings",
 }
 RARE_IN_PROCESS = {"execCPUAffinity", "ioPriority", "scheduler"}
 RARE_IN_RESOURCES = {"network", "rdma", "unified"}
@@ -116,7 +117,7 @@ DIGITS = "0123456789"
 
 
 def version_is_semver(document: "Config") -> "Iterator[Problem]":
-    """config.md, Specification version: MUST be in SemVer v2.0.0 format. runtime-tools' misc_props tests it."""
+    """config.md, Specification version: MUST be in SemVer v2.0.0 format (runtime-tools: misc_props)."""
     version = document["ociVersion"]
     numbers = version.partition("+")[0].partition("-")[0].split(".")
     if len(numbers) != 3 or not all(part and not part.strip(DIGITS) for part in numbers):
@@ -158,8 +159,9 @@ def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
     for kind, hooks in document.get("hooks", {}).items():
         if isinstance(hooks, list):   # a kind that the specification doesn't know may be anything
             for index, hook in enumerate(hooks):
-                if isinstance(hook, dict) and not str(hook.get("path", "/")).startswith("/"):
-                    yield f"/hooks/{kind}/{index}/path", f'expected an absolute path, found "{hook["path"]}"', ""
+                path = str(hook.get("path", "/")) if isinstance(hook, dict) else "/"
+                if not path.startswith("/"):
+                    yield f"/hooks/{kind}/{index}/path", f'expected an absolute path, found "{path}"', ""
 
 
 # The process
@@ -171,7 +173,7 @@ def cwd_is_absolute(document: "Process") -> "Iterator[Problem]":
 
 
 def there_is_a_program(document: "Process") -> "Iterator[Problem]":
-    """config.md, Process: at least one entry is REQUIRED. (That there is no process at all is for start to tell.)"""
+    """config.md, Process: at least one entry is REQUIRED. (No process at all is for start to refuse.)"""
     if not document.get("args"):
         yield "/args" if "args" in document else "", "args: expected at least the program, found none", ""
 
@@ -184,7 +186,7 @@ def environment_is_named(document: "Process") -> "Iterator[Problem]":
 
 
 def ids_are_ids(document: "Process") -> "Iterator[Problem]":
-    """The largest number is -1, with which setresuid(2) changes nothing and root stays root (CVE-2024-40635)."""
+    """The largest is -1, with which setresuid(2) changes nothing: root stays root (CVE-2024-40635)."""
     user = document.get("user", {})
     for name in ("uid", "gid"):
         if user.get(name) == INVALID_ID:
@@ -195,7 +197,7 @@ def ids_are_ids(document: "Process") -> "Iterator[Problem]":
 
 
 def rlimits_are_distinct(document: "Process") -> "Iterator[Problem]":
-    """config.md, rlimits: duplicates MUST be an error, unmappable types too; prlimit(2) refuses soft above hard."""
+    """config.md, rlimits: duplicate and unknown types MUST be errors; prlimit(2) refuses soft above hard."""
     seen: set[str] = set()
     for index, limit in enumerate(document.get("rlimits", ())):
         if limit["type"] not in RLIMITS:
@@ -216,8 +218,8 @@ def oom_score_is_in_range(document: "Process") -> "Iterator[Problem]":
 # Linux
 
 SYSCTLS_OF_IPC = {
-    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shm_rmid_forced", "kernel/shmall",
-    "kernel/shmmax", "kernel/shmmni",
+    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
+    "kernel/shm_rmid_forced", "kernel/shmall", "kernel/shmmax", "kernel/shmmni",
 }
 
 
@@ -247,7 +249,7 @@ def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "
 def sysctls_are_namespaced(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """Nothing that the host shares may be changed. runc: validator.go, sysctl().
 
-    A joined namespace is as good as a new one here; that a path doesn't lead to the host's is found on joining.
+    A joined namespace is as good as a new one here; whether it is the host's is found on joining.
     """
     for name in document.get("sysctl", ()):
         path = sysctl_path(name)
@@ -256,7 +258,7 @@ def sysctls_are_namespaced(document: "Linux", inside: dict[str, str]) -> "Iterat
 
 
 def sysctl_path(name: str) -> str:
-    """The file of a kernel parameter below /proc/sys. The first of dot and slash is what separates, as sysctl(8) has it.
+    """The file of a kernel parameter below /proc/sys. As in sysctl(8), the first dot or slash separates.
 
     net.ipv4.conf.eth0/100.forwarding is net/ipv4/conf/eth0.100/forwarding: a dot may be part of a name.
     """
@@ -295,7 +297,7 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
     if "listenerMetadata" in seccomp and not seccomp.get("listenerPath"):
         yield "/seccomp/listenerMetadata", "it needs listenerPath", ""
     default = seccomp["defaultAction"]
-    if default == "SCMP_ACT_NOTIFY":   # the message that hands the listener over would wait for its own answer
+    if default == "SCMP_ACT_NOTIFY":   # handing the listener over would wait for the listener
         yield "/seccomp/defaultAction", "SCMP_ACT_NOTIFY can't be the default", ""
     if "defaultErrnoRet" in seccomp and default not in RETURNING:
         yield "/seccomp/defaultErrnoRet", f"{default} returns no error number", ""
@@ -346,12 +348,13 @@ LINUX: "dict[str, Callable[[Linux, dict[str, str]], Iterator[Problem]]]" = {
 
 CAPABILITIES = {
     "CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_AUDIT_WRITE", "CAP_BLOCK_SUSPEND", "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
-    "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_KILL", "CAP_LEASE", "CAP_LINUX_IMMUTABLE", "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_RAW",
-    "CAP_PERFMON", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYSLOG", "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT", "CAP_SYS_CHROOT", "CAP_SYS_MODULE", "CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_WAKE_ALARM",
+    "CAP_CHECKPOINT_RESTORE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
+    "CAP_FSETID", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_KILL", "CAP_LEASE", "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_PERFMON", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
+    "CAP_SETUID", "CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_CHROOT", "CAP_SYS_MODULE",
+    "CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_WAKE_ALARM",
 }
 
 
@@ -369,7 +372,8 @@ def warnings(document: "Config") -> list[Problem]:
                         ("devices", [device["path"] for device in linux.get("devices", ())])):
         for index, path in enumerate(paths):
             if not path.startswith("/"):
-                found.append((f"/linux/{name}/{index}", f'"{path}" is taken as /{path}', "it should be absolute"))
+                taken = f'"{path}" is taken as /{path}'
+                found.append((f"/linux/{name}/{index}", taken, "it should be absolute"))
     if ".." in linux.get("cgroupsPath", "").split("/"):
         found.append(("/linux/cgroupsPath", "it is resolved as if / were its own parent", ""))
     memory = linux.get("resources", {}).get("memory", {})
@@ -380,7 +384,7 @@ def warnings(document: "Config") -> list[Problem]:
 
 
 def process_warnings(document: "Process") -> list[Problem]:
-    """What to tell about a process without refusing it. config.md: an unknown capability is ignored, and logged."""
+    """The same for a process. config.md: an unknown capability is ignored, and logged."""
     found: list[Problem] = []
     sets = document.get("capabilities", {})
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):

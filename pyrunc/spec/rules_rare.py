@@ -85,7 +85,8 @@ def mappings_are_ranges(mappings: "list[IDMapping]", pointer: str) -> "Iterator[
             if first + size >= IDS:   # the last ID, -1, can't be mapped
                 yield f"{pointer}/{index}", f"{size} IDs from {side} {first} on are more than there are", ""
     for side in ("containerID", "hostID"):
-        ranges = sorted((each["containerID"] if side == "containerID" else each["hostID"], each["size"], index)
+        inside = side == "containerID"
+        ranges = sorted((each["containerID"] if inside else each["hostID"], each["size"], index)
                         for index, each in enumerate(mappings))
         for (start, size, _), (following, _, index) in zip(ranges, ranges[1:]):
             if following < start + size:
@@ -95,7 +96,7 @@ def mappings_are_ranges(mappings: "list[IDMapping]", pointer: str) -> "Iterator[
 def mount_mappings_are_complete(
     mount: "Mount", pointer: str, inside: dict[str, str],
 ) -> "Iterator[Problem]":
-    """runc: checkIDMapMounts(): both mappings or neither; without them idmap means those of the user namespace."""
+    """runc: checkIDMapMounts(): both mappings or neither. idmap alone means those of the user namespace."""
     uids, gids = mount.get("uidMappings", []), mount.get("gidMappings", [])
     if uids or gids:
         if not (uids and gids):
@@ -166,18 +167,19 @@ def affinity_is_a_list(document: "Process") -> "Iterator[Problem]":
 # Linux: clocks, devices, memory, classes of service
 
 def offsets_have_a_new_time_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """time_namespaces(7): a namespace's clocks can be set until its first process is in it. runc: namespaces()."""
+    """time_namespaces(7): clocks can be set until the first process is in. runc: namespaces()."""
     offsets = document.get("timeOffsets")
     if not offsets:
         return
     if inside.get("time") != "":
-        yield "/timeOffsets", "offsets need a new time namespace", (
-            "drop the path of the time namespace" if inside.get("time") else 'add {"type": "time"} to linux.namespaces')
+        hint = "drop its path" if inside.get("time") else 'add {"type": "time"} to linux.namespaces'
+        yield "/timeOffsets", "offsets need a new time namespace", hint
     for clock, offset in offsets.items():
         if clock not in ("monotonic", "boottime"):
             yield f"/timeOffsets/{escaped(clock)}", f'expected monotonic or boottime, found "{clock}"', ""
         elif isinstance(offset, dict) and offset.get("nanosecs", 0) > 999_999_999:
-            yield f"/timeOffsets/{clock}/nanosecs", f"expected less than a second, found {offset['nanosecs']}", ""
+            found = offset["nanosecs"]
+            yield f"/timeOffsets/{clock}/nanosecs", f"expected less than a second, found {found}", ""
 
 
 def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
@@ -186,7 +188,7 @@ def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem
     for index, device in enumerate(document.get("devices", ())):
         if device["type"] != "p" and not ("major" in device and "minor" in device):
             missing = "minor" if "major" in device else "major"
-            yield f"/devices/{index}", f'expected a member "{missing}" for a device of type {device["type"]}', ""
+            yield f"/devices/{index}", f'expected a member "{missing}" for type {device["type"]}', ""
         kind = "c" if device["type"] == "u" else device["type"]
         node = (kind, device.get("major"), device.get("minor")) if kind != "p" else (kind,)
         if seen.setdefault(device["path"], node) != node:
@@ -194,12 +196,13 @@ def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem
 
 
 def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """config-linux.md, Network Devices. runc: validator.go, netDevices(), devValidName(), after the kernel's."""
+    """config-linux.md, Network Devices. runc: validator.go, netDevices() and devValidName(), the kernel's."""
     devices = document.get("netDevices")
     if not devices:
         return
     if "network" not in inside:
-        yield "/netDevices", "moving devices needs a network namespace", 'add {"type": "network"} to linux.namespaces'
+        yield "/netDevices", "moving devices needs a network namespace", (
+            'add {"type": "network"} to linux.namespaces')
     for name, device in devices.items():
         for each in dict.fromkeys((name, device.get("name") or name)):
             if len(each) > 15 or each in (".", "..") or "/" in each or ":" in each or each.split() != [each]:
@@ -237,7 +240,7 @@ def personality_is_plain(document: "Linux", _: dict[str, str]) -> "Iterator[Prob
 
 
 def rdt_class_is_a_name(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
-    """It becomes a directory's name in resctrl; "/" is the root class (1.3). runc: validator.go, intelrdtCheck()."""
+    """It names a directory in resctrl; "/" is the root class (1.3). runc: validator.go, intelrdtCheck()."""
     name = document.get("intelRdt", {}).get("closID", "")
     if name in (".", "..") or ("/" in name and name != "/") or "\n" in name:
         yield "/intelRdt/closID", f'"{name}" is no name of a class', ""

@@ -1,4 +1,4 @@
-"""What the tests of pyrunc.spec share: a document with every member, and the checker where no build has made it."""
+"""What the tests of pyrunc.spec share: documents with every member, the checker if no build has made it."""
 
 import copy
 import importlib
@@ -67,7 +67,8 @@ CONFIG: dict[str, Any] = {
         "apparmorProfile": "p",
         "selinuxLabel": "l",
         "oomScoreAdj": 100,
-        "scheduler": {"policy": "SCHED_DEADLINE", "nice": 0, "priority": 0, "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+        "scheduler": {"policy": "SCHED_DEADLINE", "nice": 0, "priority": 0,
+                      "flags": ["SCHED_FLAG_RESET_ON_FORK"],
                       "runtime": 10000, "deadline": 20000, "period": 30000},
         "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
         "execCPUAffinity": {"initial": "0-3,7", "final": "0"},
@@ -80,7 +81,8 @@ CONFIG: dict[str, Any] = {
         "uidMappings": [MAPPING],
         "gidMappings": [MAPPING],
         "timeOffsets": {"monotonic": OFFSET, "boottime": OFFSET},
-        "devices": [{"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229, "fileMode": 438, "uid": 0, "gid": 0},
+        "devices": [{"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229, "fileMode": 438, "uid": 0,
+                     "gid": 0},
                     {"type": "p", "path": "/dev/pipe"}],
         "netDevices": {"eth0": {"name": "c0"}, "eth1": {}},
         "cgroupsPath": "/a/b",
@@ -89,7 +91,8 @@ CONFIG: dict[str, Any] = {
         "maskedPaths": ["/proc/kcore"],
         "readonlyPaths": ["/proc/sys"],
         "mountLabel": "l",
-        "intelRdt": {"closID": "g", "schemata": ["L3:0=f"], "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20",
+        "intelRdt": {"closID": "g", "schemata": ["L3:0=f"], "l3CacheSchema": "L3:0=f",
+                     "memBwSchema": "MB:0=20",
                      "enableMonitoring": True},
         "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
         "personality": {"domain": "LINUX32", "flags": []},
@@ -111,9 +114,11 @@ CONFIG: dict[str, Any] = {
             "devices": [{"allow": False, "access": "rwm"},
                         {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rw"}],
             "pids": {"limit": 100},
-            "memory": {"limit": 1, "reservation": 1, "swap": -1, "kernel": 1, "kernelTCP": 1, "swappiness": 60,
+            "memory": {"limit": 1, "reservation": 1, "swap": -1, "kernel": 1, "kernelTCP": 1,
+                       "swappiness": 60,
                        "disableOOMKiller": False, "useHierarchy": True, "checkBeforeUpdate": True},
-            "cpu": {"shares": 2, "quota": -1, "period": 1000, "burst": 1, "realtimeRuntime": 1, "realtimePeriod": 1,
+            "cpu": {"shares": 2, "quota": -1, "period": 1000, "burst": 1, "realtimeRuntime": 1,
+                    "realtimePeriod": 1,
                     "cpus": "0", "mems": "0", "idle": 1},
             "blockIO": {"weight": 10, "leafWeight": 10, "weightDevice": [WEIGHT],
                         "throttleReadBpsDevice": [THROTTLE], "throttleWriteBpsDevice": [THROTTLE],
@@ -151,16 +156,19 @@ CONFIG: dict[str, Any] = {
     "freebsd": {
         "devices": [{"path": "null", "mode": 438}],
         "jail": {
-            "parent": "p", "host": "new", "ip4": "inherit", "ip4Addr": STRINGS, "ip6": "disable", "ip6Addr": STRINGS,
+            "parent": "p", "host": "new", "ip4": "inherit", "ip4Addr": STRINGS, "ip6": "disable",
+            "ip6Addr": STRINGS,
             "vnet": "new", "interface": "i", "vnetInterfaces": STRINGS, "sysvmsg": "new", "sysvsem": "new",
             "sysvshm": "new", "enforceStatfs": 1,
-            "allow": {"setHostname": True, "rawSockets": True, "chflags": True, "mount": STRINGS, "quotas": True,
+            "allow": {"setHostname": True, "rawSockets": True, "chflags": True, "mount": STRINGS,
+                      "quotas": True,
                       "socketAf": True, "mlock": True, "reservedPorts": True, "suser": True},
         },
     },
 }
 STATE: dict[str, Any] = {
-    "ociVersion": "1.3.0", "id": "c", "status": "running", "pid": 1, "bundle": "/b", "annotations": {"a": "b"},
+    "ociVersion": "1.3.0", "id": "c", "status": "running", "pid": 1, "bundle": "/b",
+    "annotations": {"a": "b"},
 }
 ENABLED = {"enabled": True}
 FEATURES: dict[str, Any] = {

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from pyrunc.spec import jsonc
 
-texts = st.text(alphabet=st.characters(exclude_categories=("Cs",)))
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none() | st.booleans() | st.integers(-2**70, 2**70) | texts
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=20)
 
 
@@ -89,7 +90,8 @@ def test_loading_a_configuration_imports_nothing_heavy(tmp_path: Path):
     for name, module in (("_checker", spec_support.checker), ("_checker_rest", spec_support.rest)):
         if getattr(module, "__file__", None) is None:
             pytest.skip(f"pyrunc.spec.{name} has not been built")
-    descriptor = spec_support.bundle(tmp_path, {**spec_support.CONFIG, "linux": {"namespaces": [{"type": "uts"}]}})
+    document = {**spec_support.CONFIG, "linux": {"namespaces": [{"type": "uts"}]}}
+    descriptor = spec_support.bundle(tmp_path, document)
     program = f"""
 import sys
 sys.path.insert(0, {str(spec_support.ROOT)!r})

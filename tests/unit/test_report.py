@@ -17,7 +17,7 @@ from pyrunc.errors import ConfigError
 from pyrunc.spec import load, report, rules
 from pyrunc.spec.default import default
 
-BASE: dict[str, Any] = {**default()}   # type: ignore[dict-item]
+BASE: dict[str, Any] = {**default()}
 LIMIT = "/linux/resources/memory/limit"
 
 
@@ -57,7 +57,7 @@ def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Pat
     ("/process/terminal", "yes", '/process/terminal: expected true or false, found "yes"'),
     ("/process/args", "sh", '/process/args: expected a list, found "sh"; a list of strings'),
     ("/process/user", [], "/process/user: expected an object, found []"),
-    ("/process/user/uid", -1, "/process/user/uid: expected 0 to 4294967295, found -1; names are not looked up"),
+    ("/process/user/uid", -1, "uid: expected 0 to 4294967295, found -1; names are not looked up"),
     ("/process/user/uid", 1.0, "/process/user/uid: expected an integer, found 1.0; names are not looked up"),
     ("/process/user/uid", True, "expected an integer, found true"),
     ("/linux/namespaces/0/type", "nets", "found \"nets\""),
@@ -66,7 +66,8 @@ def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Pat
     ("/linux/sysctl", {"net.x": None}, "/linux/sysctl/net.x: expected a string, found null"),
     ("/process/rlimits/0/type", "NOFILE", "expected text that matches ^RLIMIT_[A-Z]+$, found \"NOFILE\""),
     ("/process/rlimits/0/type", "RLIMIT_CORE\n", "expected text that matches"),
-    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]},
+    ("/linux/seccomp",
+     {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]},
      "/linux/seccomp/syscalls/0/names: expected a list of 1 or more, found []; at least one"),
     ("/hostname", "x" * 100, ""),
 ])
@@ -142,7 +143,10 @@ def test_unfit_strings_are_refused(tmp_path: Path, document: object, expected: s
 
 
 @pytest.mark.parametrize(("path", "value"), [
-    ("/annotations", {"a": "\0"}), ("/process/args/0", "\\u0000"), ("/process/args/0", "\U0001f600"), ("/hostname", "<é>"),
+    ("/annotations", {"a": "\0"}),
+    ("/process/args/0", "\\u0000"),
+    ("/process/args/0", "\U0001f600"),
+    ("/hostname", "<é>"),
 ])
 def test_fit_strings_are_not(tmp_path: Path, path: str, value: object):
     document = edited(BASE, path, value)
@@ -155,13 +159,15 @@ def test_fit_strings_are_not(tmp_path: Path, path: str, value: object):
     ("/hooks", None, ...),
     ("/process/capabilities", None, ...),
     ("/linux/resources/devices", None, ...),
-    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_LOG", "syscalls": None}, {"defaultAction": "SCMP_ACT_LOG"}),
+    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_LOG", "flags": None}, {"defaultAction": "SCMP_ACT_LOG"}),
     ("/linux/rootfsPropagation", "rslave", "rslave"),
     ("/linux/rootfsPropagation", "", ""),
     ("/linux/devices", [{"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": 0o20666}],
      [{"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": 0o666}]),
 ])
-def test_what_runc_takes_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: object, becomes: object):
+def test_what_runc_takes_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: object, becomes: object,
+):
     document = edited(BASE, path, value)
     expected = edited(edited(BASE, path, 0), path, becomes)
     assert not accepts("config", document)
@@ -183,7 +189,8 @@ def test_other_nulls_are_not(tmp_path: Path, path: str, value: object):
 
 def test_validate_lists_all_in_the_order_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     document = edited(edited(BASE, "/process/cwd", "x"), "/mounts/1/destination", "dev")
-    document = edited(edited(document, "/process/args", []), "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})
+    document = edited(document, "/process/args", [])
+    document = edited(document, "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})
     bundle(tmp_path, document, indent=1)
     assert report.print_report(str(tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -202,9 +209,13 @@ def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.C
 
 # Places
 
-@pytest.mark.parametrize("layout", [{}, {"indent": 4}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False}])
+@pytest.mark.parametrize("layout", [
+    {}, {"indent": 4}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False},
+])
 def test_positions_are_those_of_the_values(layout: dict[str, Any]):
-    document = {"a": [1, {"b\"{[,:": "}"}, [], {}, [[None]]], "é\u2028": {"c": {"d": "x"}}, "e": True, "": 1.5}
+    document = {
+        "a": [1, {"b\"{[,:": "}"}, [], {}, [[None]]], "é\u2028": {"c": {"d": "x"}}, "e": True, "": 1.5,
+    }
     text = json.dumps(document, **layout)
     found = report.positions(text)
     assert len(found) == 15
@@ -233,7 +244,7 @@ def test_any_document_is_loaded_or_refused_with_a_reason(tmp_path: Path, number:
             valid: Any = load.config(descriptor)
         except ConfigError as refused:
             assert str(refused).isprintable()
-            assert "it does not follow the schema" not in str(refused)   # that is said where jsonschema finds nothing
+            assert "it does not follow the schema" not in str(refused)   # said if jsonschema finds nothing
         else:
             rules.warnings(valid)
         finally:

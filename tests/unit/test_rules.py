@@ -1,16 +1,18 @@
 """What the specification demands beyond the schema, rule by rule."""
+# ruff: noqa: E501 (the tables read best with a case on a line)
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from spec_support import CONFIG, accepts, edited
 
-from pyrunc.spec import rules
+from pyrunc.spec import rules, rules_rare
 from pyrunc.spec.default import default
+from pyrunc.spec.types import Config, IDMapping
 
-BASE: dict[str, Any] = {**default()}   # type: ignore[dict-item]
+BASE: dict[str, Any] = {**default()}
 USER = [{"type": "user"}, {"type": "mount"}]
 ROOT_ONLY = [{"containerID": 0, "hostID": 1000, "size": 1}]
 NET = {"type": "network"}
@@ -33,7 +35,7 @@ def process(**members: Any) -> dict[str, Any]:
 
 def pointers(document: dict[str, Any]) -> list[str]:
     assert accepts("config", document), "this is for the schema to refuse"
-    return [pointer for pointer, _, _ in rules.config(document)]   # type: ignore[arg-type]
+    return [pointer for pointer, _, _ in rules.config(cast("Config", document))]
 
 
 def mapping(*ranges: tuple[int, int, int]) -> list[dict[str, int]]:
@@ -144,7 +146,7 @@ def test_refused(document: dict[str, Any], expected: list[str]):
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("the default", BASE),
-    ("rootless", {**default(rootless=True, uid=1000, gid=1000)}),   # type: ignore[dict-item]
+    ("rootless", {**default(rootless=True, uid=1000, gid=1000)}),
     ("no process: start is for that", edited(BASE, "/process", ...)),
     ("Docker's version", edited(BASE, "/ociVersion", "1.0.2-dev")),
     ("a build's version", edited(BASE, "/ociVersion", "1.2.0-rc.1+dev")),
@@ -186,9 +188,7 @@ def test_accepted(document: dict[str, Any]):
     ([(each, each, 1) for each in range(341)], [""]),
 ])
 def test_mappings(ranges: list[tuple[int, int, int]], wrong: list[str]):
-    from pyrunc.spec import rules_rare
-
-    found = rules_rare.mappings_are_ranges(mapping(*ranges), "/m")   # type: ignore[arg-type]
+    found = rules_rare.mappings_are_ranges(cast("list[IDMapping]", mapping(*ranges)), "/m")
     assert [pointer.removeprefix("/m") for pointer, _, _ in found] == wrong
 
 
@@ -236,7 +236,7 @@ def warned() -> Iterator[tuple[dict[str, Any], list[str]]]:
 @pytest.mark.parametrize(("document", "expected"), [*warned()])
 def test_doubtful_things_are_warned_of(document: dict[str, Any], expected: list[str]):
     assert pointers(document) == []
-    assert [pointer for pointer, _, _ in rules.warnings(document)] == expected   # type: ignore[arg-type]
+    assert [pointer for pointer, _, _ in rules.warnings(cast("Config", document))] == expected
 
 
 def test_a_document_with_everything_breaks_no_rule():
