@@ -25,7 +25,6 @@ class _Scanning:
     parse_float = float
     parse_int = int
     parse_constant = _refuse_constant
-    memo: dict[str, str] = {}
 
 
 _scan = make_scanner(_Scanning)   # type: ignore[arg-type]   # typeshed wants a scanner

@@ -115,9 +115,9 @@ def unfit_strings(document: object) -> list[Problem]:
             problems += [Problem(path, f"a member's name: {cause}") for cause in map(_unfit, value) if cause]
         elif isinstance(value, list):
             left += [((*path, index), item) for index, item in reversed(list(enumerate(value)))]
-        elif isinstance(value, str) and (cause := _unfit(value)):
-            if cause != NUL or not any(name in path for name in UNREAD):
-                problems.append(Problem(path, cause))
+        elif isinstance(value, str) and (cause := _unfit(value)) and not (
+                cause == NUL and any(name in path for name in UNREAD)):
+            problems.append(Problem(path, cause))
     return problems
 
 

@@ -88,7 +88,7 @@ def mappings_are_ranges(mappings: "list[IDMapping]", pointer: str) -> "Iterator[
         inside = side == "containerID"
         ranges = sorted((each["containerID"] if inside else each["hostID"], each["size"], index)
                         for index, each in enumerate(mappings))
-        for (start, size, _), (following, _, index) in zip(ranges, ranges[1:]):
+        for (start, size, _), (following, _, index) in zip(ranges, ranges[1:], strict=False):
             if following < start + size:
                 yield f"{pointer}/{index}/{side}", "this range overlaps with another one", ""
 

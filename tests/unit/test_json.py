@@ -21,13 +21,13 @@ values = st.recursive(
 
 
 @given(values)
-def test_what_is_written_reads_as_it_was(value: object):
+def test_what_is_written_reads_as_it_was(value: object) -> None:
     assert jsonc.loads(jsonc.dumps(value)) == value
     assert jsonc.loads(jsonc.dumps_pretty(value)) == value
 
 
 @given(values)
-def test_it_reads_and_writes_as_json_does(value: object):
+def test_it_reads_and_writes_as_json_does(value: object) -> None:
     def plain(text: str) -> str:
         for character in "<>&\u2028\u2029":
             text = text.replace(character, f"\\u{ord(character):04x}")
@@ -39,7 +39,7 @@ def test_it_reads_and_writes_as_json_does(value: object):
 
 
 @given(st.text(alphabet='{}[]",:0123456789.eE+-truefalsn \n\\u', max_size=20))
-def test_it_refuses_what_json_refuses(text: str):
+def test_it_refuses_what_json_refuses(text: str) -> None:
     try:
         expected = json.loads(text, parse_constant=lambda _: 1 / 0)
     except ZeroDivisionError:
@@ -63,14 +63,14 @@ def test_it_refuses_what_json_refuses(text: str):
     ("[1,\n" + "9" * 5000 + "]", 2, 1, "4300 digits"),
     ("\ufeff{}", 1, 1, "BOM"),
 ])
-def test_an_error_says_where(text: str, line: int, column: int, cause: str):
+def test_an_error_says_where(text: str, line: int, column: int, cause: str) -> None:
     with pytest.raises(jsonc.BadJSON, match="line") as refused:
         jsonc.loads(text)
     assert (refused.value.line, refused.value.column) == (line, column)
     assert cause in refused.value.cause
 
 
-def test_pretty_is_go_s_marshalindent():
+def test_pretty_is_go_s_marshalindent() -> None:
     value = {"a": [], "b": {}, "c": [1, {"d": None}], "e": "<é&>"}
     assert jsonc.dumps_pretty(value) == (
         '{\n  "a": [],\n  "b": {},\n  "c": [\n    1,\n    {\n      "d": null\n    }\n  ],\n'
@@ -78,14 +78,14 @@ def test_pretty_is_go_s_marshalindent():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"x", {"a": object()}])
-def test_what_json_has_not_is_not_written(value: object):
+def test_what_json_has_not_is_not_written(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         jsonc.dumps(value)
     with pytest.raises((TypeError, ValueError)):
         jsonc.dumps_pretty(value)
 
 
-def test_loading_a_configuration_imports_nothing_heavy(tmp_path: Path):
+def test_loading_a_configuration_imports_nothing_heavy(tmp_path: Path) -> None:
     """docs/architecture.md: each of these costs as much as a bare interpreter, or more."""
     for name, module in (("_checker", spec_support.checker), ("_checker_rest", spec_support.rest)):
         if getattr(module, "__file__", None) is None:

@@ -44,7 +44,7 @@ def loaded(directory: Path, document: object) -> Any:
 
 # One line
 
-def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Path):
+def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Path) -> None:
     document = {"ociVersion": "1.3.0", "linux": {"resources": {"memory": {"limit": "512m"}}}}
     assert refusal(tmp_path, document, indent=2) == (
         f'config.json:6:18 {LIMIT}: expected an integer, found "512m"; the unit is bytes')
@@ -71,7 +71,7 @@ def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Pat
      "/linux/seccomp/syscalls/0/names: expected a list of 1 or more, found []; at least one"),
     ("/hostname", "x" * 100, ""),
 ])
-def test_an_error_says_what_was_expected(tmp_path: Path, path: str, value: object, expected: str):
+def test_an_error_says_what_was_expected(tmp_path: Path, path: str, value: object, expected: str) -> None:
     document = edited(BASE, path, value)
     if expected:
         assert expected in refusal(tmp_path, document)
@@ -79,7 +79,7 @@ def test_an_error_says_what_was_expected(tmp_path: Path, path: str, value: objec
         assert loaded(tmp_path, document) == document
 
 
-def test_several_errors_are_counted_and_the_first_in_the_file_is_told(tmp_path: Path):
+def test_several_errors_are_counted_and_the_first_in_the_file_is_told(tmp_path: Path) -> None:
     document = edited(edited(edited(BASE, "/linux/resources/pids", {}), "/process/cwd", 1), "/hostname", [])
     text = refusal(tmp_path, document, indent="\t")
     assert "/process/cwd: expected a string, found 1" in text
@@ -88,7 +88,7 @@ def test_several_errors_are_counted_and_the_first_in_the_file_is_told(tmp_path: 
     assert refusal(tmp_path, document).endswith('found "A" (and 1 more: pyrunc validate lists all)')
 
 
-def test_without_jsonschema_there_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_jsonschema_there_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     assert "install jsonschema" in refusal(tmp_path, {"ociVersion": 1})
 
@@ -109,17 +109,17 @@ def test_without_jsonschema_there_is_still_an_error(tmp_path: Path, monkeypatch:
     ("\ufeff{}", "config.json:1:1: not JSON: "),
     (" " * (8 << 20) + "{}", "reading config.json: it is larger than 8 MiB"),
 ])
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str | bytes, expected: str):
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str | bytes, expected: str) -> None:
     assert expected in refusal(tmp_path, content)
 
 
 @pytest.mark.parametrize(("prepare", "expected"), [
     (lambda path: None, "reading config.json: No such file or directory; a bundle is"),
     (lambda path: path.mkdir(), "reading config.json: this is not a regular file"),
-    (lambda path: os.mkfifo(path), "reading config.json: this is not a regular file"),
+    (os.mkfifo, "reading config.json: this is not a regular file"),
     (lambda path: path.symlink_to("/dev/zero"), "reading config.json: this is not a regular file"),
 ])
-def test_what_is_no_file_is_refused(tmp_path: Path, prepare: Any, expected: str):
+def test_what_is_no_file_is_refused(tmp_path: Path, prepare: Any, expected: str) -> None:
     prepare(tmp_path / "config.json")
     descriptor = os.open(tmp_path, os.O_PATH)
     before = len(os.listdir("/proc/self/fd"))
@@ -138,7 +138,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, prepare: Any, expected: str)
     (edited(BASE, "/annotations", {"a": "\udfff"}), "/annotations/a: \\udfff is half of a character"),
     (edited(BASE, "/annotations", {"\ud800": "b"}), "/annotations: a member's name: \\ud800 is half"),
 ])
-def test_unfit_strings_are_refused(tmp_path: Path, document: object, expected: str):
+def test_unfit_strings_are_refused(tmp_path: Path, document: object, expected: str) -> None:
     assert expected in refusal(tmp_path, document)
 
 
@@ -148,7 +148,7 @@ def test_unfit_strings_are_refused(tmp_path: Path, document: object, expected: s
     ("/process/args/0", "\U0001f600"),
     ("/hostname", "<é>"),
 ])
-def test_fit_strings_are_not(tmp_path: Path, path: str, value: object):
+def test_fit_strings_are_not(tmp_path: Path, path: str, value: object) -> None:
     document = edited(BASE, path, value)
     assert loaded(tmp_path, document) == document
 
@@ -167,7 +167,7 @@ def test_fit_strings_are_not(tmp_path: Path, path: str, value: object):
 ])
 def test_what_runc_takes_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: object, becomes: object,
-):
+) -> None:
     document = edited(BASE, path, value)
     expected = edited(edited(BASE, path, 0), path, becomes)
     assert not accepts("config", document)
@@ -181,13 +181,13 @@ def test_what_runc_takes_is_taken(
     ("/linux/resources", {"unified": {"memory.max": None}}), ("/linux/rootfsPropagation", "xslave"),
     ("/linux/rootfsPropagation", ["rslave"]), ("/linux", None), ("/linux/netDevices", {"eth0": None}),
 ])
-def test_other_nulls_are_not(tmp_path: Path, path: str, value: object):
+def test_other_nulls_are_not(tmp_path: Path, path: str, value: object) -> None:
     assert refusal(tmp_path, edited(BASE, path, value))
 
 
 # The list of everything
 
-def test_validate_lists_all_in_the_order_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_validate_lists_all_in_the_order_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = edited(edited(BASE, "/process/cwd", "x"), "/mounts/1/destination", "dev")
     document = edited(document, "/process/args", [])
     document = edited(document, "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})
@@ -199,7 +199,7 @@ def test_validate_lists_all_in_the_order_of_the_file(tmp_path: Path, capsys: pyt
     assert sum(line.startswith("warning: config.json:") for line in lines) == 1
 
 
-def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle(tmp_path, BASE)
     assert report.print_report(str(tmp_path)) == 0
     assert capsys.readouterr().out == ""
@@ -212,7 +212,7 @@ def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("layout", [
     {}, {"indent": 4}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False},
 ])
-def test_positions_are_those_of_the_values(layout: dict[str, Any]):
+def test_positions_are_those_of_the_values(layout: dict[str, Any]) -> None:
     document = {
         "a": [1, {"b\"{[,:": "}"}, [], {}, [[None]]], "é\u2028": {"c": {"d": "x"}}, "e": True, "": 1.5,
     }
@@ -227,7 +227,7 @@ def test_positions_are_those_of_the_values(layout: dict[str, Any]):
         assert decoder.raw_decode(text, offset)[0] == value
 
 
-def test_the_last_of_two_members_counts():
+def test_the_last_of_two_members_counts() -> None:
     assert report.positions('{"a": 1, "a": 2}')[("a",)] == 14
 
 
@@ -235,7 +235,7 @@ def test_the_last_of_two_members_counts():
 
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**64))
-def test_any_document_is_loaded_or_refused_with_a_reason(tmp_path: Path, number: int):
+def test_any_document_is_loaded_or_refused_with_a_reason(tmp_path: Path, number: int) -> None:
     chance = random.Random(number)
     for _ in range(15):
         document = mutate(chance.choice([*SEEDS["config"], CONFIG, BASE]), chance)

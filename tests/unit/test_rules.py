@@ -140,7 +140,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("document", "expected"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_refused(document: dict[str, Any], expected: list[str]):
+def test_refused(document: dict[str, Any], expected: list[str]) -> None:
     assert sorted(pointers(document)) == sorted(expected)
 
 
@@ -174,7 +174,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("document", [case[1] for case in ACCEPTED], ids=[case[0] for case in ACCEPTED])
-def test_accepted(document: dict[str, Any]):
+def test_accepted(document: dict[str, Any]) -> None:
     assert pointers(document) == []
 
 
@@ -187,7 +187,7 @@ def test_accepted(document: dict[str, Any]):
     ([(2**32 - 2, 0, 1)], []),
     ([(each, each, 1) for each in range(341)], [""]),
 ])
-def test_mappings(ranges: list[tuple[int, int, int]], wrong: list[str]):
+def test_mappings(ranges: list[tuple[int, int, int]], wrong: list[str]) -> None:
     found = rules_rare.mappings_are_ranges(cast("list[IDMapping]", mapping(*ranges)), "/m")
     assert [pointer.removeprefix("/m") for pointer, _, _ in found] == wrong
 
@@ -197,7 +197,7 @@ def test_mappings(ranges: list[tuple[int, int, int]], wrong: list[str]):
     ("net.ipv4.ip_forward", "network"), ("net/ipv4/conf/eth0.100/forwarding", "network"),
     ("user.max_user_namespaces", "user"), ("kernel.domainname", "uts"),
 ])
-def test_a_sysctl_needs_its_namespace(name: str, needs: str):
+def test_a_sysctl_needs_its_namespace(name: str, needs: str) -> None:
     for kind in ("ipc", "network", "user", "uts"):
         found = rules.sysctls_are_namespaced({"sysctl": {name: "1"}}, {kind: ""})
         assert bool(list(found)) is (kind != needs)
@@ -207,8 +207,8 @@ def test_a_sysctl_needs_its_namespace(name: str, needs: str):
     "kernel.hostname", "vm.overcommit_memory", "kernel.core_pattern", "kernel.shmmaxx", "net", "", "net.", "net..x",
     "net/../kernel/core_pattern", "/net/ipv4/ip_forward", "net/./x", "fs.mqueue", "net.ipv4.//.x",
 ])
-def test_a_sysctl_of_the_host_is_refused(name: str):
-    inside = {kind: "" for kind in ("ipc", "network", "user", "uts", "mount", "pid")}
+def test_a_sysctl_of_the_host_is_refused(name: str) -> None:
+    inside = dict.fromkeys(("ipc", "network", "user", "uts", "mount", "pid"), "")
     assert list(rules.sysctls_are_namespaced({"sysctl": {name: "1"}}, inside))
 
 
@@ -218,7 +218,7 @@ def test_a_sysctl_of_the_host_is_refused(name: str):
     ("net/ipv4/conf/eth0.100/x", "net/ipv4/conf/eth0.100/x"),
     ("net.ipv4.conf.eth0/100.x", "net/ipv4/conf/eth0.100/x"),
 ])
-def test_the_first_separator_of_a_sysctl_counts(name: str, path: str):
+def test_the_first_separator_of_a_sysctl_counts(name: str, path: str) -> None:
     assert rules.sysctl_path(name) == path
 
 
@@ -234,16 +234,16 @@ def warned() -> Iterator[tuple[dict[str, Any], list[str]]]:
 
 
 @pytest.mark.parametrize(("document", "expected"), [*warned()])
-def test_doubtful_things_are_warned_of(document: dict[str, Any], expected: list[str]):
+def test_doubtful_things_are_warned_of(document: dict[str, Any], expected: list[str]) -> None:
     assert pointers(document) == []
     assert [pointer for pointer, _, _ in rules.warnings(cast("Config", document))] == expected
 
 
-def test_a_document_with_everything_breaks_no_rule():
+def test_a_document_with_everything_breaks_no_rule() -> None:
     document = edited(edited(CONFIG, "/process/user/gid", 0), "/linux/personality/flags", [])
     assert pointers(document) == []
 
 
-def test_parts_are_checked_by_themselves():
+def test_parts_are_checked_by_themselves() -> None:
     assert [each[0] for each in rules.process({"cwd": "x", "args": ["a"]})] == ["/cwd"]
     assert [each[0] for each in rules.resources({"unified": {"a/b": ""}})] == ["/unified/a~1b"]
