@@ -18,8 +18,8 @@ if __name__ == "__main__":   # types.py beside this script must not stand in for
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from re import _constants as sre   # type: ignore[attr-defined]
-from re import _parser             # type: ignore[attr-defined]
+from re import _constants as sre  # type: ignore[attr-defined]
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NoReturn
 
 Schema = dict[str, Any]

@@ -45,7 +45,7 @@ TYPES = {
 def against_schema(document: object, kind: str) -> list[Problem]:
     """Everything in `document` that its schema refuses; `kind` is one of _compile.ENTRIES."""
     try:
-        import jsonschema   # type: ignore[import-untyped,unused-ignore]
+        import jsonschema  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return [Problem((), f"it does not follow the schema of {kind}", "install jsonschema to be told why")]
 

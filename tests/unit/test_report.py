@@ -109,7 +109,9 @@ def test_without_jsonschema_there_is_still_an_error(tmp_path: Path, monkeypatch:
     ("\ufeff{}", "config.json:1:1: not JSON: "),
     (" " * (8 << 20) + "{}", "reading config.json: it is larger than 8 MiB"),
 ])
-def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str | bytes, expected: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused(
+    tmp_path: Path, content: str | bytes, expected: str,
+) -> None:
     assert expected in refusal(tmp_path, content)
 
 
@@ -187,7 +189,7 @@ def test_other_nulls_are_not(tmp_path: Path, path: str, value: object) -> None:
 
 # The list of everything
 
-def test_validate_lists_all_in_the_order_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_lists_all_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = edited(edited(BASE, "/process/cwd", "x"), "/mounts/1/destination", "dev")
     document = edited(document, "/process/args", [])
     document = edited(document, "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})

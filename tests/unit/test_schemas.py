@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema   # type: ignore[import-untyped,unused-ignore]
+import jsonschema  # type: ignore[import-untyped,unused-ignore]
 import pytest
 import referencing
 import referencing.jsonschema
@@ -94,7 +94,7 @@ def _branches(document: dict[str, Any], depth: int = 3) -> Iterator[dict[str, An
 
 
 def _seeds(kind: str) -> list[dict[str, Any]]:
-    """Valid ones only: what is wrong already would hide what a mutation does. And none with parts in common."""
+    """Valid ones only: what is wrong already would hide a mutation. And none that has parts in common."""
     documents = [*_branches(DOCUMENTS[kind]), DOCUMENTS[kind]]
     return [json.loads(json.dumps(document)) for document in documents if accepts(kind, document)]
 
