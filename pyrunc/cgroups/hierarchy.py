@@ -1,0 +1,80 @@
+"""Which hierarchies this host has, where they are mounted, and where in them this process is."""
+
+import posix
+
+from pyrunc.linux.fd import Fd, open_at, read_file
+from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type
+
+CGROUP_SUPER_MAGIC = 0x27E0EB
+ROOT = "/sys/fs/cgroup"
+UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
+
+
+class Hierarchy:
+    """One cgroup hierarchy.
+
+    Attributes:
+        name: as in /proc/PID/cgroup: "cpu,cpuacct", "name=systemd", "" for v2.
+        mount: where it is mounted.
+        own: the path of this process's cgroup in it.
+    """
+
+    __slots__ = ("mount", "name", "own")
+
+    def __init__(self, name: str, mount: str, own: str) -> None:
+        self.name = name
+        self.mount = mount
+        self.own = own
+
+    @property
+    def controllers(self) -> "list[str]":
+        return self.name.split(",")
+
+
+def find() -> "list[Hierarchy]":
+    """Every mounted hierarchy. One of v2 alone on a unified host; those of v1, and perhaps v2, on others."""
+    found = []
+    for line in read_file("/proc/self/cgroup").decode().splitlines():
+        _, name, own = line.split(":", 2)
+        mount = _mount_of(name)
+        if mount:
+            found.append(Hierarchy(name, mount, own))
+    return found
+
+
+def is_unified(hierarchies: "list[Hierarchy]") -> bool:
+    """Whether v2 is all there is: its controllers are in use then, and not only its tree of processes (hybrid)."""
+    return len(hierarchies) == 1 and hierarchies[0].name == UNIFIED and hierarchies[0].mount == ROOT
+
+
+def _mount_of(name: str) -> str:
+    """By convention first, which is cheap and verified by the file system's type; else by mountinfo."""
+    if name == UNIFIED:
+        for place in (ROOT, f"{ROOT}/unified"):
+            if _type_of(place) == CGROUP2_SUPER_MAGIC:
+                return place
+        return ""
+    place = f"{ROOT}/{name.removeprefix('name=')}"
+    return place if _type_of(place) == CGROUP_SUPER_MAGIC else _mounted_elsewhere(name)
+
+
+def _type_of(place: str) -> int:
+    try:
+        with open_at(None, place, posix.O_PATH | posix.O_DIRECTORY) as directory:
+            return filesystem_type(directory)
+    except OSError:
+        return 0
+
+
+def _mounted_elsewhere(name: str) -> str:
+    wanted = set(name.split(","))
+    for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        if kind == "cgroup" and wanted <= set(options.split(",")):
+            return fields.split(" ")[4]
+    return ""
+
+
+def open_directory(path: str) -> Fd:
+    return open_at(None, path, posix.O_PATH | posix.O_DIRECTORY)

@@ -1,0 +1,65 @@
+"""How a controller's properties become writes: a table of (property, file, conversion)."""
+
+import posix
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import read_file, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Row = tuple[str, str, Callable[[Any], str]]
+    Also = Callable[[str, "dict[str, Any]"], None]
+
+
+class Limits:
+    """One controller of one version of cgroups.
+
+    Args:
+        name: of the member of linux.resources that holds its properties.
+        rows: (property, file, conversion to text), in the order in which they are to be written.
+        also: what a table can't say; called first, with the directory and the properties.
+        controller: where the kernel's name is another one.
+    """
+
+    __slots__ = ("also", "controller", "name", "rows")
+
+    def __init__(
+        self, name: str, rows: "tuple[Row, ...]", also: "Also | None" = None, controller: str = ""
+    ) -> None:
+        self.name = name
+        self.rows = rows
+        self.also = also
+        self.controller = controller or name
+
+    def apply(self, directory: str, values: "dict[str, Any]") -> None:
+        if self.also is not None:
+            self.also(directory, values)
+        for key, file, convert in self.rows:
+            if values.get(key):
+                write(directory, file, convert(values[key]))
+
+
+def write(directory: str, file: str, value: str) -> None:
+    """One value into one control file. Raises PyruncError, which names both and what the kernel said."""
+    try:
+        write_file(f"{directory}/{file}", value.encode())
+    except OSError as error:
+        hint = ""
+        if error.errno == 2:
+            hint = "the kernel or the parent cgroup does not offer this controller"
+        raise PyruncError(f"writing {value!r} to cgroup file", f"{directory}/{file}", posix.strerror(error.errno or 0), hint) from error
+
+
+def read(directory: str, file: str) -> str:
+    try:
+        return read_file(f"{directory}/{file}").decode().strip()
+    except OSError as error:
+        raise PyruncError("reading cgroup file", f"{directory}/{file}", reason(error)) from error
+
+
+def or_max(value: int) -> str:
+    """-1 is "no limit", which v2 and pids spell max."""
+    return "max" if value < 0 else str(value)

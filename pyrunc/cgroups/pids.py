@@ -1,0 +1,16 @@
+"""pids: how many processes and threads. config-linux.md#pids"""
+
+from pyrunc.cgroups.limits import Limits, or_max, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def write_limit(directory: str, pids: "dict[str, Any]") -> None:
+    """0 is a limit since runtime-spec 1.3: no process may be made."""
+    if pids.get("limit") is not None:
+        write(directory, "pids.max", or_max(pids["limit"]))
+
+
+V1 = V2 = Limits("pids", (), also=write_limit)

@@ -1,0 +1,53 @@
+"""pyrunc create ID: make a container that waits for start."""
+
+import posix
+
+from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.main import Call
+from pyrunc.container.container import Container
+from pyrunc.container.options import Options
+
+BUNDLE = Flag("bundle", "b", help="the bundle: a folder with config.json (default: the current one)", value="DIR")
+CONSOLE_SOCKET = Flag("console-socket", help="a socket that gets the terminal's master", value="SOCKET")
+PID_FILE = Flag("pid-file", help="write the process's ID to FILE", value="FILE")
+PRESERVE_FDS = Flag("preserve-fds", help="how many descriptors from 3 on the program keeps", value="N", default="0")
+
+FLAGS = (
+    BUNDLE,
+    CONSOLE_SOCKET,
+    PID_FILE,
+    Flag("no-pivot", help="chroot in place of pivot_root (root on a ramdisk); less safe"),
+    Flag("no-new-keyring", help="leave the caller's session keyring to the container"),
+    PRESERVE_FDS,
+)
+
+USAGE = Usage(
+    "create",
+    "ID",
+    "create a container",
+    FLAGS,
+    least=1,
+    most=1,
+    details="""Everything is made and checked: namespaces, mounts, cgroup, the program's path. The program itself runs
+when `pyrunc start ID` says so. Its standard streams are those of this command.""",
+)
+
+
+def options(call: Call) -> Options:
+    """Of `create` and of `run`."""
+    arguments = call.arguments
+    return Options(
+        pid_file=absolute(arguments.text("pid-file")),
+        console_socket=absolute(arguments.text("console-socket")),
+        preserve_fds=arguments.number("preserve-fds"),
+        no_pivot=arguments.on("no-pivot"),
+        no_new_keyring=arguments.on("no-new-keyring"),
+    )
+
+
+def absolute(path: str) -> str:
+    return path if not path or path.startswith("/") else f"{posix.getcwd()}/{path}"
+
+
+def main(call: Call) -> None:
+    Container.create(call.state_root, call.id, call.arguments.text("bundle") or ".", options(call), call.log)

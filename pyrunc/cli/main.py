@@ -1,0 +1,145 @@
+"""pyrunc: the flags before the verb, the verb, and the one place where an error becomes a line."""
+
+import posix
+import sys
+
+from pyrunc.cli.arguments import Arguments, Flag, Usage, check_count, parse
+from pyrunc.container.state import StateRoot
+from pyrunc.errors import PyruncError, UsageError, reason
+from pyrunc.log import Log, open_log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+VERBS = {
+    "create": "create a container",
+    "delete": "delete a container and all that belongs to it",
+    "exec": "execute a new process in a container",
+    "features": "show what this runtime supports, as JSON",
+    "kill": "send a signal to a container's first process",
+    "list": "list containers",
+    "ps": "list the processes in a container",
+    "run": "create and start a container",
+    "spec": "write a new configuration",
+    "start": "run the program of a created container",
+    "state": "show a container's state, as JSON",
+    "validate": "check a bundle's configuration and explain every mistake",
+}
+
+USAGE = Usage(
+    "",
+    "VERB [ARGUMENTS]",
+    "run containers as the OCI runtime specification describes them",
+    flags=(
+        Flag("debug", help="write what is done, step by step, to the log"),
+        Flag("log", help="write the log to FILE instead of standard error", value="FILE"),
+        Flag("log-format", help="text or json", value="FORMAT", default="text"),
+        Flag("root", help="where the containers' state is kept", value="DIR"),
+        Flag("systemd-cgroup", help="let systemd make the cgroups (cgroupsPath is then slice:prefix:name)"),
+        Flag("rootless", help="ignore cgroup permission errors: true, false or auto", value="VALUE", default="auto"),
+        Flag("version", "v", help="show the version"),
+    ),
+)
+
+
+class Call:
+    """What a verb is called with."""
+
+    __slots__ = ("arguments", "log", "rootless", "state_root")
+
+    def __init__(self, arguments: Arguments, state_root: StateRoot, log: Log, rootless: "bool | None") -> None:
+        self.arguments = arguments
+        self.state_root = state_root
+        self.log = log
+        self.rootless = rootless
+
+    @property
+    def id(self) -> str:
+        return self.arguments.rest[0]
+
+
+def main(words: "list[str]") -> int:
+    """Run one command. Returns its exit status: 0, what a container's program returned, 1, or of `exec` 255."""
+    log = Log()
+    failure = 1
+    try:
+        before = parse(USAGE, words, only_flags=True)
+        log = _log(before)
+        if before.on("version"):
+            from pyrunc.cli.version import print_version
+
+            return print_version()
+        verb = before.rest[0] if before.rest else "help"
+        if verb == "exec":
+            failure = 255
+        if "help" in before.given or verb in ("help", "h"):
+            from pyrunc.cli.help import print_help
+
+            return print_help(before.rest[1:] if before.rest else [])
+        if verb not in VERBS:
+            raise UsageError(f'"{verb}"', "", "is no verb of pyrunc", "pyrunc --help lists them")
+        return _run(verb, before, log)
+    except PyruncError as error:
+        return _failed(str(error), log, failure)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        return _failed(reason(error), log, failure)
+    except Exception as error:  # a mistake of ours: one line all the same, and where to look with --debug
+        if log.debug_on:
+            raise
+        return _failed(f"internal error: {type(error).__name__}: {error}; --debug shows where", log, failure)
+
+
+def _run(verb: str, before: Arguments, log: Log) -> int:
+    module = _module(verb)
+    usage: Usage = module.USAGE
+    arguments = parse(usage, before.rest[1:])
+    if "help" in arguments.given:
+        from pyrunc.cli.help import print_help
+
+        return print_help([verb])
+    check_count(usage, arguments)
+    if before.on("systemd-cgroup"):
+        raise UsageError("--systemd-cgroup", "", "the systemd cgroup driver is not part of this version yet", "use the cgroupfs driver")
+    rootless = {"true": True, "false": False, "auto": None}.get(before.text("rootless"), 0)
+    if rootless == 0 and rootless is not False:
+        raise UsageError("--rootless", before.text("rootless"), "must be true, false or auto")
+    root = StateRoot(_absolute(before.text("root"))) if before.text("root") else StateRoot.default()
+    result = module.main(Call(arguments, root, log, rootless if isinstance(rootless, bool) else None))
+    return int(result or 0)
+
+
+def _module(verb: str) -> "ModuleType":
+    name = f"pyrunc.cli.{verb}"
+    __import__(name)
+    return sys.modules[name]
+
+
+def _log(before: Arguments) -> Log:
+    format = before.text("log-format")
+    if format not in ("text", "json"):
+        raise UsageError("--log-format", f'"{format}"', "unknown log-format", "text or json")
+    file = open_log(before.text("log")) if before.text("log") else None
+    return Log(file, format == "json", before.on("debug"))
+
+
+def _failed(text: str, log: Log, status: int) -> int:
+    """To the log, where engines read the last line of level "error", and to the user on standard error."""
+    if log.file is not None or log.json:
+        log.error(text)
+    if log.file is not None or not log.json:
+        posix.write(2, f"pyrunc: {text}\n".encode("utf-8", "backslashreplace"))
+    return status
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else f"{posix.getcwd()}/{path}"
+
+
+def say(text: str) -> None:
+    """To standard output, whole."""
+    from pyrunc.linux.fd import write_all
+
+    write_all(1, (text + "\n").encode("utf-8", "surrogateescape"))

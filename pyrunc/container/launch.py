@@ -1,0 +1,181 @@
+"""The parent's half of the way from clone to execve: clone, and the conversation until the process is ready."""
+
+import posix
+
+from pyrunc.container import userns
+from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.init import hooks, namespaces, steps
+from pyrunc.init.context import Channel, Context
+from pyrunc.linux import process
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.init.context import Step
+    from pyrunc.log import Log
+    from pyrunc.spec.types import Namespace, Rlimit
+
+RLIMITS = {
+    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}  # fmt: skip
+
+
+def open_proc() -> Fd:
+    """The host's procfs, before anything of a container's is entered. What is mounted over it is no procfs."""
+    proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
+    if filesystem_type(proc) != PROC_SUPER_MAGIC:
+        raise PyruncError("opening", "/proc", "is no procfs on this host")
+    return proc
+
+
+class Launch:
+    """One process on its way to execve.
+
+    Args:
+        context: what it is to become; its channel is made here.
+        born: called with the pid once there is one and before it does anything: it is put on record, then into
+            its cgroup.
+        run_hooks: called when its mounts stand (prestart, createRuntime).
+        console: takes the master of its terminal.
+    """
+
+    __slots__ = ("born", "channel", "console", "context", "log", "pid", "pidfd", "run_hooks")
+
+    def __init__(
+        self,
+        context: Context,
+        log: "Log",
+        born: "Callable[[int], None]",
+        console: "Callable[[Fd], None]",
+        run_hooks: "Callable[[], None] | None" = None,
+    ) -> None:
+        self.context = context
+        self.log = log
+        self.born = born
+        self.console = console
+        self.run_hooks = run_hooks
+        self.pid = 0
+        self.pidfd: Fd | None = None
+
+    def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
+        """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
+        self.channel, self.context.channel = Channel.pair()
+        self.context.debug = self.log.debug_on
+        self.pid, self.pidfd = process.clone3(clone_flags)
+        if self.pidfd is None:
+            self.channel.close()
+            steps.become(list_of_steps, self.context)
+        self.context.channel.close()
+        try:
+            self._lead(clone_flags)
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            self.channel.close()
+
+    def _lead(self, clone_flags: int) -> None:
+        if clone_flags & process.CLONE_NEWUSER:
+            self._write_maps()
+        if not self.context.second_clone:
+            self.born(self.pid)
+        self.channel.send("G")
+        while True:
+            kind, text, fd = self.channel.receive()
+            if kind == "R":
+                self._set_limits()
+                self.channel.send("G")
+                return
+            self._answer(kind, text, fd)
+
+    def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
+        if kind == "M":
+            self._write_maps()
+            self.channel.send("G")
+        elif kind == "P":
+            self._reap()
+            self.pid, self.pidfd = int(text), fd
+            self.born(self.pid)
+            self.channel.send("G")
+        elif kind == "H":
+            if self.run_hooks is not None:
+                self.run_hooks()
+            self.channel.send("G")
+        elif kind == "C":
+            assert fd is not None
+            self.console(fd)
+        elif kind == "W":
+            self.log.warning(text)
+        elif kind == "D":
+            self.log.debug(text)
+        elif kind == "E":
+            raise StepError(*text.split("\0"))
+        else:
+            raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
+
+    def _write_maps(self) -> None:
+        userns.write_maps(self.pid, self.context.config["linux"])
+
+    def _set_limits(self) -> None:
+        for limit in self.context.process.get("rlimits") or []:
+            set_limit(self.pid, limit)
+
+    def _reap(self) -> int:
+        try:
+            return posix.waitpid(self.pid, 0)[1]
+        except ChildProcessError:
+            return 0
+
+    def _death(self) -> str:
+        return hooks.describe(self._reap())
+
+    def kill(self) -> None:
+        """Kill it and wait for its end: what is removed after it must not be in use."""
+        if self.pid:
+            try:
+                posix.kill(self.pid, 9)
+            except ProcessLookupError:
+                pass
+            self._reap()
+
+
+def set_limit(pid: int, limit: "Rlimit") -> None:
+    try:
+        process.prlimit(pid, RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+    except OSError as error:
+        raise PyruncError("error setting rlimit", limit["type"], reason(error)) from error
+
+
+def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
+    """Which namespaces clone3 makes, which the child joins, and which it makes itself. Returns clone3's flags.
+
+    One clone3 makes all that are new, but for two: a cgroup namespace, whose root is the cgroup that its maker is
+    in, and a time namespace, whose offsets must be written before anybody is in it. Where something is joined,
+    what is new is made after it, by the child, since it belongs to the user namespace that its maker is in.
+    """
+    opened = [(n["type"], open_at(None, n["path"], posix.O_RDONLY)) for n in wanted if n.get("path")]
+    namespaces.verify_kinds(opened)
+    # A path to a namespace that we are in already is nothing to join; a user namespace refuses it (setns(2)).
+    context.joins = [
+        (namespaces.FLAGS_OF[kind], fd) for kind, fd in opened if not namespaces.is_same(fd, namespaces.own(kind))
+    ]
+    new = 0
+    for namespace in wanted:
+        if not namespace.get("path"):
+            new |= namespaces.FLAGS_OF[namespace["type"]]
+    joined = 0
+    for flag, _ in context.joins:
+        joined |= flag
+    context.userns = bool((new | joined) & process.CLONE_NEWUSER)
+    context.new_network = bool(new & process.CLONE_NEWNET)
+    after = new & (process.CLONE_NEWCGROUP | process.CLONE_NEWTIME)
+    if joined & process.CLONE_NEWUSER or (joined and new & process.CLONE_NEWUSER):
+        after = new
+    context.new_namespaces = after
+    context.second_clone = bool((after | joined) & process.CLONE_NEWPID)
+    return new & ~after

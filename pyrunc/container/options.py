@@ -1,0 +1,49 @@
+"""What the verbs that start a process can be told besides the configuration."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.linux.fd import Fd
+
+
+class Options:
+    """Of `create`, `run` and `exec`.
+
+    Attributes:
+        pid_file: where the process's pid is written, by rename.
+        console_socket: the path of a socket that the terminal's master is sent to.
+        console: takes the master instead, when the caller is the terminal's other side.
+        detach: nobody waits for the process here.
+        preserve_fds: how many descriptors from 3 on the program keeps.
+        no_pivot, no_new_keyring: see the verbs.
+    """
+
+    __slots__ = (
+        "console",
+        "console_socket",
+        "detach",
+        "no_new_keyring",
+        "no_pivot",
+        "pid_file",
+        "preserve_fds",
+    )
+
+    def __init__(
+        self,
+        *,
+        pid_file: str = "",
+        console_socket: str = "",
+        console: "Callable[[Fd], None] | None" = None,
+        detach: bool = True,
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+    ) -> None:
+        self.pid_file = pid_file
+        self.console_socket = console_socket
+        self.console = console
+        self.detach = detach
+        self.preserve_fds = preserve_fds
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring

@@ -1,0 +1,60 @@
+"""User namespaces: the maps of IDs, written by whom the kernel lets. user_namespaces(7)"""
+
+import posix
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import IDMapping, Linux
+
+HELPERS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
+SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
+
+
+def write_maps(pid: int, linux: "Linux") -> None:
+    """Write uid_map and gid_map of a process in a new user namespace. Raises PyruncError."""
+    uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
+    if posix.geteuid() and len(gids) == 1 and gids[0]["size"] == 1 and gids[0]["hostID"] == posix.getegid():
+        _write(pid, "setgroups", "deny")  # the kernel's price for mapping one's own group without privilege
+    for file, mappings in (("gid_map", gids), ("uid_map", uids)):
+        if not mappings:
+            continue
+        try:
+            _write(pid, file, lines(mappings))
+        except PermissionError as error:
+            if not posix.geteuid():
+                raise PyruncError("writing", f"/proc/{pid}/{file}", reason(error)) from error
+            _by_helper(HELPERS[file], pid, mappings)
+        except OSError as error:
+            raise PyruncError("writing", f"/proc/{pid}/{file}", reason(error), "are the mappings valid and disjoint?") from error
+
+
+def lines(mappings: "list[IDMapping]") -> str:
+    return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+
+
+def _write(pid: int, file: str, text: str) -> None:
+    write_file(f"/proc/{pid}/{file}", text.encode())
+
+
+def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
+    """newuidmap(1): set-uid, and it lets a user have what /etc/subuid gives him."""
+    path = next((f"{d}/{name}" for d in SEARCH if posix.access(f"{d}/{name}", posix.X_OK)), None)
+    if path is None:
+        raise PyruncError("mapping IDs", "", f"{name} is not installed", "install the package uidmap")
+    arguments = [name, str(pid)]
+    for mapping in mappings:
+        arguments += [str(mapping["containerID"]), str(mapping["hostID"]), str(mapping["size"])]
+    child = posix.posix_spawn(path, arguments, posix.environ)
+    if posix.waitpid(child, 0)[1]:
+        raise PyruncError("mapping IDs", " ".join(arguments[2:]), f"{name} refused", "see /etc/subuid and /etc/subgid")
+
+
+def host_id(mappings: "list[IDMapping]", container_id: int) -> int:
+    """The host's ID of a container's. Raises PyruncError when it is not mapped."""
+    for m in mappings:
+        if m["containerID"] <= container_id < m["containerID"] + m["size"]:
+            return m["hostID"] + container_id - m["containerID"]
+    raise PyruncError("mapping IDs", str(container_id), "is not mapped in the container's user namespace")

@@ -1,0 +1,64 @@
+"""One hierarchy of errors. Each says what was being done, to what, why it failed, and what to do about it."""
+
+
+class PyruncError(Exception):
+    """An error for the user, in one line: `operation subject: cause; hint`.
+
+    Args:
+        operation: what was being done ("mounting", "container").
+        subject: to what: a path, an ID, a JSON pointer.
+        cause: why it failed, in words.
+        hint: what to do about it, where that is known.
+    """
+
+    __slots__ = ("cause", "hint", "operation", "subject")
+
+    def __init__(self, operation: str, subject: str = "", cause: str = "", hint: str = "") -> None:
+        super().__init__(operation, subject, cause, hint)
+        self.operation = operation
+        self.subject = subject
+        self.cause = cause
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.operation} {self.subject}" if self.subject else self.operation
+        if self.cause:
+            text = f"{text}: {self.cause}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ConfigError(PyruncError):
+    """config.json (or process.json) is not what the specification asks for."""
+
+
+class UsageError(PyruncError):
+    """The command line is not one that the verb takes."""
+
+
+class StateError(PyruncError):
+    """The container is not in a state in which this can be done."""
+
+
+class NoSuchContainer(StateError):
+    """No container of that ID. Engines look for `does not exist` in the text."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__("container", f'"{container_id}"', "container does not exist")
+
+
+class NotRunning(StateError):
+    """There is no process to signal. Engines look for `container not running` in the text."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__("container", f'"{container_id}"', "container not running")
+
+
+class StepError(PyruncError):
+    """A step between clone and execve failed; `operation` is the step's own description."""
+
+
+def reason(error: BaseException) -> str:
+    """The cause of a failure in words: an OSError without its number, naming the file where there is one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,116 @@
+"""What a process carries besides its credentials: scheduling, memory policy, personality, OOM score, labels."""
+
+import posix
+
+from pyrunc.init.context import Context
+from pyrunc.linux import process
+from pyrunc.linux.fd import write_file
+
+POLICIES = {
+    "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}  # fmt: skip
+SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01, "SCHED_FLAG_RECLAIM": 0x02, "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08, "SCHED_FLAG_KEEP_PARAMS": 0x10, "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}  # fmt: skip
+IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+MEMORY_MODES = {
+    "MPOL_DEFAULT": 0, "MPOL_PREFERRED": 1, "MPOL_BIND": 2, "MPOL_INTERLEAVE": 3, "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
+}  # fmt: skip
+MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+DOMAINS = {"LINUX": 0, "LINUX32": 0x0008}
+
+
+def set_oom_score(context: Context) -> None:
+    """setting the OOM score adjustment (config.md#linux-process)
+
+    First of all steps: while our own /proc/self still is ours. Not dumpable, its files are root's, and a rootless
+    caller needs them to be its own for a moment.
+    """
+    score = context.process.get("oomScoreAdj")
+    if score is None:
+        return
+    try:
+        write_file("self/oom_score_adj", str(score).encode(), context.host_proc)
+    except PermissionError:
+        process.set_dumpable(True)
+        try:
+            write_file("self/oom_score_adj", str(score).encode(), context.host_proc)
+        finally:
+            process.set_dumpable(False)
+
+
+def set_scheduling(context: Context) -> None:
+    """setting the scheduler and the I/O priority (config.md#linux-process)"""
+    scheduler = context.process.get("scheduler")
+    if scheduler:
+        flags = 0
+        for flag in scheduler.get("flags") or []:
+            flags |= SCHED_FLAGS[flag]
+        process.sched_setattr(
+            POLICIES[scheduler["policy"]], flags, scheduler.get("nice", 0), scheduler.get("priority", 0),
+            scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0),
+        )  # fmt: skip
+    priority = context.process.get("ioPriority")
+    if priority:
+        process.ioprio_set(IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0))
+
+
+def set_memory_policy(context: Context) -> None:
+    """setting the memory policy (config-linux.md#memory-policy)"""
+    policy = context.config["linux"].get("memoryPolicy") or {}
+    if policy.get("mode"):
+        mode = MEMORY_MODES[policy["mode"]]
+        for flag in policy.get("flags") or []:
+            mode |= MEMORY_FLAGS[flag]
+        process.set_mempolicy(mode, numbers(policy.get("nodes", "")))
+
+
+def set_personality(context: Context) -> None:
+    """setting the personality (config-linux.md#personality); before the filter, which may forbid it"""
+    personality = context.config["linux"].get("personality")
+    if personality:
+        process.personality(DOMAINS[personality["domain"]])
+
+
+def set_labels(context: Context) -> None:
+    """setting the AppArmor profile and the SELinux label for the program
+
+    Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
+    """
+    profile = context.process.get("apparmorProfile")
+    if profile:
+        if _enabled("/sys/module/apparmor/parameters/enabled"):
+            _write_label(context, "apparmor/exec", f"exec {profile}")
+        else:
+            context.warn(f"the kernel has no AppArmor: profile {profile} is not applied")
+    label = context.process.get("selinuxLabel")
+    if label:
+        if _enabled("/sys/fs/selinux/enforce"):
+            _write_label(context, "exec", label)
+        else:
+            context.warn(f"the kernel has no SELinux: label {label} is not applied")
+
+
+def _enabled(path: str) -> bool:
+    try:
+        return posix.stat(path) is not None
+    except OSError:
+        return False
+
+
+def _write_label(context: Context, name: str, value: str) -> None:
+    write_file(f"self/attr/{name}", value.encode(), context.host_proc)
+
+
+def numbers(text: str) -> "list[int]":
+    """The numbers of a list such as `0-3,8`: cpuset(7), FORMATS."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if first:
+            found.extend(range(int(first), int(last if dash else first) + 1))
+    return found

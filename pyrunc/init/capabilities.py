@@ -1,0 +1,45 @@
+"""The names of capabilities, and the sets of a process. capabilities(7), config.md#linux-process"""
+
+NAMES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip  # the index is the number
+
+BIT = {name: 1 << number for number, name in enumerate(NAMES)}
+CAP_SYS_ADMIN = BIT["CAP_SYS_ADMIN"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Capabilities
+
+
+class Sets:
+    """The five sets as bit masks, and the names that this runtime does not know (a warning, since spec 1.1)."""
+
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown")
+
+    def __init__(self, capabilities: "Capabilities") -> None:
+        self.unknown: list[str] = []
+        self.bounding = self._mask(capabilities.get("bounding"))
+        self.effective = self._mask(capabilities.get("effective"))
+        self.permitted = self._mask(capabilities.get("permitted"))
+        self.inheritable = self._mask(capabilities.get("inheritable"))
+        self.ambient = self._mask(capabilities.get("ambient"))
+
+    def _mask(self, names: "list[str] | None") -> int:
+        mask = 0
+        for name in names or ():
+            bit = BIT.get(name.upper(), 0)
+            if not bit:
+                self.unknown.append(name)
+            mask |= bit
+        return mask
+
+
+def names_of(mask: int) -> "list[str]":
+    return [name for name, bit in BIT.items() if mask & bit]

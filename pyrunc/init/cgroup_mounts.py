@@ -1,0 +1,86 @@
+"""Mounts of type cgroup: the container's own cgroups, in the form that the host has. config-linux.md#mounts"""
+
+import posix
+
+from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.cgroups.hierarchy import UNIFIED
+from pyrunc.init import mounts
+from pyrunc.init.context import Context
+from pyrunc.init.options import Options
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    mount_setattr,
+    move_mount,
+    new_filesystem,
+    open_tree,
+)
+from pyrunc.linux.process import CLONE_NEWCGROUP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Mount
+
+SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+NOT_PERMITTED = (1, 16, 22)  # EPERM, EBUSY, EINVAL: what a user namespace, or other options, make of a new mount
+
+
+def attach(context: Context, entry: "Mount", options: Options) -> None:
+    """v2: the hierarchy. v1: a tmpfs with a directory for each hierarchy, and links for controllers that share one."""
+    root = context.root
+    assert root is not None
+    target = path.ensure_directory(root, entry["destination"])
+    cgroup = context.cgroup
+    assert cgroup is not None
+    if cgroup.unified:
+        mounts.finish(context, _unified(context, cgroup, options), target, options)
+    else:
+        _version_1(context, cgroup, target, options)
+
+
+def _unified(context: Context, cgroup: Cgroup, options: Options) -> Fd:
+    try:
+        return new_filesystem("cgroup2", "cgroup", [], options.set, "cgroup2")
+    except OSError as error:
+        if error.errno not in NOT_PERMITTED:
+            raise
+    own_namespace = context.new_namespaces & CLONE_NEWCGROUP
+    return open_tree(cgroup.paths[UNIFIED] if own_namespace else cgroup.mounts[UNIFIED], recursive=True)
+
+
+def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -> None:
+    attributes = options.set & ~MOUNT_ATTR_RDONLY
+    top = new_filesystem("tmpfs", "tmpfs", [("mode", "755")], attributes | SAFE, "cgroup")
+    move_mount(top, target)
+    for name in cgroup.paths:
+        if name == UNIFIED:
+            continue
+        directory = cgroup.mounts[name].rpartition("/")[2]
+        posix.mkdir(directory, 0o755, dir_fd=top.number)
+        with path.openat2(top, directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW) as place:
+            move_mount(_hierarchy(context, cgroup, name, options), place)
+        controllers = name.split(",")
+        if len(controllers) > 1:
+            for controller in controllers:
+                posix.symlink(directory, controller, dir_fd=top.number)
+    for flags in options.propagation:
+        mount_setattr(top, propagation=flags & ~mounts.MS_REC, recursive=bool(flags & mounts.MS_REC))
+    if options.set & MOUNT_ATTR_RDONLY:
+        context.read_only_later.append(top)
+
+
+def _hierarchy(context: Context, cgroup: Cgroup, name: str, options: Options) -> Fd:
+    """With a cgroup namespace of its own the container's cgroup is the root of a new mount; else it is bound."""
+    if context.new_namespaces & CLONE_NEWCGROUP:
+        kind: list[tuple[str, str | None]] = [(controller, None) for controller in name.split(",")]
+        if name.startswith("name="):
+            kind = [("none", None), ("name", name[5:])]
+        mount = new_filesystem("cgroup", "cgroup", kind, options.set | SAFE, f"cgroup {name}")
+    else:
+        mount = open_tree(cgroup.paths[name])
+        mount_setattr(mount, set=options.set | SAFE, clear=options.clear)
+    return mount

@@ -1,0 +1,149 @@
+"""What the steps share, and the line to the parent."""
+
+import _socket
+import array
+import time
+
+from pyrunc.errors import StepError, reason
+from pyrunc.linux.fd import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.cgroups import Cgroup
+    from pyrunc.init.capabilities import Sets
+    from pyrunc.spec.types import Config, Process
+
+    Step = Callable[["Context"], None]
+
+SOL_SOCKET = _socket.SOL_SOCKET
+SCM_RIGHTS = _socket.SCM_RIGHTS
+MESSAGE = 1 << 16
+
+
+class Channel:
+    """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
+
+    A message is a letter and its text: `G` go on; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
+    for start; `C` the console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields
+    of the error. The end of the stream: the other side is dead.
+    """
+
+    __slots__ = ("socket",)
+
+    def __init__(self, socket: _socket.socket) -> None:
+        self.socket = socket
+
+    @staticmethod
+    def pair() -> "tuple[Channel, Channel]":
+        pair = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
+        return Channel(pair[0]), Channel(pair[1])
+
+    def send(self, kind: str, text: str = "", fd: "Fd | None" = None) -> None:
+        data = (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE]
+        rights = [] if fd is None else [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [fd.number]))]
+        self.socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+
+    def receive(self) -> "tuple[str, str, Fd | None]":
+        """(kind, text, fd); kind is "" when the other side is gone."""
+        data, control, _, _ = self.socket.recvmsg(MESSAGE, 64, _socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for level, kind, payload in control:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        text = data.decode("utf-8", "surrogateescape")
+        return text[:1], text[1:], Fd(fds[0], "a descriptor of the container") if fds else None
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Context:
+    """What a container's process needs on its way from clone to execve. Made by the parent, before clone.
+
+    Attributes:
+        config, process: config.json, and the process of it or of `exec`.
+        bundle, rootfs: absolute paths of the host.
+        host_proc: /proc of the host, opened before anything of a container's: the only procfs that is written to.
+        joins: (CLONE_NEW*, fd) of namespaces to enter.
+        new_namespaces: CLONE_NEW* of those that the child makes itself, after clone.
+        second_clone: whether a process namespace is entered by another clone, after all else.
+        not_ours: descriptors of the parent's that the child closes at once.
+        state: status -> the state document that hooks read.
+    """
+
+    config: "Config"
+    process: "Process"
+    channel: Channel
+    host_proc: Fd
+    sets: "Sets"
+    state: "Callable[[str], bytes]"
+
+    __slots__ = (
+        "bpf", "bpf_flags", "bundle", "cgroup", "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment",
+        "executable", "failure", "fifo", "host_proc", "init", "joins", "keyring", "listen_fds", "new_namespaces",
+        "new_network", "no_pivot", "not_ours", "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root",
+        "rootfs", "second_clone", "sets", "state", "terminal", "userns", "waiting",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.bundle = ""
+        self.rootfs = ""
+        self.init = True
+        self.debug = False
+        self.joins: list[tuple[int, Fd]] = []
+        self.new_namespaces = 0
+        self.second_clone = False
+        self.new_network = False
+        self.userns = False
+        self.keyring = ""
+        self.no_pivot = False
+        self.not_ours: list[Fd] = []
+        self.preserve_fds = 0
+        self.listen_fds = 0
+        self.notify_socket = ""
+        self.cgroup: Cgroup | None = None
+        self.fifo: Fd | None = None
+        self.failure: Fd | None = None  # where an error goes once the parent has gone
+        self.waiting = False  # for start: the parent has gone
+        self.bpf: bytes | None = None
+        self.bpf_flags = 0
+        self.root: Fd | None = None  # the container's root file system, once it is mounted
+        self.null: Fd | None = None  # the container's /dev/null, once it is verified
+        self.terminal: Fd | None = None
+        self.read_only_later: list[Fd] = []
+        self.deferred_cwd = False
+        self.entered_cwd = False
+        self.environment: dict[str, str] = {}
+        self.executable = ""
+
+    def warn(self, text: str) -> None:
+        self.channel.send("W", text)
+
+    def wait_for_go(self) -> None:
+        """Until the parent says so. A parent that died never will, and its container must not live on."""
+        if self.channel.receive()[0] != "G":
+            raise SystemExit(1)
+
+
+def run(steps: "tuple[Step, ...]", context: Context) -> None:
+    """Take the steps in order. The only place that turns a failure into words."""
+    started = time.perf_counter_ns() if context.debug else 0
+    for step in steps:
+        try:
+            step(context)
+        except StepError:
+            raise
+        except (OSError, ValueError) as error:
+            raise StepError(f"{step.__module__.rpartition('.')[2]}: {title(step)}", "", reason(error)) from error
+        if context.debug:
+            now = time.perf_counter_ns()
+            text = f"step {step.__module__.rpartition('.')[2]}.{step.__name__}: {(now - started) // 1000} µs"
+            context.channel.send("D", text)
+            started = now
+
+
+def title(step: "Step") -> str:
+    """The first line of a step's docstring, as errors show it."""
+    return (step.__doc__ or step.__name__).partition("\n")[0].rstrip(".")

@@ -1,0 +1,143 @@
+"""Who the process is and what it may: groups, user, capabilities, no_new_privs. config.md#user, #linux-process
+
+The order is the kernel's: each step takes away a right that the steps before it needed.
+"""
+
+import posix
+
+from pyrunc.errors import StepError
+from pyrunc.init.capabilities import CAP_SYS_ADMIN, NAMES, Sets, names_of
+from pyrunc.init.context import Context
+from pyrunc.linux.process import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_CAP_AMBIENT_RAISE,
+    PR_CAPBSET_DROP,
+    PR_CAPBSET_READ,
+    PR_SET_KEEPCAPS,
+    PR_SET_NO_NEW_PRIVS,
+    capget,
+    capset,
+    prctl,
+)
+
+EINVAL = 22
+EPERM = 1
+EROFS = 30
+NULL = posix.makedev(1, 3)
+
+
+def limit_bounding(context: Context) -> None:
+    """dropping capabilities from the bounding set, while CAP_SETPCAP is still ours"""
+    sets = context.sets = _grantable(context, Sets(context.process.get("capabilities") or {}))
+    for number in range(64):
+        if sets.bounding >> number & 1:
+            continue
+        try:
+            if prctl(PR_CAPBSET_READ, number):
+                prctl(PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno == EINVAL:
+                break  # the kernel's last one
+            raise
+
+
+def _grantable(context: Context, sets: Sets) -> Sets:
+    """Without what can't be granted: that is a warning, and no failure (config.md#linux-process, since 1.1)."""
+    for name in dict.fromkeys(sets.unknown):
+        context.warn(f"capability {name} is not known and is ignored")
+    ours = capget()[1]
+    missing = (sets.bounding | sets.permitted | sets.effective | sets.inheritable) & ~ours
+    if missing:
+        context.warn(f"capabilities that the runtime does not have itself can't be granted: {', '.join(names_of(missing))}")
+        for name in ("bounding", "permitted", "effective", "inheritable"):
+            setattr(sets, name, getattr(sets, name) & ours)
+    return sets
+
+
+def own_streams(context: Context) -> None:
+    """giving the standard streams to the user
+
+    As the user could else not reopen them through /dev/stdout. Not the null device: it is everybody's.
+    """
+    uid = context.process.get("user", {}).get("uid", 0)
+    for number in (0, 1, 2):
+        try:
+            status = posix.fstat(number)
+            if status.st_rdev != NULL and status.st_uid != uid:
+                posix.fchown(number, uid, -1)
+        except OSError as error:
+            if error.errno not in (EPERM, EINVAL, EROFS, 9):  # not ours to give, not mapped, read-only, closed
+                raise
+
+
+def set_user(context: Context) -> None:
+    """becoming the user
+
+    Groups first, as a user may not change them. Capabilities stay permitted over the change of user, so that
+    those that config.json grants can be kept.
+    """
+    user = context.process.get("user") or {}
+    prctl(PR_SET_KEEPCAPS, 1)
+    groups = user.get("additionalGids") or []
+    try:
+        posix.setgroups(groups)
+    except OSError as error:
+        if error.errno != EPERM or groups or not context.userns:
+            raise  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
+    gid, uid = user.get("gid", 0), user.get("uid", 0)
+    try:
+        posix.setresgid(gid, gid, gid)
+        posix.setresuid(uid, uid, uid)
+    except OSError as error:
+        hint = "is it mapped in the container's user namespace?" if error.errno == EINVAL else ""
+        raise StepError("becoming user", f"{uid}:{gid}", error.strerror or "", hint) from error
+    prctl(PR_SET_KEEPCAPS, 0)
+
+
+def set_capabilities(context: Context) -> None:
+    """setting capabilities
+
+    CAP_SYS_ADMIN stays until the filter is installed, where no_new_privs does not stand in for it (seccomp(2)).
+    """
+    if context.bpf and not context.process.get("noNewPrivileges"):
+        _apply(context, CAP_SYS_ADMIN)
+    else:
+        _apply(context, 0)
+
+
+def finish_capabilities(context: Context) -> None:
+    """giving up the right to install a filter"""
+    if context.bpf and not context.process.get("noNewPrivileges"):
+        _apply(context, 0)
+
+
+def _apply(context: Context, extra: int) -> None:
+    sets = context.sets
+    extra &= capget()[1]
+    capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
+    try:
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+    for number in range(len(NAMES)):
+        if sets.ambient >> number & 1:
+            try:
+                prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+            except OSError as error:
+                if error.errno != EPERM:
+                    raise
+                if not extra:
+                    context.warn(f"ambient capability {NAMES[number]} is not permitted and inheritable: not raised")
+
+
+def no_new_privileges(context: Context) -> None:
+    """setting no_new_privs"""
+    if context.process.get("noNewPrivileges"):
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_umask(context: Context) -> None:
+    """setting the umask (config.md#posix-platform-user)"""
+    posix.umask(context.process.get("user", {}).get("umask", 0o022))

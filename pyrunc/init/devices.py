@@ -1,0 +1,171 @@
+"""Device nodes and the links of /dev. config-linux.md#devices, #default-devices"""
+
+import posix
+
+from pyrunc.errors import StepError
+from pyrunc.init.context import Context
+from pyrunc.init.mounts import normal
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.mount import move_mount, open_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Device
+
+DEFAULT: "tuple[Device, ...]" = (
+    {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0},
+    {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666, "uid": 0, "gid": 0},
+    {"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o666, "uid": 0, "gid": 0},
+    {"path": "/dev/random", "type": "c", "major": 1, "minor": 8, "fileMode": 0o666, "uid": 0, "gid": 0},
+    {"path": "/dev/urandom", "type": "c", "major": 1, "minor": 9, "fileMode": 0o666, "uid": 0, "gid": 0},
+    {"path": "/dev/tty", "type": "c", "major": 5, "minor": 0, "fileMode": 0o666, "uid": 0, "gid": 0},
+)
+KINDS = {"c": path.S_IFCHR, "u": path.S_IFCHR, "b": path.S_IFBLK, "p": path.S_IFIFO}
+LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+)
+NULL = posix.makedev(1, 3)
+
+
+def is_bound(context: Context) -> bool:
+    """Whether /dev is a directory of the host's: then nothing is made in it."""
+    for entry in context.config.get("mounts", ()):
+        if normal(entry["destination"]) == "/dev":
+            options = entry.get("options") or []
+            return entry.get("type") == "bind" or "bind" in options or "rbind" in options
+    return False
+
+
+def create(context: Context) -> None:
+    """making devices
+
+    By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) the host's is bound there.
+    """
+    if is_bound(context):
+        return
+    asked = context.config["linux"].get("devices") or []
+    paths = {normal(device["path"]) for device in asked}
+    umask = posix.umask(0)
+    try:
+        for device in [*(d for d in DEFAULT if d["path"] not in paths), *asked]:
+            _create_one(context, device)
+    finally:
+        posix.umask(umask)
+
+
+def _create_one(context: Context, device: "Device") -> None:
+    root = context.root
+    assert root is not None
+    place = normal(device["path"])
+    parent_path, _, name = place.rpartition("/")
+    if place in ("/dev/ptmx", "/dev/console"):
+        return  # the links of /dev, and the console, are ours to make
+    parent = path.ensure_directory(root, parent_path)
+    if not context.userns and _make_node(context, parent, name, device):
+        return
+    with open_at(None, place, posix.O_PATH) as host:
+        _verify(host, device)
+        target = path.ensure_file(parent, name)
+        move_mount(open_tree(host), target)
+
+
+def _make_node(context: Context, parent: Fd, name: str, device: "Device") -> bool:
+    mode = device.get("fileMode", 0o666)
+    number = posix.makedev(device.get("major", 0), device.get("minor", 0))
+    try:
+        posix.mknod(name, KINDS[device["type"]] | mode, number, dir_fd=parent.number)
+    except FileExistsError:
+        pass  # of the image, or of a mount: what it is, the fd tells
+    except PermissionError:
+        return False
+    with path.openat2(parent, name, posix.O_PATH | posix.O_NOFOLLOW) as node:
+        _verify(node, device)
+        entry = f"self/fd/{node.number}"  # the only way to change what an O_PATH fd refers to
+        if device.get("uid") or device.get("gid"):
+            posix.chown(entry, device.get("uid", 0), device.get("gid", 0), dir_fd=context.host_proc.number)
+        if posix.fstat(node.number).st_mode & 0o7777 != mode:
+            posix.chmod(entry, mode, dir_fd=context.host_proc.number)
+    return True
+
+
+def _verify(node: Fd, device: "Device") -> None:
+    """That it is the device that was meant: an image's link or file of that name would stand in for it."""
+    status = posix.fstat(node.number)
+    meant = KINDS[device["type"]]
+    number = posix.makedev(device.get("major", 0), device.get("minor", 0))
+    if status.st_mode & path.S_IFMT != meant or (meant != path.S_IFIFO and status.st_rdev != number):
+        what = f"{device['type']} {device.get('major', 0)}:{device.get('minor', 0)}"
+        raise StepError("device", device["path"], f"is in the way, and is not the device {what}")
+
+
+def link(context: Context) -> None:
+    """linking /dev
+
+    By the fd of the directory, inside the root: an image's `/dev -> /root` of the host leads nowhere (CVE-2026-41579).
+    """
+    if is_bound(context):
+        return
+    root = context.root
+    assert root is not None
+    links = [*LINKS]
+    try:
+        posix.stat("/proc/kcore")
+        links.append(("/proc/kcore", "/dev/core"))
+    except OSError:
+        pass
+    with path.ensure_directory(root, "/dev") as dev:
+        for target, link_path in links:
+            try:
+                posix.symlink(target, link_path[5:], dir_fd=dev.number)
+            except FileExistsError:
+                continue
+        _link_ptmx(dev)
+
+
+def _link_ptmx(dev: Fd) -> None:
+    """/dev/ptmx must be that of the container's own devpts. config-linux.md#default-devices"""
+    try:
+        posix.unlink("ptmx", dir_fd=dev.number)
+    except FileNotFoundError:
+        pass
+    posix.symlink("pts/ptmx", "ptmx", dir_fd=dev.number)
+
+
+def verified_null(context: Context) -> Fd:
+    """The container's /dev/null, when it is the null device and no link: what files are masked with.
+
+    Else a symlink planted in the image would have the mask mount its target (CVE-2025-31133).
+    """
+    if context.null is None:
+        root = context.root
+        assert root is not None
+        try:
+            null = path.resolve(root, "/dev/null", symlinks=False)
+        except OSError as error:
+            raise StepError("device", "/dev/null", f"is not the null device: {error.strerror}") from error
+        status = posix.fstat(null.number)
+        if status.st_mode & path.S_IFMT != path.S_IFCHR or status.st_rdev != NULL:
+            raise StepError("device", "/dev/null", "is not the null device")
+        context.null = null
+    return context.null
+
+
+def reopen_null(context: Context) -> None:
+    """opening the container's own /dev/null in place of the host's
+
+    A standard stream that is the host's /dev/null would be a way to the host's file. Only when it is that very
+    device, and only onto the verified one (crun CVE-2026-88265).
+    """
+    for number in (0, 1, 2):
+        try:
+            status = posix.fstat(number)
+        except OSError:
+            continue
+        if status.st_mode & path.S_IFMT == path.S_IFCHR and status.st_rdev == NULL:
+            null = verified_null(context)
+            with open_at(context.host_proc, f"self/fd/{null.number}", posix.O_RDWR) as own:
+                posix.dup2(own.number, number, inheritable=True)

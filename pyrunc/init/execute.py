@@ -1,0 +1,144 @@
+"""The end of the way: the program found, start awaited, the filter installed, execve."""
+
+import _signal
+import posix
+
+from pyrunc.errors import StepError
+from pyrunc.init.context import Context
+from pyrunc.init.hooks import as_mapping
+from pyrunc.linux import path
+from pyrunc.linux.fd import open_at, read_all
+from pyrunc.linux.process import PR_SET_PDEATHSIG, close_range, prctl, reset_signals, seccomp_filter
+
+PASSWD_LIMIT = 1 << 20
+
+
+def set_environment(context: Context) -> None:
+    """preparing the environment
+
+    HOME comes from the container's own passwd where config.json has none. That file is read as data, by number:
+    a user *named* "1000" is not user 1000 (CVE-2016-3697).
+    """
+    environment = as_mapping(context.process.get("env") or [])
+    if not environment.get("HOME"):
+        environment["HOME"] = _home(context)
+    if context.listen_fds:
+        environment["LISTEN_FDS"] = str(context.listen_fds)
+        environment["LISTEN_PID"] = "1"
+    if context.notify_socket:
+        environment["NOTIFY_SOCKET"] = context.notify_socket
+    context.environment = environment
+
+
+def _home(context: Context) -> str:
+    root = context.root
+    assert root is not None
+    uid = str(context.process.get("user", {}).get("uid", 0)).encode()
+    try:
+        with path.resolve(root, "/etc/passwd") as place:
+            if path.file_type(place) != path.S_IFREG:
+                return "/"
+            with open_at(context.host_proc, f"self/fd/{place.number}", posix.O_RDONLY) as passwd:
+                lines = read_all(passwd, PASSWD_LIMIT).split(b"\n")
+    except OSError:
+        return "/"
+    for line in lines:
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2] == uid:
+            return fields[5].decode("utf-8", "surrogateescape") or "/"
+    return "/"
+
+
+def find(context: Context) -> None:
+    """looking for the program
+
+    As the user and with the rights that it will run with, and already in `create`, so that a missing program is
+    the engine's error and not a container that dies at start.
+    """
+    name = (context.process.get("args") or [""])[0]
+    if "/" in name:
+        problem = _problem(name)
+        if problem:
+            raise StepError(f'exec: "{name}"', "", f"stat {name}: {problem}" if problem == _MISSING else problem)
+        context.executable = name
+        return
+    denied = ""
+    for directory in context.environment.get("PATH", "").split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        problem = _problem(candidate) if name else _MISSING
+        if not problem:
+            context.executable = candidate
+            return
+        denied = problem if problem == _DENIED else denied
+    raise StepError(f'exec: "{name}"', "", denied or "executable file not found in $PATH")
+
+
+_MISSING = "no such file or directory"
+_DENIED = "permission denied"
+
+
+def _problem(candidate: str) -> str:
+    try:
+        status = posix.stat(candidate)
+    except PermissionError:
+        return _DENIED
+    except OSError as error:
+        return _MISSING if error.errno == 2 else (error.strerror or "").lower()
+    if status.st_mode & path.S_IFMT == path.S_IFDIR:
+        return "is a directory"
+    return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
+
+
+def report_ready(context: Context) -> None:
+    """telling the runtime that the container is created
+
+    It sets the resource limits now: in a user namespace only it may raise them, and sooner they would bind us.
+    """
+    context.channel.send("R")
+    context.wait_for_go()
+    prctl(PR_SET_PDEATHSIG, 0)  # on record, it outlives the runtime
+    context.debug = False  # nobody listens any more
+
+
+def wait_for_start(context: Context) -> None:
+    """waiting for start
+
+    On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
+    both directions, so that a `start` that dies after opening it is not the end of the file. It stays open until
+    execve closes it: that is how `start` learns that the program runs, or reads why it does not.
+    """
+    fifo = context.fifo
+    if fifo is None:
+        return
+    for number in _FATAL:
+        _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
+    context.channel.close()  # the parent goes now, and its death means nothing from here on
+    context.waiting = True
+    posix.read(fifo.number, 1)
+
+
+_FATAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2,
+          _signal.SIGALRM)  # fmt: skip
+
+
+def _die(number: int, _: object) -> None:
+    posix._exit(128 + number)
+
+
+def filter_system_calls(context: Context) -> None:
+    """installing the seccomp filter (config-linux.md#seccomp)
+
+    As late as can be: from here on every system call of our own must be one that the profile allows.
+    """
+    if context.bpf:
+        seccomp_filter(context.bpf, context.bpf_flags)
+
+
+def execute(context: Context) -> None:
+    """executing the program"""
+    reset_signals()
+    close_range(3 + context.preserve_fds + context.listen_fds)
+    try:
+        posix.execve(context.executable, context.process["args"], context.environment)
+    except OSError as error:
+        raise StepError(f'exec: "{context.executable}"', "", (error.strerror or "").lower()) from error

@@ -1,0 +1,136 @@
+"""Hooks: a program of the engine's, with the container's state on its standard input. config.md#posix-platform-hooks"""
+
+import _signal
+import posix
+import select
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.init.context import Context
+from pyrunc.linux.fd import Fd, read_all, write_all
+from pyrunc.linux.process import clone3, close_range, reset_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Hook
+
+NOT_STARTED = 127
+OUTPUT = 4096
+
+
+def run_all(kind: str, hooks: "list[Hook]", state: bytes, environment: "dict[str, str] | None") -> None:
+    """Run every hook of a kind, in order; the first that fails ends it. Raises PyruncError.
+
+    Args:
+        state: the state document, JSON.
+        environment: what a hook without `env` of its own gets.
+    """
+    for index, hook in enumerate(hooks):
+        try:
+            run(hook, state, environment if hook.get("env") is None else as_mapping(hook["env"]))
+        except PyruncError as error:
+            raise PyruncError(f"error running {kind} hook #{index}", "", str(error)) from error
+
+
+def as_mapping(environment: "list[str]") -> "dict[str, str]":
+    """NAME=VALUE entries; of a name that comes twice the last one counts."""
+    return dict(entry.partition("=")[::2] for entry in environment)
+
+
+def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> None:
+    """Run one hook to its end, or to its timeout, after which its whole process group is killed."""
+    input_read, input_write = _pipe()
+    output_read, output_write = _pipe()
+    pid, pidfd = clone3(0)
+    if pidfd is None:
+        _execute(hook, environment, input_read, output_write)
+    input_read.close()
+    output_write.close()
+    timeout = hook.get("timeout")
+    with input_write, output_read, pidfd:
+        _feed(input_write, state)
+        finished = bool(select.select([pidfd], [], [], timeout)[0])
+        if not finished:
+            posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
+        status = posix.waitpid(pid, 0)[1]
+        posix.set_blocking(output_read.number, False)
+        try:
+            output = read_all(output_read, OUTPUT).decode("utf-8", "replace").strip()
+        except BlockingIOError:
+            output = ""
+    if not finished:
+        raise PyruncError(hook["path"], "", f"hook ran past timeout of {timeout} s and was killed")
+    if status:
+        raise PyruncError(hook["path"], "", f"{describe(status)}, output: {output}" if output else describe(status))
+
+
+def describe(status: int) -> str:
+    """A status of waitpid(2), in the words that Go uses and scripts look for."""
+    if posix.WIFSIGNALED(status):
+        return f"signal: {_signal.strsignal(posix.WTERMSIG(status)) or ''}".lower()
+    return f"exit status {posix.WEXITSTATUS(status)}"
+
+
+def _pipe() -> "tuple[Fd, Fd]":
+    read, write = posix.pipe2(posix.O_CLOEXEC)
+    return Fd(read, "a hook's pipe"), Fd(write, "a hook's pipe")
+
+
+def _feed(pipe: Fd, state: bytes) -> None:
+    """A hook need not read its input: a closed pipe is no error."""
+    try:
+        write_all(pipe, state)
+    except BrokenPipeError:
+        pass
+    pipe.close()
+
+
+def _execute(hook: "Hook", environment: "dict[str, str] | None", source: Fd, output: Fd) -> None:
+    """In the child: become the hook. Never returns."""
+    try:
+        posix.setpgid(0, 0)
+        reset_signals()
+        posix.dup2(source.number, 0)
+        posix.dup2(output.number, 1)
+        posix.dup2(output.number, 2)
+        close_range(3)
+        arguments = hook.get("args") or [hook["path"]]
+        posix.execve(hook["path"], arguments, posix_environment() if environment is None else environment)
+    except BaseException as error:
+        posix.write(2, f"{hook['path']}: {reason(error)}".encode())
+    posix._exit(NOT_STARTED)
+
+
+def posix_environment() -> "dict[bytes, bytes]":
+    """The runtime's own environment, as posix keeps it."""
+    return posix.environ
+
+
+def create_container(context: Context) -> None:
+    """running createContainer hooks
+
+    In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see.
+    """
+    hooks = (context.config.get("hooks") or {}).get("createContainer") or []
+    run_all("createContainer", hooks, context.state("creating"), {})
+
+
+def start_container(context: Context) -> None:
+    """running startContainer hooks
+
+    Programs of the container's, in the container, as its user: whatever the filter and the rights let them do.
+    """
+    hooks = (context.config.get("hooks") or {}).get("startContainer") or []
+    run_all("startContainer", hooks, context.state("created"), as_mapping(context.process.get("env") or []))
+
+
+def ask_runtime(context: Context) -> None:
+    """waiting for the runtime's hooks
+
+    prestart and createRuntime are the runtime's to run, in its own namespaces, once ours exist.
+    """
+    hooks = context.config.get("hooks") or {}
+    if hooks.get("prestart") or hooks.get("createRuntime"):
+        context.channel.send("H")
+        context.wait_for_go()
+
+

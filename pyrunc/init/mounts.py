@@ -1,0 +1,198 @@
+"""The entries of `mounts`, each made detached, complete with its options, and only then attached. config.md#mounts"""
+
+import posix
+
+from pyrunc.errors import StepError, reason
+from pyrunc.init import cgroup_mounts, copy_up
+from pyrunc.init.context import Context
+from pyrunc.init.options import Options
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_RDONLY,
+    MS_REC,
+    PROC_SUPER_MAGIC,
+    filesystem_type,
+    mount_setattr,
+    move_mount,
+    new_filesystem,
+    open_tree,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Mount
+
+PROC_ROOT_INODE = 1
+# What may be mounted over inside /proc: what lxcfs and CRIU need, and nothing that a label or sysctl is written to
+# (CVE-2019-16884). The list is runc's.
+PROC_OVERMOUNTS = (
+    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+    "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+)  # fmt: skip
+
+
+def attach_all(context: Context) -> None:
+    """mounting
+
+    In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier.
+    """
+    for entry in context.config.get("mounts", ()):
+        try:
+            _attach(context, entry)
+        except StepError:
+            raise
+        except (OSError, ValueError) as error:
+            source = f" from {entry['source']}" if entry.get("source") else ""
+            raise StepError(f"mounting {entry.get('type') or 'bind'} on", entry["destination"], reason(error) + source) from error
+
+
+def _attach(context: Context, entry: "Mount") -> None:
+    options = Options(entry.get("options") or [])
+    kind = entry.get("type") or ""
+    if options.bind or kind == "bind":
+        _bind(context, entry, options)
+    elif kind in ("cgroup", "cgroup2"):
+        cgroup_mounts.attach(context, entry, options)
+    elif kind in ("proc", "sysfs"):
+        _kernel_filesystem(context, entry, options)
+    else:
+        _filesystem(context, entry, options)
+
+
+def _bind(context: Context, entry: "Mount", options: Options) -> None:
+    if options.data:
+        context.warn(f"mount {entry['destination']}: a bind mount has no file system options: {options.data} ignored")
+    source = entry.get("source") or ""
+    if not source:
+        raise ValueError("a bind mount needs a source")
+    if not source.startswith("/"):
+        source = f"{context.bundle}/{source}"
+    tree = open_tree(source, recursive=options.recursive)
+    target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
+    finish(context, tree, target, options)
+
+
+def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> None:
+    """proc and sysfs: on a real directory only. Through a symlink of the image the real ones would be somewhere
+    else, and what must be masked would not be (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642)."""
+    root = context.root
+    assert root is not None
+    destination = entry["destination"]
+    try:
+        target = path.resolve(root, destination, symlinks=False, directory=True)
+    except FileNotFoundError:
+        path.ensure_directory(root, destination).close()
+        target = _real_directory(root, destination)
+    except OSError as error:
+        raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
+    mount = _new(entry, options)
+    finish(context, mount, target, options)
+
+
+def _real_directory(root: Fd, destination: str) -> Fd:
+    try:
+        return path.resolve(root, destination, symlinks=False, directory=True)
+    except OSError as error:
+        raise StepError("mounting on", destination, _not_a_directory(error)) from error
+
+
+def _not_a_directory(error: OSError) -> str:
+    if error.errno in (40, 20):
+        return "the destination is a symlink or no directory; it must be mounted on ordinary directory"
+    return reason(error)
+
+
+def _filesystem(context: Context, entry: "Mount", options: Options) -> None:
+    kind = entry.get("type") or ""
+    if not kind:
+        raise ValueError("neither a type nor the option bind says what to mount")
+    root = context.root
+    assert root is not None
+    read_only = options.set & MOUNT_ATTR_RDONLY
+    if kind == "tmpfs":
+        if read_only:
+            options.set &= ~MOUNT_ATTR_RDONLY  # later mounts need their places made in it
+        if not any(key == "mode" for key, _ in options.data):
+            _inherit_mode(root, entry["destination"], options)
+    target = _target(context, entry, directory=True)
+    mount = _new(entry, options)
+    if options.copy_up:
+        copy_up.copy(target, mount)
+    finish(context, mount, target, options)
+    if kind == "tmpfs" and read_only:
+        context.read_only_later.append(mount)
+
+
+def _inherit_mode(root: Fd, destination: str, options: Options) -> None:
+    """A tmpfs over a directory of the image keeps that directory's mode, unless config.json says another."""
+    try:
+        with path.resolve(root, destination, directory=True) as there:
+            options.data.append(("mode", f"{posix.fstat(there.number).st_mode & 0o7777:o}"))
+    except FileNotFoundError:
+        pass
+
+
+def _new(entry: "Mount", options: Options) -> Fd:
+    data: list[tuple[str, str | None]] = [(flag, None) for flag in options.superblock]
+    if options.set & MOUNT_ATTR_RDONLY:
+        data.append(("ro", None))
+    return new_filesystem(entry["type"], entry.get("source") or "", data + options.data, options.set, entry["destination"])
+
+
+def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | None" = None) -> Fd:
+    """The place to mount on, resolved inside the root, made where it is missing; not inside /proc."""
+    root = context.root
+    assert root is not None
+    destination = entry["destination"]
+    target = path.ensure_directory(root, destination) if directory else path.ensure_file(root, destination)
+    plain = normal(destination)
+    if filesystem_type(target) != PROC_SUPER_MAGIC and plain != "/proc":
+        return target
+    if plain in PROC_OVERMOUNTS:
+        return target
+    if plain == "/proc" and source is not None and filesystem_type(source) == PROC_SUPER_MAGIC:
+        if posix.fstat(source.number).st_ino == PROC_ROOT_INODE:
+            return target  # the whole of another procfs
+    raise StepError("mounting on", destination, "it is inside /proc; only a procfs and single files of it may be replaced")
+
+
+def finish(context: Context, mount: Fd, target: Fd, options: Options) -> None:
+    """Give the detached mount its attributes and attach it: nobody ever sees it without them."""
+    if options.set or options.clear:
+        mount_setattr(mount, set=options.set, clear=options.clear)
+    if options.all_set or options.all_clear:
+        mount_setattr(mount, set=options.all_set, clear=options.all_clear, recursive=True)
+    root = context.root
+    assert root is not None
+    over_root = posix.fstat(target.number).st_ino == posix.fstat(root.number).st_ino and _same(target, root)
+    move_mount(mount, target)
+    for flags in options.propagation:
+        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
+    if over_root:
+        context.root = mount  # a mount on /: what follows is resolved in it
+
+
+
+
+
+def _same(one: Fd, other: Fd) -> bool:
+    a, b = posix.fstat(one.number), posix.fstat(other.number)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def normal(destination: str) -> str:
+    """The path with its `.`, `..` and doubled slashes taken out, absolute."""
+    parts: list[str] = []
+    for part in destination.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def make_read_only(context: Context) -> None:
+    """making read-only what had to be writable until now"""
+    for mount in context.read_only_later:
+        mount_setattr(mount, set=MOUNT_ATTR_RDONLY)

@@ -1,0 +1,194 @@
+"""Namespaces: joining those that exist, making those that clone3 could not. config-linux.md#namespaces"""
+
+import _socket
+import fcntl
+import posix
+
+from pyrunc.errors import StepError
+from pyrunc.init.context import Context
+from pyrunc.linux.fd import Fd, open_at, write_file
+from pyrunc.linux.process import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT,
+    clone3,
+    join_session_keyring,
+    keyring_permissions,
+    set_dumpable,
+    set_keyring_permissions,
+    setns,
+    unshare,
+)
+
+FLAGS_OF = {
+    "user": CLONE_NEWUSER,
+    "mount": CLONE_NEWNS,
+    "network": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "pid": CLONE_NEWPID,
+    "cgroup": CLONE_NEWCGROUP,
+    "time": CLONE_NEWTIME,
+}
+FILE_OF = {"mount": "mnt", "network": "net"}  # the name in /proc/PID/ns, where it is another
+
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
+EPERM = 1
+EINVAL = 22
+
+KEY_USR_SEARCH = 0x00080000
+KEY_OTH_SEARCH = 0x00000008
+
+
+def join(context: Context) -> None:
+    """joining namespaces
+
+    Those that belong to our own user namespace first, while we still may; then the user namespace; then those
+    that belong to that one. A mount namespace last of all: it changes what /proc/self/ns means.
+    """
+    waiting = []
+    for flag, namespace in context.joins:
+        if flag == CLONE_NEWUSER or not _try_setns(namespace, flag):
+            waiting.append((flag, namespace))
+    for flag, namespace in waiting:
+        if flag == CLONE_NEWUSER:
+            setns(namespace, flag)
+            become_root(context)
+    for flag, namespace in waiting:
+        if flag != CLONE_NEWUSER:
+            setns(namespace, flag)
+    for _, namespace in context.joins:
+        namespace.close()
+
+
+def _try_setns(namespace: Fd, flag: int) -> bool:
+    try:
+        setns(namespace, flag)
+    except OSError as error:
+        if error.errno == EPERM:
+            return False
+        raise
+    return True
+
+
+def make_user(context: Context) -> None:
+    """making the user namespace
+
+    Alone and first, so that it owns those made after it; its maps are written by the parent, who may.
+    """
+    if context.new_namespaces & CLONE_NEWUSER:
+        set_dumpable(True)  # else /proc/PID/uid_map belongs to root and a rootless parent can't write it
+        unshare(CLONE_NEWUSER)
+        context.channel.send("M")
+        context.wait_for_go()
+        set_dumpable(False)
+        become_root(context)
+
+
+def become_root(_: Context) -> None:
+    """becoming root of the user namespace"""
+    posix.setresgid(0, 0, 0)
+    posix.setresuid(0, 0, 0)
+    set_dumpable(False)  # a change of credentials makes a process dumpable again when nothing was gained
+
+
+def make_rest(context: Context) -> None:
+    """making namespaces"""
+    flags = context.new_namespaces & ~(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWTIME)
+    if flags:
+        unshare(flags)
+
+
+def make_time(context: Context) -> None:
+    """making the time namespace (config-linux.md#timeoffsets)
+
+    The offsets can be set until the first process is in it: so unshare, write, and only then enter it.
+    """
+    if context.new_namespaces & CLONE_NEWTIME:
+        unshare(CLONE_NEWTIME)
+        offsets = context.config["linux"].get("timeOffsets") or {}
+        lines = [f"{clock} {o.get('secs', 0)} {o.get('nanosecs', 0)}\n" for clock, o in offsets.items()]
+        if lines:
+            write_file("self/timens_offsets", "".join(lines).encode(), context.host_proc)
+        with open_at(context.host_proc, "self/ns/time_for_children", posix.O_RDONLY) as namespace:
+            setns(namespace, CLONE_NEWTIME)
+
+
+def fork(context: Context) -> None:
+    """entering the process namespace
+
+    A process never changes its own: its child is born in it. As a sibling (CLONE_PARENT), so that the runtime is
+    the parent of the container's process, and this one can go.
+    """
+    if not context.second_clone:
+        return
+    pid, pidfd = clone3(CLONE_PARENT | (context.new_namespaces & CLONE_NEWPID))
+    if pid:
+        context.channel.send("P", str(pid), pidfd)
+        posix._exit(0)
+    context.wait_for_go()
+
+
+def make_cgroup(context: Context) -> None:
+    """making the cgroup namespace: only now, as its root is the cgroup that we are in (cgroup_namespaces(7))"""
+    if context.new_namespaces & CLONE_NEWCGROUP:
+        unshare(CLONE_NEWCGROUP)
+
+
+def session(_: Context) -> None:
+    """starting a session: no terminal of the caller's stays within reach (TIOCSTI)"""
+    posix.setsid()
+
+
+def join_keyring(context: Context) -> None:
+    """joining a session keyring
+
+    Else the container would hold the caller's (keyrings(7)). A kernel without keyrings has nothing to hold.
+    """
+    if not context.keyring:
+        return
+    try:
+        serial = join_session_keyring(context.keyring)
+        search = KEY_OTH_SEARCH if context.userns else KEY_USR_SEARCH
+        set_keyring_permissions(serial, keyring_permissions(serial) | search)
+    except OSError as error:
+        if error.errno not in (38, 95):  # ENOSYS, EOPNOTSUPP
+            raise
+
+
+def loopback_up(context: Context) -> None:
+    """bringing up the loopback device of the new network namespace"""
+    if not context.new_network:
+        return
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    request = b"lo".ljust(16, b"\0") + b"\0" * 24  # struct ifreq: the name, and here the flags
+    flags = int.from_bytes(fcntl.ioctl(any_socket.fileno(), SIOCGIFFLAGS, request)[16:18], "little")
+    fcntl.ioctl(any_socket.fileno(), SIOCSIFFLAGS, request[:16] + (flags | IFF_UP).to_bytes(2, "little") + b"\0" * 22)
+    any_socket.close()
+
+
+def verify_kinds(config_types: "list[tuple[str, Fd]]") -> None:
+    """A namespace path must lead to a namespace of its type (config-linux.md#namespaces)."""
+    for kind, namespace in config_types:
+        target = posix.readlink(f"/proc/self/fd/{namespace.number}")
+        if not target.startswith(FILE_OF.get(kind, kind) + ":["):
+            raise StepError("joining namespace", namespace.name, f"it is no {kind} namespace: {target}")
+
+
+def own(kind: str, pid: "int | str" = "self") -> str:
+    return f"/proc/{pid}/ns/{FILE_OF.get(kind, kind)}"
+
+
+def is_same(one: Fd, path: str) -> bool:
+    a, b = posix.fstat(one.number), posix.stat(path)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+

@@ -1,0 +1,142 @@
+"""Mount options: config.md#linux-mount-options as one table. What is not in it is the file system's own data."""
+
+from pyrunc.linux.mount import (
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RELATIME,
+    MOUNT_ATTR_STRICTATIME,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+)
+
+# option: (attributes to set, attributes to clear) of the mount; with an "r" in front, of every mount below it too.
+# The kinds of atime are one field: to set one the whole field is cleared first (mount_setattr(2)).
+ATTRIBUTES = {
+    "ro": (MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, MOUNT_ATTR_RDONLY),
+    "nosuid": (MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, MOUNT_ATTR_NOSUID),
+    "nodev": (MOUNT_ATTR_NODEV, 0),
+    "dev": (0, MOUNT_ATTR_NODEV),
+    "noexec": (MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, MOUNT_ATTR_NOEXEC),
+    "nodiratime": (MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, MOUNT_ATTR_NODIRATIME),
+    "relatime": (MOUNT_ATTR_RELATIME, MOUNT_ATTR__ATIME),
+    "norelatime": (0, MOUNT_ATTR__ATIME),
+    "noatime": (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+    "atime": (0, MOUNT_ATTR__ATIME),
+    "strictatime": (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, MOUNT_ATTR__ATIME),
+    "nosymfollow": (MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
+}
+
+PROPAGATION = {
+    "shared": MS_SHARED,
+    "slave": MS_SLAVE,
+    "private": MS_PRIVATE,
+    "unbindable": MS_UNBINDABLE,
+    "rshared": MS_SHARED | MS_REC,
+    "rslave": MS_SLAVE | MS_REC,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+# Flags of the superblock, as fsconfig(2) names them; None: nothing to say, it is the default.
+SUPERBLOCK = {
+    "sync": "sync",
+    "async": "async",
+    "dirsync": "dirsync",
+    "mand": "mand",
+    "nomand": "nomand",
+    "lazytime": "lazytime",
+    "nolazytime": "nolazytime",
+    "iversion": "iversion",
+    "noiversion": None,
+    "silent": "silent",
+    "loud": None,
+    "defaults": None,
+}
+
+
+class Options:
+    """The options of one entry of `mounts`.
+
+    Attributes:
+        bind, recursive: `bind` and `rbind` (both set).
+        set, clear: MOUNT_ATTR_* of this mount.
+        all_set, all_clear: MOUNT_ATTR_* of this mount and all below it.
+        propagation: MS_* in the order given.
+        superblock: flags of the file system, for fsconfig.
+        data: (key, value or None) of the file system.
+    """
+
+    __slots__ = (
+        "all_clear",
+        "all_set",
+        "bind",
+        "clear",
+        "copy_up",
+        "data",
+        "idmap",
+        "propagation",
+        "recursive",
+        "remount",
+        "set",
+        "superblock",
+    )
+
+    def __init__(self, options: "list[str]") -> None:
+        self.bind = self.recursive = self.copy_up = self.remount = False
+        self.set = self.clear = self.all_set = self.all_clear = 0
+        self.propagation: list[int] = []
+        self.superblock: list[str] = []
+        self.data: list[tuple[str, str | None]] = []
+        self.idmap = ""
+        for option in options:
+            self._take(option)
+
+    def _take(self, option: str) -> None:
+        if option in ATTRIBUTES:
+            to_set, to_clear = ATTRIBUTES[option]
+            self.set = self.set & ~to_clear | to_set
+            self.clear = self.clear & ~to_set | to_clear
+        elif option in PROPAGATION:
+            self.propagation.append(PROPAGATION[option])
+        elif option in ("bind", "rbind"):
+            self.bind = True
+            self.recursive = option == "rbind"
+        elif option in SUPERBLOCK:
+            flag = SUPERBLOCK[option]
+            if flag:
+                self.superblock.append(flag)
+        elif option[:1] == "r" and option[1:] in ATTRIBUTES:
+            to_set, to_clear = ATTRIBUTES[option[1:]]
+            self.all_set = self.all_set & ~to_clear | to_set
+            self.all_clear = self.all_clear & ~to_set | to_clear
+        elif option == "tmpcopyup":
+            self.copy_up = True
+        elif option == "remount":
+            self.remount = True
+        elif option in ("idmap", "ridmap"):
+            self.idmap = option
+        else:
+            key, equals, value = option.partition("=")
+            self.data.append((key, value if equals else None))
+
+
+def known() -> "list[str]":
+    """Every option that this runtime knows, for features.md#mountoptions."""
+    recursive = [f"r{name}" for name in ATTRIBUTES]
+    other = ["bind", "rbind", "tmpcopyup", "remount", "idmap", "ridmap"]
+    return sorted({*ATTRIBUTES, *recursive, *PROPAGATION, *SUPERBLOCK, *other})

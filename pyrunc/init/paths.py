@@ -1,0 +1,73 @@
+"""Paths that the container must not see or change. config-linux.md#masked-paths, #readonly-paths"""
+
+from pyrunc.init.context import Context
+from pyrunc.init.devices import verified_null
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_RDONLY,
+    mount_setattr,
+    move_mount,
+    new_filesystem,
+    open_tree,
+)
+
+EINVAL = 22
+
+
+def protect(context: Context) -> None:
+    """making paths read-only
+
+    A copy of what is there, made read-only while nobody can reach it, on top of itself: from one fd, so that
+    nothing can be swapped in between (youki GHSA-3q8j-pf29-vwv8).
+    """
+    for place in context.config["linux"].get("readonlyPaths") or []:
+        found = _resolve(context, place)
+        if found is None:
+            continue
+        with found as target:
+            copy = open_tree(target, recursive=True)
+            mount_setattr(copy, set=MOUNT_ATTR_RDONLY)
+            move_mount(copy, target)
+
+
+def mask(context: Context) -> None:
+    """masking paths
+
+    Files with the verified null device, directories with one empty, read-only tmpfs that all of them share.
+    """
+    empty: Fd | None = None
+    for place in dict.fromkeys(context.config["linux"].get("maskedPaths") or []):
+        found = _resolve(context, place)
+        if found is None:
+            continue
+        with found as target:
+            if path.file_type(target) != path.S_IFDIR:
+                move_mount(open_tree(verified_null(context)), target)
+            elif empty is None:
+                empty = _empty_directory()
+                move_mount(empty, target)
+            else:
+                move_mount(open_tree(empty), target)
+
+
+def _resolve(context: Context, place: str) -> "Fd | None":
+    """None where there is nothing to protect."""
+    root = context.root
+    assert root is not None
+    try:
+        return path.resolve(root, place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _empty_directory() -> Fd:
+    attributes = MOUNT_ATTR_RDONLY
+    limits: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
+    try:
+        return new_filesystem("tmpfs", "tmpfs", [("ro", None), *limits], attributes, "an empty directory")
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+    limits[1] = ("nr_inodes", "2")  # some kernels count the root's inode otherwise
+    return new_filesystem("tmpfs", "tmpfs", [("ro", None), *limits], attributes, "an empty directory")

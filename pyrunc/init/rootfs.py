@@ -1,0 +1,167 @@
+"""The root file system: bound to itself, pivoted to, made read-only. config.md#root, config-linux.md#rootfs-mount-propagation"""
+
+import posix
+
+from pyrunc.errors import StepError
+from pyrunc.init.context import Context
+from pyrunc.init.options import PROPAGATION
+from pyrunc.linux import path
+from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    pivot_root_here,
+    set_propagation,
+    umount_detach,
+)
+
+EINVAL = 22
+
+
+def isolate(context: Context) -> None:
+    """cutting the mount namespace off from the host's
+
+    Before any mount of ours, which would else propagate to the host. `shared` is what an engine asks for when a
+    volume must propagate back to the host; even then nothing above the root file system may (pivot_root(2)).
+    """
+    flags = _requested(context) or MS_SLAVE | MS_REC
+    set_propagation(flags)
+    if flags & MS_SHARED:
+        _make_private_mount_of(open_at(None, context.rootfs, posix.O_PATH | posix.O_DIRECTORY))
+
+
+def _requested(context: Context) -> int:
+    name = context.config["linux"].get("rootfsPropagation", "")
+    return PROPAGATION[name.removeprefix("r")] | MS_REC if name else 0
+
+
+def _make_private_mount_of(directory: Fd) -> None:
+    """The mount that `directory` is on: walk up until the kernel agrees that it is a mount's root."""
+    while True:
+        try:
+            return mount_setattr(directory, propagation=MS_PRIVATE)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+        directory = open_at(directory, "..", posix.O_PATH | posix.O_DIRECTORY)
+
+
+def mount(context: Context) -> None:
+    """mounting the root file system
+
+    A mount of its own, as pivot_root(2) needs one. The fd of that mount is from now on the only root that
+    anything is resolved in.
+    """
+    with open_at(None, context.rootfs, posix.O_PATH | posix.O_DIRECTORY) as place:
+        tree = open_tree(place, recursive=True)
+        move_mount(tree, place)
+    context.root = tree
+
+
+def pivot(context: Context) -> None:
+    """changing to the container's root
+
+    pivot_root(".", "."): the old root is stacked below, made a slave so that its unmounting stays here, and gone.
+    """
+    root = context.root
+    assert root is not None
+    if context.no_pivot:
+        return _move_root(root)
+    old = Fd(posix.open("/", posix.O_DIRECTORY | posix.O_PATH | FLAGS), "the old root")
+    posix.fchdir(root.number)
+    try:
+        pivot_root_here()
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        return _move_root(root)  # the root of an initramfs has no parent to pivot on
+    posix.fchdir(old.number)
+    set_propagation(MS_SLAVE | MS_REC, ".")
+    umount_detach(".")
+    old.close()
+    posix.chdir("/")
+
+
+def _move_root(root: Fd) -> None:
+    """`--no-pivot` and initramfs: move the mount over / and chroot.
+
+    The old root stays mounted below ours, where a process with the right to mount could uncover it; what hurts
+    most there, full mounts of proc and sysfs that would let a user namespace mount its own, is taken away first.
+    """
+    for line in read_file("/proc/self/mountinfo").splitlines():
+        fields, _, rest = line.partition(b" - ")
+        if rest.split()[0] in (b"proc", b"sysfs") and fields.split()[3] == b"/":
+            place = fields.split()[4].decode("unicode_escape").encode("latin-1").decode()
+            try:
+                umount_detach(place)
+            except OSError:
+                continue  # below a mount that went with another, or locked: then it is covered
+    posix.fchdir(root.number)
+    with open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY) as top:
+        move_mount(root, top)
+    posix.chroot(".")
+    posix.chdir("/")
+
+
+def chroot(context: Context) -> None:
+    """changing to the container's root, in a mount namespace that is not the container's own"""
+    posix.chroot(context.rootfs)
+    posix.chdir("/")
+    context.root = open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
+
+
+def propagate(context: Context) -> None:
+    """setting the root's propagation
+
+    Only now: pivot_root(2) refuses a shared new root, and an unbindable one could not have been bound.
+    """
+    flags = _requested(context)
+    if flags & (MS_SHARED | MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE):
+        set_propagation(flags)
+
+
+def protect(context: Context) -> None:
+    """making the root read-only (config.md#root)"""
+    if context.config["root"].get("readonly"):
+        assert context.root is not None
+        mount_setattr(context.root, set=MOUNT_ATTR_RDONLY)
+
+
+def adopt(context: Context) -> None:
+    """taking the container's root, which we have joined"""
+    context.root = open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
+
+
+def enter_cwd(context: Context) -> None:
+    """entering the working directory
+
+    Made where the image has none, as every peer does. Resolved inside the root, so /proc/self/fd/N of a leaked
+    descriptor is no way out (CVE-2024-21626), and asked for afterwards: the kernel says whether it is reachable.
+    """
+    cwd = context.process["cwd"]
+    root = context.root
+    assert root is not None
+    if context.entered_cwd:
+        return
+    try:
+        with path.ensure_directory(root, cwd) as directory:
+            posix.fchdir(directory.number)
+    except PermissionError:
+        if context.deferred_cwd:
+            raise
+        context.deferred_cwd = True  # perhaps the user may what root may not: again as that user
+        return
+    context.entered_cwd = True
+    try:
+        reached = posix.getcwd()
+    except FileNotFoundError:
+        reached = "(unreachable)"
+    if not reached.startswith("/"):
+        raise StepError("entering the working directory", cwd, "it lies outside of the container's root")

@@ -1,0 +1,152 @@
+"""What happens to a container's process between clone and execve, in order. Each step gives its reason where it stands."""
+
+import gc
+import posix
+import sys
+
+from pyrunc.errors import PyruncError, StepError
+from pyrunc.init import (
+    attributes,
+    console,
+    context,
+    credentials,
+    devices,
+    execute,
+    hooks,
+    mounts,
+    namespaces,
+    paths,
+    rootfs,
+    sysctl,
+)
+from pyrunc.linux import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.init.context import Context, Step
+
+ENTER: "tuple[Step, ...]" = (
+    attributes.set_oom_score,  # while /proc/self is ours
+    namespaces.join,
+    namespaces.make_user,  # it decides what we may do in all the others
+    namespaces.make_rest,
+    namespaces.make_time,
+    namespaces.fork,  # a new or joined process namespace is only for children
+    namespaces.make_cgroup,  # after the parent has moved us into the cgroup
+    namespaces.session,
+    namespaces.join_keyring,
+)
+
+PREPARE: "tuple[Step, ...]" = (
+    namespaces.loopback_up,
+    attributes.set_scheduling,
+    attributes.set_memory_policy,
+    rootfs.isolate,  # before any mount of ours can propagate to the host
+    rootfs.mount,
+    mounts.attach_all,
+    devices.create,  # after /dev is mounted, before it may become read-only
+    devices.link,
+    hooks.ask_runtime,  # prestart, createRuntime: all mounts stand, the host's files are still in sight
+    hooks.create_container,
+    rootfs.pivot,
+    rootfs.propagate,  # a shared root can't be pivoted to
+    sysctl.set_names,
+    console.allocate,  # in the container's devpts, before /dev may become read-only
+    console.attach,
+    devices.reopen_null,
+    mounts.make_read_only,
+    rootfs.protect,
+    sysctl.write,
+    paths.protect,
+    paths.mask,  # last of the file system: nothing of ours is looked up by path after it
+)
+
+# In the mount namespace of somebody else: nothing is mounted, nothing made.
+PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
+    namespaces.loopback_up,
+    attributes.set_scheduling,
+    attributes.set_memory_policy,
+    hooks.ask_runtime,
+    hooks.create_container,
+    rootfs.chroot,
+    sysctl.set_names,
+    console.allocate,
+    console.attach,
+    sysctl.write,
+)
+
+BECOME: "tuple[Step, ...]" = (
+    attributes.set_personality,
+    execute.set_environment,
+    rootfs.enter_cwd,  # as root, who may make it
+    attributes.set_labels,
+    credentials.limit_bounding,
+    credentials.own_streams,
+    credentials.set_user,
+    credentials.set_capabilities,
+    rootfs.enter_cwd,  # as the user, where root was refused (a directory on NFS, or of another user namespace)
+    credentials.no_new_privileges,
+    credentials.set_umask,
+    execute.find,
+    execute.report_ready,
+    execute.wait_for_start,
+    execute.filter_system_calls,
+    credentials.finish_capabilities,
+    hooks.start_container,
+    execute.execute,
+)
+
+PREPARE_EXEC: "tuple[Step, ...]" = (
+    rootfs.adopt,
+    attributes.set_scheduling,
+    console.allocate,
+    console.attach,
+    devices.reopen_null,
+)
+
+INIT = ENTER + PREPARE + BECOME
+INIT_IN_FOREIGN_MOUNTS = ENTER + PREPARE_IN_FOREIGN_MOUNTS + BECOME
+EXEC = ENTER + PREPARE_EXEC + BECOME
+
+
+def become(steps: "tuple[Step, ...]", container: "Context") -> None:
+    """In the child: take the steps, of which the last is execve. Never returns.
+
+    Whatever fails is told to the parent, or, after it has gone, written where `start` reads it.
+    """
+    code = 1
+    try:
+        forget_imports()
+        process.prctl(process.PR_SET_PDEATHSIG, 9)  # until the container is on its own, it dies with the runtime
+        for fd in container.not_ours:
+            fd.close()
+        container.wait_for_go()
+        context.run(steps, container)
+    except PyruncError as error:
+        report(container, error)
+    except SystemExit:
+        pass  # the parent is dead: nobody is left to tell
+    except BaseException as error:  # a bug of ours is an error for the user like any other
+        report(container, StepError("preparing the container", "", f"{type(error).__name__}: {error}"))
+    finally:
+        posix._exit(code)
+
+
+def forget_imports() -> None:
+    """Nothing is imported any more: once the mount namespace is the container's, the files would be the image's."""
+    gc.disable()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
+def report(container: "Context", error: PyruncError) -> None:
+    text = "\0".join((error.operation, error.subject, error.cause, error.hint))
+    if container.waiting and container.failure is not None:
+        posix.write(container.failure.number, text.encode("utf-8", "replace"))
+        return
+    try:
+        container.channel.send("E", text)
+    except OSError:
+        pass  # the parent is dead

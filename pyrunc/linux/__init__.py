@@ -1,0 +1,11 @@
+"""The kernel, thinly: one function a system call, named as the kernel names it, raising OSError with what and where."""
+
+import posix
+
+from pyrunc.linux._kernel import ffi
+
+
+def kernel_error(call: str, subject: str) -> OSError:
+    """The error of the system call that has just failed: `subject: call: why`."""
+    number = ffi.errno
+    return OSError(number, f"{call}: {posix.strerror(number)}", subject)

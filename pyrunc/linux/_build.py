@@ -1,0 +1,242 @@
+"""Writes the C of the extension `pyrunc.linux._kernel`: the system calls that Python's `posix` does not have.
+
+Run by the build: `python _build.py OUTPUT.c`. API mode: the compiler checks every type against the kernel's
+own headers, and a call costs no more than one of `posix`. Structures and numbers younger than the oldest
+headers that we build against (Linux 5.10) are given here.
+"""
+
+import sys
+
+import cffi
+
+DECLARATIONS = """
+int sys_open_tree(int dfd, const char *path, unsigned int flags);
+int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned int flags);
+int sys_fsopen(const char *type, unsigned int flags);
+int sys_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
+int sys_fsmount(int fd, unsigned int flags, unsigned int attributes);
+int sys_mount_setattr(int dfd, const char *path, unsigned int flags, uint64_t set, uint64_t clear,
+                      uint64_t propagation, int userns);
+int sys_openat2(int dfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+int sys_pivot_root(const char *new_root, const char *put_old);
+int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+int sys_umount2(const char *target, int flags);
+int64_t sys_fstatfs_type(int fd);
+int sys_clone3(uint64_t flags, int cgroup, int *pidfd);
+int sys_setns(int fd, int flags);
+int sys_unshare(int flags);
+int sys_close_range(unsigned int first, unsigned int last, unsigned int flags);
+int sys_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int sys_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
+int sys_capget(uint64_t sets[3]);
+int sys_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
+int64_t sys_keyctl_join(const char *name);
+int sys_keyctl_setperm(int64_t key, uint32_t permissions);
+int64_t sys_keyctl_describe(int64_t key, char *text, size_t size);
+int sys_seccomp(unsigned int operation, unsigned int flags, const char *program, unsigned short count);
+int sys_sethostname(const char *name, size_t length);
+int sys_setdomainname(const char *name, size_t length);
+int sys_personality(unsigned long domain);
+int sys_ioprio_set(int which, int who, int priority);
+int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority, uint64_t runtime,
+                      uint64_t deadline, uint64_t period);
+int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits);
+int reset_signals(void);
+"""
+
+SOURCE = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* One number on every architecture: the new system calls share their table since Linux 5.0. */
+#ifndef SYS_open_tree
+#define SYS_open_tree 428
+#define SYS_move_mount 429
+#define SYS_fsopen 430
+#define SYS_fsconfig 431
+#define SYS_fsmount 432
+#endif
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_mount_setattr
+#define SYS_mount_setattr 442
+#endif
+
+static int sys_open_tree(int dfd, const char *path, unsigned int flags)
+{ return syscall(SYS_open_tree, dfd, path, flags); }
+
+static int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned int flags)
+{ return syscall(SYS_move_mount, from, from_path, to, to_path, flags); }
+
+static int sys_fsopen(const char *type, unsigned int flags)
+{ return syscall(SYS_fsopen, type, flags); }
+
+static int sys_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux)
+{ return syscall(SYS_fsconfig, fd, command, key, value, aux); }
+
+static int sys_fsmount(int fd, unsigned int flags, unsigned int attributes)
+{ return syscall(SYS_fsmount, fd, flags, attributes); }
+
+static int sys_mount_setattr(int dfd, const char *path, unsigned int flags, uint64_t set, uint64_t clear,
+                             uint64_t propagation, int userns)
+{
+    struct { uint64_t set, clear, propagation, userns; } attr = { set, clear, propagation, userns < 0 ? 0 : userns };
+    return syscall(SYS_mount_setattr, dfd, path, flags, &attr, sizeof attr);
+}
+
+static int sys_openat2(int dfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
+{
+    struct { uint64_t flags, mode, resolve; } how = { flags, mode, resolve };
+    int fd;
+    /* EAGAIN: a rename raced with a ".." or an in-root lookup; openat2(2) asks for another try. */
+    for (int tries = 0; tries < 128; tries++) {
+        fd = syscall(SYS_openat2, dfd, path, &how, sizeof how);
+        if (fd >= 0 || (errno != EAGAIN && errno != EINTR))
+            return fd;
+    }
+    return fd;
+}
+
+static int sys_pivot_root(const char *new_root, const char *put_old)
+{ return syscall(SYS_pivot_root, new_root, put_old); }
+
+static int sys_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
+{ return mount(source, target, type, flags, data); }
+
+static int sys_umount2(const char *target, int flags)
+{ return umount2(target, flags); }
+
+static int64_t sys_fstatfs_type(int fd)
+{
+    struct statfs s;
+    return fstatfs(fd, &s) < 0 ? -1 : (int64_t)(uint32_t)s.f_type;
+}
+
+static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
+{
+    struct {
+        uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+    } args;
+    memset(&args, 0, sizeof args);
+    args.flags = flags;
+    args.pidfd = (uint64_t)(uintptr_t)pidfd;
+    args.exit_signal = SIGCHLD;
+    args.cgroup = cgroup < 0 ? 0 : (uint64_t)cgroup;
+    return syscall(SYS_clone3, &args, sizeof args);
+}
+
+static int sys_setns(int fd, int flags) { return setns(fd, flags); }
+static int sys_unshare(int flags) { return unshare(flags); }
+
+static int sys_close_range(unsigned int first, unsigned int last, unsigned int flags)
+{ return syscall(SYS_close_range, first, last, flags); }
+
+static int sys_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+{ return prctl(option, a, b, c, d); }
+
+static int sys_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
+{
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2] = {
+        { (uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable },
+        { (uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32) },
+    };
+    return syscall(SYS_capset, &header, data);
+}
+
+static int sys_capget(uint64_t sets[3])
+{
+    struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    sets[0] = data[0].effective | (uint64_t)data[1].effective << 32;
+    sets[1] = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    sets[2] = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
+    return 0;
+}
+
+static int sys_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
+{
+    struct { uint64_t soft, hard; } limit = { soft, hard };
+    return syscall(SYS_prlimit64, pid, resource, &limit, NULL);
+}
+
+static int64_t sys_keyctl_join(const char *name)
+{ return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0); }
+
+static int64_t sys_keyctl_describe(int64_t key, char *text, size_t size)
+{ return syscall(SYS_keyctl, KEYCTL_DESCRIBE, key, text, size, 0); }
+
+static int sys_keyctl_setperm(int64_t key, uint32_t permissions)
+{ return syscall(SYS_keyctl, KEYCTL_SETPERM, key, permissions, 0, 0); }
+
+static int sys_seccomp(unsigned int operation, unsigned int flags, const char *program, unsigned short count)
+{
+    struct sock_fprog prog = { count, (struct sock_filter *)program };
+    return syscall(SYS_seccomp, operation, flags, &prog);
+}
+
+static int sys_sethostname(const char *name, size_t length) { return sethostname(name, length); }
+static int sys_setdomainname(const char *name, size_t length) { return setdomainname(name, length); }
+static int sys_personality(unsigned long domain) { return syscall(SYS_personality, domain); }
+static int sys_ioprio_set(int which, int who, int priority) { return syscall(SYS_ioprio_set, which, who, priority); }
+
+static int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority, uint64_t runtime,
+                             uint64_t deadline, uint64_t period)
+{
+    struct {
+        uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attr = { 48, policy, flags, nice, priority, runtime, deadline, period };
+    return syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+static int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits)
+{ return syscall(SYS_set_mempolicy, mode, bits ? nodes : NULL, bits); }
+
+/* Every handler to its default and nothing blocked: an ignored signal and the mask survive execve(2), and
+   CPython ignores SIGPIPE and SIGXFSZ. */
+static int reset_signals(void)
+{
+    struct sigaction action;
+    sigset_t none;
+    memset(&action, 0, sizeof action);
+    for (int n = 1; n <= 64; n++)
+        sigaction(n, &action, NULL);
+    sigemptyset(&none);
+    return sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+"""
+
+
+def main(output: str) -> None:
+    builder = cffi.FFI()
+    builder.cdef(DECLARATIONS)
+    builder.set_source("pyrunc.linux._kernel", SOURCE)
+    builder.emit_c_code(output)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

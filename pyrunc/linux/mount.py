@@ -1,0 +1,146 @@
+"""Mounts made detached and attached by file descriptor: the mount API of Linux 5.2, mount_setattr of 5.12."""
+
+from pyrunc.linux import kernel_error
+from pyrunc.linux._kernel import ffi, lib
+from pyrunc.linux.fd import Fd
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+MOVE_MOUNT_EMPTY_BOTH = 0x04 | 0x40
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_RELATIME = 0x00
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+MS_REC = 1 << 14
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+
+PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
+DEVPTS_SUPER_MAGIC = 0x1CD1
+CGROUP2_SUPER_MAGIC = 0x63677270
+
+
+def open_tree(source: "Fd | str", recursive: bool = False, clone: bool = True) -> Fd:
+    """A detached copy of the mount at `source` (a path of the host, or an fd). open_tree(2), Linux 5.2."""
+    flags = OPEN_TREE_CLOEXEC | (OPEN_TREE_CLONE if clone else 0) | (AT_RECURSIVE if recursive else 0)
+    if isinstance(source, Fd):
+        number = lib.sys_open_tree(source.number, b"", flags | AT_EMPTY_PATH)
+        name = source.name
+    else:
+        number = lib.sys_open_tree(AT_FDCWD, source.encode(), flags)
+        name = source
+    if number < 0:
+        raise kernel_error("open_tree", name)
+    return Fd(number, name)
+
+
+def move_mount(mount: Fd, target: Fd) -> None:
+    """Attach a detached mount on top of `target`. move_mount(2), Linux 5.2.
+
+    Both ends are file descriptors: no path is looked up, so nothing can be swapped under us (CVE-2021-30465).
+    """
+    if lib.sys_move_mount(mount.number, b"", target.number, b"", MOVE_MOUNT_EMPTY_BOTH) < 0:
+        raise kernel_error("move_mount", target.name)
+
+
+def mount_setattr(
+    mount: Fd, *, set: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False, userns: int = -1
+) -> None:
+    """Change the attributes of a mount, or of a whole tree. mount_setattr(2), Linux 5.12."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    if lib.sys_mount_setattr(mount.number, b"", flags, set, clear, propagation, userns) < 0:
+        raise kernel_error("mount_setattr", mount.name)
+
+
+def new_filesystem(
+    kind: str, source: str, options: "list[tuple[str, str | None]]", attributes: int = 0, name: str = ""
+) -> Fd:
+    """A new, detached mount of the file system `kind`. fsopen, fsconfig, fsmount(2), Linux 5.2.
+
+    Args:
+        options: (key, value) for `key=value`, (key, None) for a flag.
+        attributes: MOUNT_ATTR_* of the mount.
+        name: what errors call it.
+    """
+    name = name or kind
+    number = lib.sys_fsopen(kind.encode(), FSOPEN_CLOEXEC)
+    if number < 0:
+        raise kernel_error(f"fsopen {kind}", name)
+    with Fd(number, name) as context:
+        if source:
+            fsconfig(context, FSCONFIG_SET_STRING, "source", source)
+        for key, value in options:
+            fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
+        fsconfig(context, FSCONFIG_CMD_CREATE)
+        mount = lib.sys_fsmount(context.number, FSMOUNT_CLOEXEC, attributes)
+        if mount < 0:
+            raise kernel_error(f"fsmount {kind}", name)
+        return Fd(mount, name)
+
+
+def fsconfig(context: Fd, command: int, key: "str | None" = None, value: "str | None" = None) -> None:
+    key_bytes = ffi.NULL if key is None else key.encode()
+    value_bytes = ffi.NULL if value is None else value.encode()
+    if lib.sys_fsconfig(context.number, command, key_bytes, value_bytes, 0) < 0:
+        error = kernel_error(f"fsconfig {key or 'create'}{'' if value is None else '=' + value}", context.name)
+        raise _with_message_of(context, error)
+
+
+def _with_message_of(context: Fd, error: OSError) -> OSError:
+    """The kernel explains some refusals in the context's own log: 'e tmpfs: Bad value for 'size''."""
+    import posix
+
+    try:
+        text = posix.read(context.number, 512).decode("utf-8", "replace").strip()
+    except OSError:
+        return error
+    return OSError(error.errno, f"{error.strerror} ({text[2:]})", error.filename)
+
+
+def set_propagation(flags: int, path: str = "/") -> None:
+    """mount(2) with only MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE, and MS_REC."""
+    if lib.sys_mount(ffi.NULL, path.encode(), ffi.NULL, flags, ffi.NULL) < 0:
+        raise kernel_error("mount", path)
+
+
+def pivot_root_here() -> None:
+    """pivot_root(".", "."): the old root ends up on top of the new one, with no directory for it needed."""
+    if lib.sys_pivot_root(b".", b".") < 0:
+        raise kernel_error("pivot_root", ".")
+
+
+def umount_detach(path: str) -> None:
+    if lib.sys_umount2(path.encode(), MNT_DETACH) < 0:
+        raise kernel_error("umount2", path)
+
+
+def filesystem_type(fd: Fd) -> int:
+    """The magic number of the file system that `fd` is on. fstatfs(2)."""
+    kind: int = lib.sys_fstatfs_type(fd.number)
+    if kind < 0:
+        raise kernel_error("fstatfs", fd.name)
+    return kind

@@ -1,0 +1,110 @@
+"""Paths inside a root file system: resolved once, by the kernel, and from then on a file descriptor.
+
+openat2(2), Linux 5.6. There is no fallback for older kernels: a walk in user space can be raced.
+"""
+
+import posix
+
+from pyrunc.linux import kernel_error
+from pyrunc.linux._kernel import lib
+from pyrunc.linux.fd import Fd
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+MAX_SYMLINKS = 40
+
+S_IFMT = 0o170000
+S_IFDIR = 0o040000
+S_IFLNK = 0o120000
+S_IFREG = 0o100000
+S_IFCHR = 0o020000
+S_IFBLK = 0o060000
+S_IFIFO = 0o010000
+
+
+def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:
+    """Open `path` inside `directory`, which no `..`, symlink or magic link can leave."""
+    flags |= posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY  # openat2 is strict
+    number = lib.sys_openat2(directory.number, path.encode(), flags, mode, resolve)
+    if number < 0:
+        raise kernel_error("openat2", path)
+    return Fd(number, path)
+
+
+def resolve(root: Fd, path: str, *, symlinks: bool = True, directory: bool = False) -> Fd:
+    """An O_PATH descriptor of `path` inside `root`. `symlinks=False`: refuses one in any component (ELOOP)."""
+    flags = posix.O_PATH | (posix.O_DIRECTORY if directory else 0) | (0 if symlinks else posix.O_NOFOLLOW)
+    return openat2(root, path or ".", flags, resolve=IN_ROOT | (0 if symlinks else RESOLVE_NO_SYMLINKS))
+
+
+def ensure_directory(root: Fd, path: str, mode: int = 0o755) -> Fd:
+    """`resolve`, with the missing directories made. See `ensure`."""
+    return _ensure(root, path, mode, file=False)
+
+
+def ensure_file(root: Fd, path: str, mode: int = 0o644) -> Fd:
+    """`resolve`, with an empty file made when nothing is there, and directories for it."""
+    return _ensure(root, path, mode, file=True)
+
+
+def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
+    """Resolve `path`; where it ends in nothing, make it, component by component, each by its parent's fd.
+
+    A dangling symlink is followed inside the root, as the runtimes of others do. mkdirat(2) and O_EXCL never
+    follow one, so nothing can be made outside of the root however the tree is moved under us (CVE-2024-45310).
+    """
+    try:
+        return resolve(root, path)
+    except FileNotFoundError:
+        pass
+    done: list[str] = []
+    todo = [part for part in path.split("/") if part not in ("", ".")]
+    links = 0
+    while todo:
+        name = todo.pop(0)
+        if name == "..":
+            done = done[:-1]
+            continue
+        try:
+            resolve(root, "/".join([*done, name]), directory=bool(todo)).close()
+        except FileNotFoundError:
+            with resolve(root, "/".join(done), directory=True) as parent:
+                target = _symlink_target(parent, name)
+                if target is not None:
+                    links += 1
+                    if links > MAX_SYMLINKS:
+                        raise OSError(40, posix.strerror(40), path) from None
+                    done = [] if target.startswith("/") else done
+                    todo = [part for part in target.split("/") if part not in ("", ".")] + todo
+                    continue
+                _make(parent, name, mode if not todo else 0o755, file and not todo)
+        done.append(name)
+    return resolve(root, "/".join(done))
+
+
+def _symlink_target(parent: Fd, name: str) -> "str | None":
+    try:
+        return posix.readlink(name, dir_fd=parent.number)
+    except OSError:
+        return None  # not there, or not a symlink
+
+
+def _make(parent: Fd, name: str, mode: int, file: bool) -> None:
+    try:
+        if file:
+            flags = posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_WRONLY
+            posix.close(posix.open(name, flags, mode, dir_fd=parent.number))
+        else:
+            posix.mkdir(name, mode, dir_fd=parent.number)
+    except FileExistsError:
+        pass  # somebody else made it: what it is, the next resolve tells
+
+
+def file_type(fd: Fd) -> int:
+    """S_IFDIR, S_IFREG, … of an open file."""
+    return posix.fstat(fd.number).st_mode & S_IFMT

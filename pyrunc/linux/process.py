@@ -1,0 +1,204 @@
+"""Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
+
+import posix
+
+from pyrunc.linux import kernel_error
+from pyrunc.linux._kernel import ffi, lib
+from pyrunc.linux.fd import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CLONE_PARENT = 0x00008000
+CLONE_PIDFD = 0x00001000
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLOSE_RANGE_CLOEXEC = 4
+
+
+def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
+    """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_INTO_CGROUP 5.7.
+
+    As fork(2): both return, the child with 0. Only for a process with one thread: nothing is re-initialised in
+    the child, which may go on with Python code but must not start threads.
+    """
+    pidfd = ffi.new("int *", -1)
+    if cgroup is not None:
+        flags |= CLONE_INTO_CGROUP
+    pid: int = lib.sys_clone3(flags | CLONE_PIDFD, -1 if cgroup is None else cgroup.number, pidfd)
+    if pid < 0:
+        raise kernel_error("clone3", "a new process")
+    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+
+
+def setns(namespace: Fd, flags: int) -> None:
+    """Join the namespace that an fd of /proc/PID/ns refers to, or, by a pidfd, several at once (Linux 5.8)."""
+    if lib.sys_setns(namespace.number, flags) < 0:
+        raise kernel_error("setns", namespace.name)
+
+
+def unshare(flags: int) -> None:
+    if lib.sys_unshare(flags) < 0:
+        raise kernel_error("unshare", f"flags {flags:#x}")
+
+
+def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC) -> None:
+    """Mark every descriptor from `first` on as close-on-exec. close_range(2), Linux 5.9; the flag 5.11.
+
+    Where the flag is not known (Linux 5.10) they are closed there and then: nothing of ours is needed after.
+    """
+    if lib.sys_close_range(first, 0xFFFFFFFF, flags) < 0:
+        if flags and ffi.errno == 22:
+            return _cloexec_one_by_one(first)
+        raise kernel_error("close_range", f"descriptors from {first}")
+
+
+def _cloexec_one_by_one(first: int) -> None:
+    import fcntl
+
+    for number in range(first, 1 << 16):
+        try:
+            fcntl.fcntl(number, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        except OSError:
+            continue
+
+
+def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+    result: int = lib.sys_prctl(option, a, b, c, d)
+    if result < 0:
+        raise kernel_error(f"prctl({option}, {a}, {b})", "this process")
+    return result
+
+
+def set_dumpable(value: bool) -> None:
+    """Not dumpable: nobody without CAP_SYS_PTRACE over us may read /proc/PID/{exe,fd,mem} or trace (CVE-2016-9962)."""
+    prctl(PR_SET_DUMPABLE, int(value))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    if lib.sys_capset(effective, permitted, inheritable) < 0:
+        raise kernel_error("capset", "this process")
+
+
+def capget() -> "tuple[int, int, int]":
+    """(effective, permitted, inheritable) as bit masks."""
+    sets = ffi.new("uint64_t[3]")
+    if lib.sys_capget(sets) < 0:
+        raise kernel_error("capget", "this process")
+    return sets[0], sets[1], sets[2]
+
+
+def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
+    if lib.sys_prlimit(pid, resource, soft, hard) < 0:
+        raise kernel_error("prlimit", f"process {pid}")
+
+
+def join_session_keyring(name: str) -> int:
+    """A session keyring of that name: joined where it exists, made otherwise. keyctl(2); its serial number."""
+    serial: int = lib.sys_keyctl_join(name.encode())
+    if serial < 0:
+        raise kernel_error("keyctl join", name)
+    return serial
+
+
+def keyring_permissions(serial: int) -> int:
+    buffer = ffi.new("char[512]")
+    length = lib.sys_keyctl_describe(serial, buffer, 512)
+    if length < 0:
+        raise kernel_error("keyctl describe", str(serial))
+    return int(ffi.string(buffer).split(b";")[3], 16)
+
+
+def set_keyring_permissions(serial: int, permissions: int) -> None:
+    if lib.sys_keyctl_setperm(serial, permissions) < 0:
+        raise kernel_error("keyctl setperm", str(serial))
+
+
+def seccomp_filter(program: bytes, flags: int) -> int:
+    """Install a BPF program. seccomp(2) SECCOMP_SET_MODE_FILTER; with NEW_LISTENER the result is an fd."""
+    result: int = lib.sys_seccomp(1, flags, ffi.from_buffer(program), len(program) // 8)
+    if result < 0:
+        raise kernel_error("seccomp", "the filter")
+    return result
+
+
+def sethostname(name: str) -> None:
+    data = name.encode()
+    if lib.sys_sethostname(data, len(data)) < 0:
+        raise kernel_error("sethostname", name)
+
+
+def setdomainname(name: str) -> None:
+    data = name.encode()
+    if lib.sys_setdomainname(data, len(data)) < 0:
+        raise kernel_error("setdomainname", name)
+
+
+def personality(domain: int) -> None:
+    if lib.sys_personality(domain) < 0:
+        raise kernel_error("personality", f"{domain:#x}")
+
+
+def ioprio_set(priority: int) -> None:
+    """For the whole process group: ioprio_set(IOPRIO_WHO_PGRP, 0, …)."""
+    if lib.sys_ioprio_set(2, 0, priority) < 0:
+        raise kernel_error("ioprio_set", f"{priority:#x}")
+
+
+def sched_setattr(
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    if lib.sys_sched_setattr(policy, flags, nice, priority, runtime, deadline, period) < 0:
+        raise kernel_error("sched_setattr", f"policy {policy}")
+
+
+def set_mempolicy(mode: int, nodes: "Iterable[int]") -> None:
+    bits = 0
+    for node in nodes:
+        bits |= 1 << node
+    size = max(8, (bits.bit_length() + 63) // 64 * 8)
+    mask = bits.to_bytes(size, "little")
+    if lib.sys_set_mempolicy(mode, mask, size * 8 + 1 if bits else 0) < 0:
+        raise kernel_error("set_mempolicy", f"mode {mode:#x}")
+
+
+def reset_signals() -> None:
+    """Every signal to its default action and none blocked, as a program expects to find them."""
+    lib.reset_signals()
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with its pid the identity of a process. proc(5), field 22.
+
+    Raises ProcessLookupError when there is no such process, or only its zombie.
+    """
+    from pyrunc.linux.fd import read_file
+
+    try:
+        text = read_file(f"/proc/{pid}/stat")
+    except FileNotFoundError:
+        raise ProcessLookupError(3, posix.strerror(3), f"process {pid}") from None
+    fields = text[text.rindex(b")") + 2 :].split()  # the name in parentheses may hold anything
+    if fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(3, "is a zombie", f"process {pid}")
+    return int(fields[19])

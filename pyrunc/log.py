@@ -1,0 +1,68 @@
+"""Where warnings and debugging go: standard error or `--log`, as text or as JSON lines. The form is runc's (logrus)."""
+
+import posix
+import time
+
+from pyrunc.linux.fd import Fd, write_all
+
+LEVELS = {"debug": "DEBU", "info": "INFO", "warning": "WARN", "error": "ERRO"}
+
+
+class Log:
+    """Args:
+    file: where lines go; None is standard error.
+    json: one JSON object a line: engines read the last one of level "error".
+    debug: whether lines of level "debug" are written.
+    """
+
+    __slots__ = ("debug_on", "file", "json")
+
+    def __init__(self, file: "Fd | None" = None, json: bool = False, debug: bool = False) -> None:
+        self.file = file
+        self.json = json
+        self.debug_on = debug
+
+    def debug(self, text: str) -> None:
+        if self.debug_on:
+            self.write("debug", text)
+
+    def warning(self, text: str) -> None:
+        self.write("warning", text)
+
+    def error(self, text: str) -> None:
+        self.write("error", text)
+
+    def write(self, level: str, text: str) -> None:
+        now = rfc3339()
+        if self.json:
+            from pyrunc.spec.jsonc import dumps
+
+            line = dumps({"level": level, "msg": text, "time": now})
+        else:
+            line = f'time="{now}" level={level} msg={quoted(text)}'
+        try:
+            write_all(2 if self.file is None else self.file.number, (line + "\n").encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # a log that can't be written must not keep a container from being stopped
+
+
+def quoted(text: str) -> str:
+    """Between quotes and in one line."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{text}"'
+
+
+def rfc3339(nanoseconds: "int | None" = None) -> str:
+    """The time in UTC. With nanoseconds since the epoch: to the nanosecond, as state.json and `list` show it."""
+    if nanoseconds is None:
+        t = time.gmtime()
+        fraction = ""
+    else:
+        t = time.gmtime(nanoseconds // 10**9)
+        fraction = f".{nanoseconds % 10**9:09d}".rstrip("0").rstrip(".")
+    return f"{t[0]:04d}-{t[1]:02d}-{t[2]:02d}T{t[3]:02d}:{t[4]:02d}:{t[5]:02d}{fraction}Z"
+
+
+def open_log(path: str) -> Fd:
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_SYNC | posix.O_CLOEXEC
+    return Fd(posix.open(path, flags, 0o644), path)

@@ -1,0 +1,1 @@
+"""seccomp: a profile of config.json becomes a BPF program, once, and then comes from a cache."""

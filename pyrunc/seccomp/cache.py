@@ -1,0 +1,90 @@
+"""Compiled filters, by content, under the state root: on the path a read instead of 37 ms of libseccomp.
+
+The name of an entry is a hash of everything that the program depends on: the profile, the machine, this version of
+the compiler. Inside stands the libseccomp that made it, by path, size, time and inode: another one makes it anew.
+Nobody but the owner of the state root can write there; an entry that is not his, not whole or not private is
+ignored and replaced.
+"""
+
+import _sha256
+import marshal
+import posix
+
+from pyrunc.linux.fd import Fd, open_at, read_all, replace_file
+from pyrunc.spec.jsonc import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Seccomp
+
+DIRECTORY = ":seccomp"  # no container's: an ID has no colon
+VERSION = 1  # of what profile.compile makes of a profile
+FILTER = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]  # where the key is absent: as runc and crun have it
+
+
+def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
+    """The BPF program of a profile, and the flags for seccomp(2). `root`: the directory of the state root."""
+    flags = 0
+    names = profile.get("flags")
+    for name in DEFAULT_FLAGS if names is None else names:
+        flags |= FLAGS[name]
+    key = key_of(profile)
+    code = _load(root, key)
+    if code is None:
+        from pyrunc.seccomp import profile as compiler
+
+        code = compiler.compile(profile)
+        _save(root, key, code, compiler.library())
+    return code, flags
+
+
+def key_of(profile: "Seccomp") -> str:
+    relevant = {name: profile.get(name) for name in FILTER}
+    text = dumps([VERSION, posix.uname().machine, relevant])
+    return _sha256.sha256(text.encode()).hexdigest()
+
+
+def identity(library: str) -> "tuple[str, int, int, int, int]":
+    status = posix.stat(library)
+    return (library, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+
+def _load(root: Fd, key: str) -> "bytes | None":
+    try:
+        with open_at(root, f"{DIRECTORY}/{key}", posix.O_RDONLY | posix.O_NOFOLLOW) as file:
+            status = posix.fstat(file.number)
+            if status.st_uid != posix.geteuid() or status.st_mode & 0o177777 != 0o100600:
+                return None
+            checksum, data = _split(read_all(file))
+            if _sha256.sha256(data).digest() != checksum:
+                return None
+            made_by, code = marshal.loads(data)
+            return code if identity(made_by[0]) == made_by else None
+    except (OSError, ValueError, EOFError, TypeError, IndexError):
+        return None  # absent, cut short, or of a library that is gone
+
+
+def _split(data: bytes) -> "tuple[bytes, bytes]":
+    return data[:32], data[32:]
+
+
+def _save(root: Fd, key: str, code: bytes, library: str) -> None:
+    """A cache that can't be written costs time and nothing else."""
+    data = marshal.dumps((identity(library), code))
+    try:
+        try:
+            posix.mkdir(DIRECTORY, 0o700, dir_fd=root.number)
+        except FileExistsError:
+            pass
+        with open_at(root, DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW) as directory:
+            if posix.fstat(directory.number).st_uid == posix.geteuid():
+                replace_file(directory, key, _sha256.sha256(data).digest() + data)
+    except OSError:
+        pass
