@@ -8,7 +8,7 @@ from pyrunc.cgroups import cpu, cpuset, devices, memory, pids
 from pyrunc.cgroups.hierarchy import UNIFIED, Hierarchy, find, is_unified, open_directory
 from pyrunc.cgroups.limits import Limits, read, write
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import Fd, read_file
+from pyrunc.linux.fd import Fd, open_at, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,15 +84,29 @@ class Cgroup:
         if self.is_frozen():
             raise PyruncError("cgroup", str(self.freezer), "container's cgroup unexpectedly frozen")
 
-    def join(self, pid: int) -> None:
-        """Move a process into every directory."""
-        for path in self.paths.values():
-            if posix.access(path, posix.F_OK):
-                write(path, "cgroup.procs", str(pid))
+    def open_tasks(self) -> "list[Fd]":
+        """v1's `tasks` files, for a process to move itself with: see init.namespaces.enter_cgroup."""
+        found = []
+        for name, path in self.paths.items():
+            if name != UNIFIED:
+                try:
+                    found.append(open_at(None, f"{path}/tasks", posix.O_WRONLY))
+                except FileNotFoundError:
+                    continue  # deleted meanwhile under a running container: then it has no cgroup there to share
+        return found
 
     def open_unified(self) -> "Fd | None":
-        """For clone3's CLONE_INTO_CGROUP (Linux 5.7): born in its cgroup, never moved."""
-        return open_directory(self.paths[UNIFIED]) if self.unified else None
+        """v2's directory, for clone3's CLONE_INTO_CGROUP: a process is born in its cgroup, never moved."""
+        path = self.paths.get(UNIFIED)
+        try:
+            return open_directory(path) if path else None
+        except FileNotFoundError:
+            return None
+
+    def join_unified(self, pid: int) -> None:
+        """Move a process into v2's directory, where clone3 could not put it."""
+        if UNIFIED in self.paths:
+            write(self.paths[UNIFIED], "cgroup.procs", str(pid))
 
     def set(self, resources: "Resources", may_set_devices: bool = True) -> None:
         """Apply linux.resources. What a controller of this host can't hold is an error, as nothing may be

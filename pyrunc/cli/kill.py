@@ -13,6 +13,7 @@ USAGE = Usage(
     (Flag("all", "a", help="to every process in it (obsolete; KILL reaches them all)", hidden=True),),
     least=1,
     most=2,
+    stop=True,
     details="""SIGNAL is a number or a name, with or without SIG; the default is TERM.""",
 )
 

@@ -1,11 +1,11 @@
 """The host's end of a terminal: sent to who asked for it. The container's end is made in init/console.py."""
 
 import _socket
-import array
 import posix
 
 from pyrunc.container.options import Options
 from pyrunc.errors import PyruncError, UsageError, reason
+from pyrunc.init.context import rights
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
 
@@ -46,7 +46,6 @@ class Sender:
             raise UsageError("console socket", place, error.strerror or reason(error)) from error
 
     def send(self, master: Fd) -> None:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [master.number]))]
-        self.socket.sendmsg([b"/dev/ptmx"], rights)
+        self.socket.sendmsg([b"/dev/ptmx"], [rights(master)])
         self.socket.close()
         master.close()

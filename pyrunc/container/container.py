@@ -191,12 +191,12 @@ class Container:
         cgroup.set(linux.get("resources") or {})
         context = self._context(config, bundle, rootfs, options)
         context.cgroup = cgroup
+        context.cgroup_tasks = cgroup.open_tasks()
 
         def born(pid: int) -> None:
             self.record["pid"] = pid
             self.record["start"] = start_time(pid)
             self.directory.save(self.record)
-            cgroup.join(pid)
 
         def run_hooks() -> None:
             self._run_hooks("prestart", "creating")

@@ -25,6 +25,9 @@ RLIMITS = {
 }  # fmt: skip
 
 
+INTO_CGROUP_REFUSED = (7, 16, 22, 95)  # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup
+
+
 def open_proc() -> Fd:
     """The host's procfs, before anything of a container's is entered. What is mounted over it is no procfs."""
     proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
@@ -38,8 +41,7 @@ class Launch:
 
     Args:
         context: what it is to become; its channel is made here.
-        born: called with the pid once there is one and before it does anything: it is put on record, then into
-            its cgroup.
+        born: called with the pid once there is one and before it does anything: it is put on record.
         run_hooks: called when its mounts stand (prestart, createRuntime).
         console: takes the master of its terminal.
     """
@@ -66,7 +68,7 @@ class Launch:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
         self.channel, self.context.channel = Channel.pair()
         self.context.debug = self.log.debug_on
-        self.pid, self.pidfd = process.clone3(clone_flags)
+        self._clone(clone_flags)
         if self.pidfd is None:
             self.channel.close()
             steps.become(list_of_steps, self.context)
@@ -79,6 +81,24 @@ class Launch:
         finally:
             self.channel.close()
 
+    def _clone(self, clone_flags: int) -> None:
+        """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""
+        cgroup = self.context.cgroup
+        directory = cgroup.open_unified() if cgroup else None
+        if cgroup is None or directory is None:
+            self.pid, self.pidfd = process.clone3(clone_flags)
+            return
+        with directory:
+            try:
+                self.pid, self.pidfd = process.clone3(clone_flags, directory)
+                return
+            except OSError as error:
+                if error.errno not in INTO_CGROUP_REFUSED:
+                    raise
+        self.pid, self.pidfd = process.clone3(clone_flags)
+        if self.pidfd is not None:
+            cgroup.join_unified(self.pid)
+
     def _lead(self, clone_flags: int) -> None:
         if clone_flags & process.CLONE_NEWUSER:
             self._write_maps()
@@ -90,7 +110,7 @@ class Launch:
             if kind == "R":
                 self._set_limits()
                 self.channel.send("G")
-                return
+                return self._see_it_execute()
             self._answer(kind, text, fd)
 
     def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
@@ -117,6 +137,13 @@ class Launch:
             raise StepError(*text.split("\0"))
         else:
             raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
+
+    def _see_it_execute(self) -> None:
+        """Of `exec`, which has no start to wait for: execve closes the channel, or an error comes through it."""
+        if self.context.fifo is None:
+            kind, text, fd = self.channel.receive()
+            if kind:
+                self._answer(kind, text, fd)
 
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])

@@ -1,7 +1,7 @@
 """What the steps share, and the line to the parent."""
 
 import _socket
-import array
+import sys
 import time
 
 from pyrunc.errors import StepError, reason
@@ -42,21 +42,25 @@ class Channel:
 
     def send(self, kind: str, text: str = "", fd: "Fd | None" = None) -> None:
         data = (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE]
-        rights = [] if fd is None else [(SOL_SOCKET, SCM_RIGHTS, array.array("i", [fd.number]))]
-        self.socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        self.socket.sendmsg([data], [] if fd is None else [rights(fd)], _socket.MSG_NOSIGNAL)
 
     def receive(self) -> "tuple[str, str, Fd | None]":
         """(kind, text, fd); kind is "" when the other side is gone."""
         data, control, _, _ = self.socket.recvmsg(MESSAGE, 64, _socket.MSG_CMSG_CLOEXEC)
-        fds = array.array("i")
+        fd = None
         for level, kind, payload in control:
             if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                fd = Fd(int.from_bytes(payload[:4], sys.byteorder), "a descriptor of the container")
         text = data.decode("utf-8", "surrogateescape")
-        return text[:1], text[1:], Fd(fds[0], "a descriptor of the container") if fds else None
+        return text[:1], text[1:], fd
 
     def close(self) -> None:
         self.socket.close()
+
+
+def rights(fd: Fd) -> "tuple[int, int, bytes]":
+    """The control message that carries a descriptor. unix(7)"""
+    return SOL_SOCKET, SCM_RIGHTS, fd.number.to_bytes(4, sys.byteorder)
 
 
 class Context:
@@ -81,7 +85,7 @@ class Context:
     state: "Callable[[str], bytes]"
 
     __slots__ = (
-        "bpf", "bpf_flags", "bundle", "cgroup", "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment",
+        "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment",
         "executable", "failure", "fifo", "host_proc", "init", "joins", "keyring", "listen_fds", "new_namespaces",
         "new_network", "no_pivot", "not_ours", "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root",
         "rootfs", "second_clone", "sets", "state", "terminal", "userns", "waiting",
@@ -104,6 +108,7 @@ class Context:
         self.listen_fds = 0
         self.notify_socket = ""
         self.cgroup: Cgroup | None = None
+        self.cgroup_tasks: list[Fd] = []
         self.fifo: Fd | None = None
         self.failure: Fd | None = None  # where an error goes once the parent has gone
         self.waiting = False  # for start: the parent has gone

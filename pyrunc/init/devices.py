@@ -166,6 +166,9 @@ def reopen_null(context: Context) -> None:
         except OSError:
             continue
         if status.st_mode & path.S_IFMT == path.S_IFCHR and status.st_rdev == NULL:
-            null = verified_null(context)
+            try:
+                null = verified_null(context)
+            except StepError:
+                return  # an image without one keeps the stream that it was given
             with open_at(context.host_proc, f"self/fd/{null.number}", posix.O_RDWR) as own:
                 posix.dup2(own.number, number, inheritable=True)

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 ENTER: "tuple[Step, ...]" = (
     attributes.set_oom_score,  # while /proc/self is ours
+    namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
     namespaces.join,
     namespaces.make_user,  # it decides what we may do in all the others
     namespaces.make_rest,
     namespaces.make_time,
     namespaces.fork,  # a new or joined process namespace is only for children
-    namespaces.make_cgroup,  # after the parent has moved us into the cgroup
+    namespaces.make_cgroup,  # its root is the cgroup that we are in
     namespaces.session,
     namespaces.join_keyring,
 )
@@ -104,9 +105,14 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
     devices.reopen_null,
 )
 
+# `exec` has nothing to wait for, and the container's hooks have run.
+BECOME_AT_ONCE: "tuple[Step, ...]" = tuple(
+    step for step in BECOME if step not in (execute.wait_for_start, hooks.start_container)
+)
+
 INIT = ENTER + PREPARE + BECOME
 INIT_IN_FOREIGN_MOUNTS = ENTER + PREPARE_IN_FOREIGN_MOUNTS + BECOME
-EXEC = ENTER + PREPARE_EXEC + BECOME
+EXEC = ENTER + PREPARE_EXEC + BECOME_AT_ONCE
 
 
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:

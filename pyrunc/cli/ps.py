@@ -1,0 +1,48 @@
+"""pyrunc ps ID: the processes in a container."""
+
+from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.main import Call, say
+from pyrunc.container.container import Container
+from pyrunc.errors import PyruncError, UsageError
+from pyrunc.spec.jsonc import dumps
+
+USAGE = Usage(
+    "ps",
+    "ID [PS-OPTION…]",
+    "list the processes in a container",
+    (Flag("format", "f", help="table or json", value="FORMAT", default="table"),),
+    least=1,
+    most=None,
+    stop=True,
+    details="The table is that of ps(1), with the options given (default: -ef), of the container's processes only.",
+)
+
+
+def main(call: Call) -> None:
+    format = call.arguments.text("format")
+    if format not in ("table", "json"):
+        raise UsageError("--format", f'"{format}"', "invalid format option", "table or json")
+    container = Container.load(call.state_root, call.id, call.log)
+    pids = sorted(container.cgroup.processes())
+    if format == "json":
+        say(dumps(pids) if pids else "null")
+    else:
+        say(_table(call.arguments.rest[1:] or ["-ef"], {str(pid) for pid in pids}))
+
+
+def _table(options: "list[str]", pids: "set[str]") -> str:
+    import subprocess
+
+    try:
+        result = subprocess.run(["ps", *options], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise PyruncError("ps", "", "is not installed", "use --format json, or install the package procps") from None
+    text = result.stdout.decode("utf-8", "replace")
+    if result.returncode:
+        raise PyruncError("ps", " ".join(options), (result.stderr.decode("utf-8", "replace") or text).strip())
+    title, *lines = text.splitlines()
+    columns = title.split()
+    if "PID" not in columns:
+        raise PyruncError("ps", " ".join(options), "couldn't find PID field in ps output")
+    index = columns.index("PID")
+    return "\n".join([title, *(line for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)])

@@ -1,0 +1,54 @@
+"""pyrunc run ID: create a container, start it, and, unless detached, wait for its end."""
+
+from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.create import FLAGS, options
+from pyrunc.cli.main import Call
+from pyrunc.container.container import Container
+from pyrunc.errors import PyruncError
+
+USAGE = Usage(
+    "run",
+    "ID",
+    "create and start a container",
+    (
+        *FLAGS,
+        Flag("detach", "d", help="do not wait for its end"),
+        Flag("keep", help="do not delete it when it has ended"),
+        Flag("no-subreaper", help="do not adopt the container's orphans while it runs"),
+    ),
+    least=1,
+    most=1,
+    details="""Without --detach, signals are passed on to the container, the terminal is its own, and the exit status
+is that of its program, or 128 and the number of the signal that ended it.""",
+)
+
+
+def main(call: Call) -> int:
+    arguments = call.arguments
+    settings = options(call)
+    bundle = arguments.text("bundle") or "."
+    if arguments.on("detach"):
+        container = Container.create(call.state_root, call.id, bundle, settings, call.log)
+        _start(container, call)
+        return 0
+    from pyrunc.container.foreground import Foreground
+
+    settings.detach = False
+    with Foreground(subreaper=not arguments.on("no-subreaper")) as foreground:
+        settings.console = foreground.take_master
+        container = Container.create(call.state_root, call.id, bundle, settings, call.log)
+        try:
+            _start(container, call)
+            status = foreground.wait(container.pid)
+        finally:
+            if not arguments.on("keep"):
+                Container.delete(call.state_root, call.id, True, call.log)
+    return status
+
+
+def _start(container: Container, call: Call) -> None:
+    try:
+        container.start()
+    except PyruncError:
+        Container.delete(call.state_root, call.id, True, call.log)
+        raise

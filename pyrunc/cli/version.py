@@ -1,0 +1,14 @@
+"""pyrunc --version."""
+
+from pyrunc import __version__
+from pyrunc.cli.main import say
+
+SPEC = "1.3.0"
+
+
+def print_version() -> int:
+    import sys
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    say(f"pyrunc version {__version__}\nspec: {SPEC}\npython: {python}")
+    return 0

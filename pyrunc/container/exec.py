@@ -1,0 +1,109 @@
+"""A new process in a running container."""
+
+import posix
+
+from pyrunc.container import console, launch
+from pyrunc.container.container import Container, verify_preserved, write_pid_file
+from pyrunc.container.options import Options
+from pyrunc.errors import PyruncError, StateError, reason
+from pyrunc.init import namespaces, steps
+from pyrunc.init.context import Context
+from pyrunc.linux import process
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.seccomp import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Process
+
+EPERM = 1
+
+
+def execute(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> int:
+    """Run `what` in the container. Returns its pid once its program runs; it is this process's child.
+
+    The namespaces are those of the container's first process, by its pidfd; the cgroup, the filter and the labels
+    are the container's.
+    """
+    status = container.status()
+    if status == "stopped":
+        raise StateError("cannot exec in a stopped container", container.id)
+    if status == "paused" and not ignore_paused:
+        raise StateError("cannot exec in a paused container", container.id, "", "resume it, or use --ignore-paused")
+    process.set_dumpable(False)
+    take_master = console.receiver(options, bool(what.get("terminal")))
+    with Fd(posix.pidfd_open(container.pid), f"process {container.pid}") as init:
+        if not container.is_alive():
+            raise StateError("cannot exec in a stopped container", container.id)
+        context = _context(container, what, options)
+        child = launch.Launch(context, container.log, lambda _: None, take_master)
+        with _Entrance(container, context, init):
+            child.run(steps.EXEC, 0)
+    if options.pid_file:
+        try:
+            write_pid_file(options.pid_file, child.pid)
+        except OSError as error:
+            child.kill()
+            raise PyruncError("writing pid file", options.pid_file, reason(error)) from error
+    return child.pid
+
+
+def _context(container: Container, what: "Process", options: Options) -> Context:
+    context = Context()
+    context.init = False
+    context.config = container.config
+    context.process = what
+    context.bundle = container.record["bundle"]
+    context.host_proc = launch.open_proc()
+    context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
+    context.preserve_fds = options.preserve_fds
+    verify_preserved(context.preserve_fds)
+    context.cgroup = container.cgroup
+    context.cgroup_tasks = container.cgroup.open_tasks()
+    context.not_ours.append(container.directory.fd)
+    context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
+    seccomp = container.config["linux"].get("seccomp")
+    if seccomp:
+        with container.directory.root.open() as root:
+            context.bpf, context.bpf_flags = cache.program(seccomp, root)
+    return context
+
+
+class _Entrance:
+    """While it is open, our children are born in the container's PID namespace.
+
+    A process never changes its own PID namespace, only that of its children: so we join it, clone, and go back.
+    Where we may not (rootless: the user namespace gives the right, and only the child enters that) the child joins
+    it with the others and clones once more.
+    """
+
+    __slots__ = ("back",)
+
+    def __init__(self, container: Container, context: Context, init: Fd) -> None:
+        self.back: Fd | None = None
+        flags = 0
+        for namespace in container.config["linux"].get("namespaces") or []:
+            kind = namespace["type"]
+            with open_at(None, namespaces.own(kind, container.pid), posix.O_PATH) as theirs:
+                if not namespaces.is_same(theirs, namespaces.own(kind)):
+                    flags |= namespaces.FLAGS_OF[kind]
+        if flags & process.CLONE_NEWPID:
+            own = open_at(None, namespaces.own("pid"), posix.O_RDONLY)
+            try:
+                process.setns(init, process.CLONE_NEWPID)
+                self.back = own
+                flags &= ~process.CLONE_NEWPID
+            except OSError as error:
+                if error.errno != EPERM:
+                    raise
+                context.second_clone = True
+        if flags:
+            context.joins = [(flags, Fd(posix.dup(init.number), init.name))]
+            posix.set_inheritable(context.joins[0][1].number, False)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self.back is not None:
+            process.setns(self.back, process.CLONE_NEWPID)
