@@ -148,9 +148,7 @@ class Container:
         with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
             config = load.config(folder.number)
-        if not config.get("process"):
-            raise ConfigError("config.json", "/process", "is missing: there is nothing to start")
-        take_master = console.receiver(options, bool(config["process"].get("terminal")))
+        take_master = console.receiver(options, bool((config.get("process") or {}).get("terminal")))
         rootfs = _rootfs(config, bundle)
         directory = StateDirectory.make(root, container_id)
         container = cls(directory, {"pid": 0}, log)
@@ -199,7 +197,7 @@ class Container:
             self.directory.save(self.record)
 
         def run_hooks() -> None:
-            self._run_hooks("prestart", "creating")
+            self._run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
             self._run_hooks("createRuntime", "creating")
 
         flags = launch.plan_namespaces(context, linux.get("namespaces") or [])
@@ -216,7 +214,7 @@ class Container:
     def _context(self, config: "Config", bundle: str, rootfs: str, options: Options) -> Context:
         context = Context()
         context.config = config
-        context.process = config["process"]
+        context.process = config.get("process") or {"cwd": "/"}  # REQUIRED by start only (config.md#process)
         context.bundle = bundle
         context.rootfs = rootfs
         context.host_proc = launch.open_proc()
@@ -271,6 +269,9 @@ class Container:
             if self.status() == "stopped":
                 raise StateError("cannot start a container that has stopped", self.id)
             raise StateError("cannot start an already running container", self.id)
+        if not self.config.get("process"):
+            fifo.close()
+            raise StateError("cannot start container", self.id, "its config.json has no process")
         with fifo:
             posix.write(fifo.number, b"0")
             unlink_quietly(self.directory.fd, FIFO)

@@ -55,7 +55,10 @@ def find(context: Context) -> None:
     As the user and with the rights that it will run with, and already in `create`, so that a missing program is
     the engine's error and not a container that dies at start.
     """
-    name = (context.process.get("args") or [""])[0]
+    arguments = context.process.get("args") or []
+    if not arguments:
+        return  # a container without a process can be created, and no more
+    name = arguments[0]
     if "/" in name:
         problem = _problem(name)
         if problem:
@@ -89,14 +92,24 @@ def _problem(candidate: str) -> str:
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 
 
+def leave_nothing(context: Context) -> None:
+    """closing descriptors and resetting signals
+
+    While every system call is still allowed. What the program gets are its three streams and what it was promised;
+    everything else is closed by execve (CVE-2024-21626).
+    """
+    reset_signals()
+    close_range(3 + context.preserve_fds + context.listen_fds)
+
+
 def report_ready(context: Context) -> None:
     """telling the runtime that the container is created
 
     It sets the resource limits now: in a user namespace only it may raise them, and sooner they would bind us.
     """
+    prctl(PR_SET_PDEATHSIG, 0)  # from here on it outlives the runtime, which may leave as soon as it has answered
     context.channel.send("R")
     context.wait_for_go()
-    prctl(PR_SET_PDEATHSIG, 0)  # on record, it outlives the runtime
     context.debug = False  # nobody listens any more
 
 
@@ -136,8 +149,6 @@ def filter_system_calls(context: Context) -> None:
 
 def execute(context: Context) -> None:
     """executing the program"""
-    reset_signals()
-    close_range(3 + context.preserve_fds + context.listen_fds)
     try:
         posix.execve(context.executable, context.process["args"], context.environment)
     except OSError as error:

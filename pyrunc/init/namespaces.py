@@ -101,14 +101,14 @@ def make_user(context: Context) -> None:
         context.channel.send("M")
         context.wait_for_go()
         set_dumpable(False)
-        become_root(context)
 
 
-def become_root(_: Context) -> None:
+def become_root(context: Context) -> None:
     """becoming root of the user namespace"""
-    posix.setresgid(0, 0, 0)
-    posix.setresuid(0, 0, 0)
-    set_dumpable(False)  # a change of credentials makes a process dumpable again when nothing was gained
+    if context.userns:
+        posix.setresgid(0, 0, 0)
+        posix.setresuid(0, 0, 0)
+        set_dumpable(False)  # not left to what a change of credentials makes of it
 
 
 def make_rest(context: Context) -> None:

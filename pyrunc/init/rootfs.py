@@ -32,6 +32,8 @@ def isolate(context: Context) -> None:
     volume must propagate back to the host; even then nothing above the root file system may (pivot_root(2)).
     """
     flags = _requested(context) or MS_SLAVE | MS_REC
+    if flags & MS_UNBINDABLE:
+        flags = MS_PRIVATE | MS_REC  # until all is bound that has to be
     set_propagation(flags)
     if flags & MS_SHARED:
         _make_private_mount_of(open_at(None, context.rootfs, posix.O_PATH | posix.O_DIRECTORY))

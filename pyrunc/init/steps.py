@@ -30,6 +30,7 @@ ENTER: "tuple[Step, ...]" = (
     namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
     namespaces.join,
     namespaces.make_user,  # it decides what we may do in all the others
+    namespaces.become_root,  # the owner of what is made from here on
     namespaces.make_rest,
     namespaces.make_time,
     namespaces.fork,  # a new or joined process namespace is only for children
@@ -89,6 +90,7 @@ BECOME: "tuple[Step, ...]" = (
     credentials.no_new_privileges,
     credentials.set_umask,
     execute.find,
+    execute.leave_nothing,
     execute.report_ready,
     execute.wait_for_start,
     execute.filter_system_calls,

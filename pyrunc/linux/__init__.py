@@ -1,4 +1,4 @@
-"""The kernel, thinly: one function a system call, named as the kernel names it, raising OSError with what and where."""
+"""The kernel, thinly: one function a system call, named as the kernel names it, raising OSError."""
 
 import posix
 

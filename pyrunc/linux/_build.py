@@ -140,7 +140,7 @@ static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
     memset(&args, 0, sizeof args);
     args.flags = flags;
     args.pidfd = (uint64_t)(uintptr_t)pidfd;
-    args.exit_signal = SIGCHLD;
+    args.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD; /* a sibling's is its parent's own: clone3(2) */
     args.cgroup = cgroup < 0 ? 0 : (uint64_t)cgroup;
     return syscall(SYS_clone3, &args, sizeof args);
 }

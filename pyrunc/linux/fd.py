@@ -81,8 +81,9 @@ def write_all(fd: "Fd | int", data: bytes) -> None:
 def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> None:
     """Write beside and rename: a reader sees the old or the new content, never a part."""
     temporary = f".{name}.{posix.getpid()}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW
     try:
-        with open_at(directory, temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, mode) as fd:
+        with open_at(directory, temporary, flags, mode) as fd:
             write_all(fd, data)
         posix.rename(temporary, name, src_dir_fd=directory.number, dst_dir_fd=directory.number)
     except BaseException:

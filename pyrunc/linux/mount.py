@@ -68,7 +68,8 @@ def move_mount(mount: Fd, target: Fd) -> None:
 
 
 def mount_setattr(
-    mount: Fd, *, set: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False, userns: int = -1
+    mount: Fd, *, set: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False,
+    userns: int = -1,
 ) -> None:
     """Change the attributes of a mount, or of a whole tree. mount_setattr(2), Linux 5.12."""
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
@@ -106,7 +107,8 @@ def fsconfig(context: Fd, command: int, key: "str | None" = None, value: "str | 
     key_bytes = ffi.NULL if key is None else key.encode()
     value_bytes = ffi.NULL if value is None else value.encode()
     if lib.sys_fsconfig(context.number, command, key_bytes, value_bytes, 0) < 0:
-        error = kernel_error(f"fsconfig {key or 'create'}{'' if value is None else '=' + value}", context.name)
+        option = f"{key or 'create'}{'' if value is None else '=' + value}"
+        error = kernel_error(f"fsconfig {option}", context.name)
         raise _with_message_of(context, error)
 
 

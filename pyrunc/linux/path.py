@@ -29,7 +29,7 @@ S_IFIFO = 0o010000
 
 def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:
     """Open `path` inside `directory`, which no `..`, symlink or magic link can leave."""
-    flags |= posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY  # openat2 is strict
+    flags |= posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY  # it is strict
     number = lib.sys_openat2(directory.number, path.encode(), flags, mode, resolve)
     if number < 0:
         raise kernel_error("openat2", path)
@@ -37,7 +37,7 @@ def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = 
 
 
 def resolve(root: Fd, path: str, *, symlinks: bool = True, directory: bool = False) -> Fd:
-    """An O_PATH descriptor of `path` inside `root`. `symlinks=False`: refuses one in any component (ELOOP)."""
+    """An O_PATH descriptor of `path` inside `root`. `symlinks=False`: none in any component (ELOOP)."""
     flags = posix.O_PATH | (posix.O_DIRECTORY if directory else 0) | (0 if symlinks else posix.O_NOFOLLOW)
     return openat2(root, path or ".", flags, resolve=IN_ROOT | (0 if symlinks else RESOLVE_NO_SYMLINKS))
 
@@ -56,7 +56,7 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
     """Resolve `path`; where it ends in nothing, make it, component by component, each by its parent's fd.
 
     A dangling symlink is followed inside the root, as the runtimes of others do. mkdirat(2) and O_EXCL never
-    follow one, so nothing can be made outside of the root however the tree is moved under us (CVE-2024-45310).
+    follow one, so nothing can be made outside the root however the tree is moved under us (CVE-2024-45310).
     """
     try:
         return resolve(root, path)

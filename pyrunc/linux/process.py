@@ -39,8 +39,8 @@ CLOSE_RANGE_CLOEXEC = 4
 def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_INTO_CGROUP 5.7.
 
-    As fork(2): both return, the child with 0. Only for a process with one thread: nothing is re-initialised in
-    the child, which may go on with Python code but must not start threads.
+    As fork(2): both return, the child with 0. Only for a process with one thread: nothing is re-initialised
+    in the child, which may go on with Python code but must not start threads.
     """
     pidfd = ffi.new("int *", -1)
     if cgroup is not None:
@@ -52,7 +52,7 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
 
 
 def setns(namespace: Fd, flags: int) -> None:
-    """Join the namespace that an fd of /proc/PID/ns refers to, or, by a pidfd, several at once (Linux 5.8)."""
+    """Join the namespace that an fd of /proc/PID/ns refers to, or several by a pidfd (Linux 5.8)."""
     if lib.sys_setns(namespace.number, flags) < 0:
         raise kernel_error("setns", namespace.name)
 
@@ -91,7 +91,7 @@ def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
 
 
 def set_dumpable(value: bool) -> None:
-    """Not dumpable: nobody without CAP_SYS_PTRACE over us may read /proc/PID/{exe,fd,mem} or trace (CVE-2016-9962)."""
+    """Not dumpable: /proc/PID/{exe,fd,mem} and ptrace need CAP_SYS_PTRACE over us (CVE-2016-9962)."""
     prctl(PR_SET_DUMPABLE, int(value))
 
 
@@ -114,7 +114,7 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
 
 
 def join_session_keyring(name: str) -> int:
-    """A session keyring of that name: joined where it exists, made otherwise. keyctl(2); its serial number."""
+    """A session keyring of that name: joined where it exists, else made. keyctl(2); its serial number."""
     serial: int = lib.sys_keyctl_join(name.encode())
     if serial < 0:
         raise kernel_error("keyctl join", name)
@@ -188,7 +188,7 @@ def reset_signals() -> None:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its pid the identity of a process. proc(5), field 22.
+    """When a process started, in clock ticks since boot: with its pid, its identity. proc(5), field 22.
 
     Raises ProcessLookupError when there is no such process, or only its zombie.
     """
