@@ -4,7 +4,7 @@ import posix
 
 from pyrunc.container import userns
 from pyrunc.errors import PyruncError, StepError, reason
-from pyrunc.init import hooks, namespaces, steps
+from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at
@@ -16,14 +16,7 @@ if TYPE_CHECKING:
 
     from pyrunc.init.context import Step
     from pyrunc.log import Log
-    from pyrunc.spec.types import Namespace, Rlimit
-
-RLIMITS = {
-    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
-    "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
-    "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
-}  # fmt: skip
-
+    from pyrunc.spec.types import Namespace
 
 INTO_CGROUP_REFUSED = (7, 16, 22, 95)  # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup
 
@@ -108,7 +101,6 @@ class Launch:
         while True:
             kind, text, fd = self.channel.receive()
             if kind == "R":
-                self._set_limits()
                 self.channel.send("G")
                 return self._see_it_execute()
             self._answer(kind, text, fd)
@@ -116,6 +108,9 @@ class Launch:
     def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
         if kind == "M":
             self._write_maps()
+            self.channel.send("G")
+        elif kind == "L":
+            limits.set_all(self.context.process, self.pid)
             self.channel.send("G")
         elif kind == "P":
             self._reap()
@@ -148,10 +143,6 @@ class Launch:
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])
 
-    def _set_limits(self) -> None:
-        for limit in self.context.process.get("rlimits") or []:
-            set_limit(self.pid, limit)
-
     def _reap(self) -> int:
         try:
             return posix.waitpid(self.pid, 0)[1]
@@ -169,13 +160,6 @@ class Launch:
             except ProcessLookupError:
                 pass
             self._reap()
-
-
-def set_limit(pid: int, limit: "Rlimit") -> None:
-    try:
-        process.prlimit(pid, RLIMITS[limit["type"]], limit["soft"], limit["hard"])
-    except OSError as error:
-        raise PyruncError("error setting rlimit", limit["type"], reason(error)) from error
 
 
 def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:

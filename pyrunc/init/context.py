@@ -4,7 +4,7 @@ import _socket
 import sys
 import time
 
-from pyrunc.errors import StepError, reason
+from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.linux.fd import Fd
 
 TYPE_CHECKING = False
@@ -25,7 +25,8 @@ MESSAGE = 1 << 16
 class Channel:
     """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
 
-    A message is a letter and its text: `G` go on; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
+    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid,
+    after a second clone; `L` set my limits; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
     for start; `C` the console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields
     of the error. The end of the stream: the other side is dead.
     """
@@ -138,7 +139,7 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
     for step in steps:
         try:
             step(context)
-        except StepError:
+        except PyruncError:
             raise
         except (OSError, ValueError) as error:
             raise StepError(f"{step.__module__.rpartition('.')[2]}: {title(step)}", "", reason(error)) from error

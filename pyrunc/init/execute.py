@@ -105,7 +105,7 @@ def leave_nothing(context: Context) -> None:
 def report_ready(context: Context) -> None:
     """telling the runtime that the container is created
 
-    It sets the resource limits now: in a user namespace only it may raise them, and sooner they would bind us.
+    Its answer says that this is on record: without it the container would be nobody's, and ends.
     """
     prctl(PR_SET_PDEATHSIG, 0)  # from here on it outlives the runtime, which may leave as soon as it has answered
     context.channel.send("R")
@@ -149,6 +149,8 @@ def filter_system_calls(context: Context) -> None:
 
 def execute(context: Context) -> None:
     """executing the program"""
+    if not context.executable:
+        posix._exit(0)
     try:
         posix.execve(context.executable, context.process["args"], context.environment)
     except OSError as error:

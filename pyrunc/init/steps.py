@@ -13,6 +13,7 @@ from pyrunc.init import (
     devices,
     execute,
     hooks,
+    limits,
     mounts,
     namespaces,
     paths,
@@ -84,6 +85,7 @@ BECOME: "tuple[Step, ...]" = (
     attributes.set_labels,
     credentials.limit_bounding,
     credentials.own_streams,
+    limits.set,  # by a user they could not be raised
     credentials.set_user,
     credentials.set_capabilities,
     rootfs.enter_cwd,  # as the user, where root was refused (a directory on NFS, or of another user namespace)
