@@ -60,6 +60,8 @@ def main(words):
 '''
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+public = all(folder.stat().st_mode & 0o001 for folder in INTERPRETER.parents)
+as_nobody = pytest.mark.skipif(os.geteuid() != 0 or not public, reason="needs root, and Python in a public place")
 needs_launcher = pytest.mark.skipif(not PYRUNC.exists(), reason=f"{PYRUNC} is not there: pip install .")
 pytestmark = needs_launcher
 
@@ -222,7 +224,7 @@ def test_a_copy_that_is_left_cannot_be_written(installed: Installation) -> None:
         os.close(kept)
 
 
-@as_root
+@as_nobody
 def test_a_user_who_owns_the_interpreter_gets_a_sealed_copy(
     own_interpreter: Path, installed: Installation
 ) -> None:
@@ -232,7 +234,7 @@ def test_a_user_who_owns_the_interpreter_gets_a_sealed_copy(
         assert os.readlink(waiting.exe).startswith("/memfd:pyrunc")
 
 
-@as_root
+@as_nobody
 def test_a_user_who_could_never_write_the_interpreter_runs_it_as_it_is(installed: Installation) -> None:
     with Waiting(installed, user=NOBODY, group=NOBODY, extra_groups=[]) as waiting:
         assert os.readlink(waiting.exe) == str(INTERPRETER)
@@ -292,7 +294,7 @@ def test_found_in_the_search_path(installed: Installation) -> None:
     assert result.returncode == 7
 
 
-@as_root
+@as_nobody
 def test_another_user_may_run_it(installed: Installation) -> None:
     sees = installed.sees("state", user=NOBODY, group=NOBODY, extra_groups=[])
     assert sees["words"] == [b"state".hex()]
