@@ -2,12 +2,12 @@
 
 import posix
 
-from pyrunc.linux.fd import Fd, open_at, read_file
+from pyrunc.cgroups.cgroup import UNIFIED
+from pyrunc.linux.fd import open_at, read_file
 from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type
 
 CGROUP_SUPER_MAGIC = 0x27E0EB
 ROOT = "/sys/fs/cgroup"
-UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 
 
 class Hierarchy:
@@ -74,7 +74,3 @@ def _mounted_elsewhere(name: str) -> str:
         if kind == "cgroup" and wanted <= set(options.split(",")):
             return fields.split(" ")[4]
     return ""
-
-
-def open_directory(path: str) -> Fd:
-    return open_at(None, path, posix.O_PATH | posix.O_DIRECTORY)

@@ -2,32 +2,25 @@
 
 import posix
 import select
-import time
 
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.container import console, launch
-from pyrunc.container.options import Options
 from pyrunc.container.state import CONFIG, FAILURE, FIFO, StateDirectory, StateRoot
-from pyrunc.errors import ConfigError, NotRunning, PyruncError, StateError, reason
-from pyrunc.init import hooks, steps
-from pyrunc.init.context import Context
-from pyrunc.linux.fd import Fd, open_at, read_file, replace_file, unlink_quietly
-from pyrunc.linux.process import set_dumpable, start_time
-from pyrunc.log import Log, rfc3339
-from pyrunc.seccomp import cache
-from pyrunc.spec import load
+from pyrunc.errors import NotRunning, PyruncError, StateError
+from pyrunc.linux.fd import Fd, read_file, unlink_quietly
+from pyrunc.linux.pid import start_time
+from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.spec.types import Config, Linux, State
+    from pyrunc.container.options import Options
+    from pyrunc.spec.types import Config, State
 
 SIGKILL = 9
 DEATH_SECONDS = 10.0
 STILL_SECONDS = 10.0
-ESRCH = 3
 
 
 class Container:
@@ -37,13 +30,13 @@ class Container:
         record: state.json: id, pid, start (the pid's start time), bundle, rootfs, created, annotations, …
     """
 
-    __slots__ = ("_config", "directory", "log", "record")
+    __slots__ = ("directory", "known_config", "log", "record")
 
     def __init__(self, directory: StateDirectory, record: "dict[str, Any]", log: "Log | None" = None) -> None:
         self.directory = directory
         self.record = record
         self.log = log or Log()
-        self._config: Config | None = None
+        self.known_config: Config | None = None
 
     # --- finding one
 
@@ -70,13 +63,13 @@ class Container:
     @property
     def config(self) -> "Config":
         """The configuration that it was created with, whatever the bundle says by now."""
-        if self._config is None:
+        if self.known_config is None:
             document: Any = self.directory.load(CONFIG)
             if document is None:
                 raise StateError("container", f'"{self.id}"', "its configuration is not on record")
-            self._config = document
-        assert self._config is not None
-        return self._config
+            self.known_config = document
+        assert self.known_config is not None
+        return self.known_config
 
     @property
     def cgroup(self) -> Cgroup:
@@ -141,112 +134,17 @@ class Container:
     def create(
         cls, root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
     ) -> "Container":
-        """Make a container that waits for start. Nothing of it is left when this raises."""
-        options = options or Options()
-        log = log or Log()
-        set_dumpable(False)
-        with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
-            bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
-            config = load.config(folder.number)
-        take_master = console.receiver(options, bool((config.get("process") or {}).get("terminal")))
-        rootfs = _rootfs(config, bundle)
-        directory = StateDirectory.make(root, container_id)
-        container = cls(directory, {"pid": 0}, log)
-        container._config = config
-        try:
-            container._create(config, bundle, rootfs, options, take_master)
-        except BaseException:
-            container._undo()
-            raise
-        finally:
-            directory.unlock()
-        return container
+        """Make a container that waits for start. Nothing of it is left when this raises. See create.py."""
+        from pyrunc.container.create import create
 
-    def _create(
-        self, config: "Config", bundle: str, rootfs: str, options: Options, take_master: "Any"
-    ) -> None:
-        linux = config["linux"] = config.get("linux") or {}
-        cgroup = Cgroup.at(linux.get("cgroupsPath"), self.id)
-        self.record = {
-            "ociVersion": config["ociVersion"],
-            "id": self.id,
-            "pid": 0,
-            "start": 0,
-            "bundle": bundle,
-            "rootfs": rootfs,
-            "created": rfc3339(time.time_ns()),
-            "annotations": config.get("annotations") or {},
-            "owner": "",
-            "uid": posix.geteuid(),
-            "cgroup": {"paths": {}, "unified": cgroup.unified, "mounts": cgroup.mounts},
-        }
-        self.directory.save_config(config)
-        cgroup.refuse_used()
-        # On record before it exists: what is killed between the two is what delete removes.
-        self.record["cgroup"]["paths"] = cgroup.paths
-        self.directory.save(self.record)
-        cgroup.create()
-        cgroup.set(linux.get("resources") or {})
-        context = self._context(config, bundle, rootfs, options)
-        context.cgroup = cgroup
-        context.cgroup_tasks = cgroup.open_tasks()
+        return create(root, container_id, bundle, options, log)
 
-        def born(pid: int) -> None:
-            self.record["pid"] = pid
-            self.record["start"] = start_time(pid)
-            self.directory.save(self.record)
+    def run_hooks(self, kind: str, status: str) -> None:
+        """The container's hooks of a kind, in the runtime's own namespaces. The code for it is loaded when there are any."""
+        if kind in self.record["hooks"]:
+            from pyrunc.init import hooks
 
-        def run_hooks() -> None:
-            self._run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
-            self._run_hooks("createRuntime", "creating")
-
-        flags = launch.plan_namespaces(context, linux.get("namespaces") or [])
-        own_mounts = any(n["type"] == "mount" for n in linux.get("namespaces") or [])
-        child = launch.Launch(context, self.log, born, take_master, run_hooks)
-        child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
-        if options.pid_file:
-            try:
-                write_pid_file(options.pid_file, self.pid)
-            except OSError as error:
-                child.kill()
-                raise PyruncError("writing pid file", options.pid_file, reason(error)) from error
-
-    def _context(self, config: "Config", bundle: str, rootfs: str, options: Options) -> Context:
-        context = Context()
-        context.config = config
-        context.process = config.get("process") or {"cwd": "/"}  # REQUIRED by start only (config.md#process)
-        context.bundle = bundle
-        context.rootfs = rootfs
-        context.host_proc = launch.open_proc()
-        context.state = self.hook_state
-        context.not_ours.append(self.directory.fd)  # with it the child would hold the lock
-        context.no_pivot = options.no_pivot
-        context.keyring = "" if options.no_new_keyring else f"_ses.{self.id}"
-        context.preserve_fds = options.preserve_fds
-        context.listen_fds = _listen_fds()
-        context.fifo = self.directory.make_fifo()
-        context.failure = open_at(self.directory.fd, FAILURE, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
-        verify_preserved(context.preserve_fds + context.listen_fds)
-        seccomp = config["linux"].get("seccomp")
-        if seccomp:
-            with self.directory.root.open() as root:
-                context.bpf, context.bpf_flags = cache.program(seccomp, root)
-        return context
-
-    def _run_hooks(self, kind: str, status: str) -> None:
-        hooks.run_all(kind, (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status), None)
-
-    def _undo(self) -> None:
-        """After a failed create, whose process is dead: its cgroup, its directory. What can't be removed is left
-        for `delete --force`, and said."""
-        try:
-            if self.record.get("cgroup", {}).get("paths"):
-                self.cgroup.remove()
-            if (self._config or {}).get("hooks", {}).get("poststop") and self.pid:
-                self._poststop()
-            self.directory.remove()
-        except (PyruncError, OSError) as error:
-            self.log.warning(f"cleaning up after the failure: {reason(error)}")
+            hooks.run_all(kind, (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status), None)
 
     # --- start
 
@@ -255,7 +153,7 @@ class Container:
         self.directory.lock()
         try:
             self._start()
-            self._run_hooks("poststart", "running")
+            self.run_hooks("poststart", "running")
         except PyruncError as error:
             if not isinstance(error, StateError) and self.is_alive():
                 self._signal_init(SIGKILL)  # runtime-spec 1.3: a failed start leaves the container stopped
@@ -321,8 +219,8 @@ class Container:
 
     def _has_own_processes(self) -> bool:
         """Whether it has a PID namespace of its own making: with its PID 1 everything in it dies."""
-        linux: Linux = self.config.get("linux") or {}
-        return any(n["type"] == "pid" and not n.get("path") for n in linux.get("namespaces") or [])
+        own: bool = self.record["own_pids"]
+        return own
 
     def wait(self) -> int:
         """The exit status of its first process, for the process that created it: 0..255, or 128 + signal."""
@@ -350,7 +248,8 @@ class Container:
             directory.unlock()
 
     def _delete(self, force: bool) -> None:
-        _ = self.config  # read while it is there: the poststop hooks are in it
+        if "poststop" in self.record["hooks"]:
+            _ = self.config  # read while it is there
         status = self.status()
         if status in ("running", "paused") and not force:
             raise StateError("cannot delete container", self.id, f"that is not stopped: {status}", "stop it first, or use delete --force")
@@ -360,11 +259,15 @@ class Container:
             self.cgroup.kill()
         self.cgroup.remove()
         self.directory.remove()
-        self._poststop()
+        self.poststop()
 
-    def _poststop(self) -> None:
+    def poststop(self) -> None:
         """After all else is gone; a hook that fails is a warning (config.md#poststop)."""
-        for hook in (self._config or {}).get("hooks", {}).get("poststop") or []:
+        if "poststop" not in self.record["hooks"]:
+            return
+        from pyrunc.init import hooks
+
+        for hook in (self.config.get("hooks") or {}).get("poststop") or []:
             try:
                 hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None)
             except PyruncError as error:
@@ -399,43 +302,6 @@ def _interrupt(directory: StateDirectory, log: "Log | None") -> None:
         raise PyruncError("deleting container", directory.id, "another command holds its lock", "is a hook hanging?")
 
 
-def _rootfs(config: "Config", bundle: str) -> str:
-    """The root file system as an absolute path. A symlink is followed now, on the host, and never again."""
-    root = config["root"]["path"]
-    path = root if root.startswith("/") else f"{bundle}/{root}"
-    try:
-        with open_at(None, path, posix.O_PATH | posix.O_DIRECTORY) as directory:
-            return posix.readlink(f"/proc/self/fd/{directory.number}")
-    except OSError as error:
-        raise ConfigError("config.json", "/root/path", f"{path}: {error.strerror}") from error
-
-
-def _listen_fds() -> int:
-    """Socket activation: LISTEN_FDS descriptors from 3 on are the container's, if they were meant for us."""
-    try:
-        count = int(posix.environ.get(b"LISTEN_FDS", b"0"))
-        meant_for = int(posix.environ.get(b"LISTEN_PID", b"0"))
-    except ValueError:
-        return 0
-    return count if meant_for in (0, posix.getpid()) else 0
-
-
-def verify_preserved(count: int) -> None:
-    for number in range(3, 3 + count):
-        try:
-            posix.fstat(number)
-        except OSError as error:
-            raise PyruncError("preserving descriptor", str(number), error.strerror or "", "the caller did not open it") from error
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    folder, _, name = path.rpartition("/")
-    with open_at(None, folder or ("/" if path.startswith("/") else "."), posix.O_RDONLY | posix.O_DIRECTORY) as directory:
-        replace_file(directory, name, str(pid).encode(), 0o644)
-
-
 def exit_code(status: int) -> int:
     """A status of waitpid(2) as a shell shows it."""
     return 128 + posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else posix.WEXITSTATUS(status)
-
-

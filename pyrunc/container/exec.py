@@ -3,14 +3,14 @@
 import posix
 
 from pyrunc.container import console, launch
-from pyrunc.container.container import Container, verify_preserved, write_pid_file
+from pyrunc.container.container import Container
+from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
-from pyrunc.errors import PyruncError, StateError, reason
+from pyrunc.errors import StateError
 from pyrunc.init import namespaces, steps
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at
-from pyrunc.seccomp import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         child = launch.Launch(context, container.log, lambda _: None, take_master)
         with _Entrance(container, context, init):
             child.run(steps.EXEC, 0)
-    if options.pid_file:
-        try:
-            write_pid_file(options.pid_file, child.pid)
-        except OSError as error:
-            child.kill()
-            raise PyruncError("writing pid file", options.pid_file, reason(error)) from error
+    write_pid_file(options.pid_file, child)
     return child.pid
 
 
@@ -62,10 +57,7 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.cgroup_tasks = container.cgroup.open_tasks()
     context.not_ours.append(container.directory.fd)
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
-    seccomp = container.config["linux"].get("seccomp")
-    if seccomp:
-        with container.directory.root.open() as root:
-            context.bpf, context.bpf_flags = cache.program(seccomp, root)
+    use_filter(context, container)
     return context
 
 

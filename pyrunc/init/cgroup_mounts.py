@@ -2,8 +2,7 @@
 
 import posix
 
-from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.cgroups.hierarchy import UNIFIED
+from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.init import mounts
 from pyrunc.init.context import Context
 from pyrunc.init.options import Options

@@ -185,20 +185,3 @@ def set_mempolicy(mode: int, nodes: "Iterable[int]") -> None:
 def reset_signals() -> None:
     """Every signal to its default action and none blocked, as a program expects to find them."""
     lib.reset_signals()
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its pid, its identity. proc(5), field 22.
-
-    Raises ProcessLookupError when there is no such process, or only its zombie.
-    """
-    from pyrunc.linux.fd import read_file
-
-    try:
-        text = read_file(f"/proc/{pid}/stat")
-    except FileNotFoundError:
-        raise ProcessLookupError(3, posix.strerror(3), f"process {pid}") from None
-    fields = text[text.rindex(b")") + 2 :].split()  # the name in parentheses may hold anything
-    if fields[0] in (b"Z", b"X"):
-        raise ProcessLookupError(3, "is a zombie", f"process {pid}")
-    return int(fields[19])

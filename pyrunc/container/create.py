@@ -1,0 +1,189 @@
+"""create: from a bundle to a container that waits for start. runtime.md#create"""
+
+import posix
+import time
+
+from pyrunc.cgroups import make
+from pyrunc.container import console, launch
+from pyrunc.container.container import Container
+from pyrunc.container.options import Options
+from pyrunc.container.state import FAILURE, StateDirectory, StateRoot
+from pyrunc.errors import ConfigError, PyruncError, reason
+from pyrunc.init import steps
+from pyrunc.init.context import Context
+from pyrunc.linux.fd import Fd, open_at, replace_file
+from pyrunc.linux.pid import start_time
+from pyrunc.linux.process import set_dumpable
+from pyrunc.log import Log, rfc3339
+from pyrunc.spec import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.spec.types import Config
+
+
+def create(
+    root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
+) -> Container:
+    """Make a container. All that the configuration, the options and the host can be wrong about is looked at
+    first; nothing is left when this raises."""
+    options = options or Options()
+    log = log or Log()
+    set_dumpable(False)
+    with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+        bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
+        config = load.config(folder.number)
+    config["linux"] = config.get("linux") or {}
+    take_master = console.receiver(options, bool((config.get("process") or {}).get("terminal")))
+    verify_preserved(options.preserve_fds + _listen_fds())
+    rootfs = _rootfs(config, bundle)
+    directory = StateDirectory.make(root, container_id)
+    container = Container(directory, _record(container_id, config, bundle, rootfs), log)
+    container.known_config = config
+    try:
+        _create(container, config, options, take_master)
+    except BaseException:
+        _undo(container)
+        raise
+    finally:
+        directory.unlock()
+    return container
+
+
+def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
+    """state.json: what the other verbs need to know, most of them without reading the configuration."""
+    namespaces = config["linux"].get("namespaces") or []
+    return {
+        "ociVersion": config["ociVersion"],
+        "id": container_id,
+        "pid": 0,
+        "start": 0,
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "created": rfc3339(time.time_ns()),
+        "annotations": config.get("annotations") or {},
+        "owner": "",
+        "uid": posix.geteuid(),
+        "hooks": [kind for kind, hooks in (config.get("hooks") or {}).items() if hooks],
+        "own_pids": any(n["type"] == "pid" and not n.get("path") for n in namespaces),
+        "cgroup": {"paths": {}, "unified": False, "mounts": {}},
+    }
+
+
+def _create(container: Container, config: "Config", options: Options, take_master: "Callable[[Fd], None]") -> None:
+    linux = config["linux"]
+    record, directory = container.record, container.directory
+    cgroup = make.place(linux.get("cgroupsPath"), container.id)
+    directory.save_config(config)
+    cgroup.refuse_used()
+    # On record before it exists: what is killed between the two is what delete removes.
+    record["cgroup"] = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
+    directory.save(record)
+    make.create(cgroup)
+    make.set_limits(cgroup, linux.get("resources") or {})
+    context = _context(container, config, options)
+    context.cgroup = cgroup
+    context.cgroup_tasks = cgroup.open_tasks()
+
+    def born(pid: int) -> None:
+        record["pid"] = pid
+        record["start"] = start_time(pid)
+        directory.save(record)
+
+    def run_hooks() -> None:
+        container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
+        container.run_hooks("createRuntime", "creating")
+
+    namespaces = linux.get("namespaces") or []
+    flags = launch.plan_namespaces(context, namespaces)
+    own_mounts = any(n["type"] == "mount" for n in namespaces)
+    child = launch.Launch(context, container.log, born, take_master, run_hooks)
+    child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
+    write_pid_file(options.pid_file, child)
+
+
+def _context(container: Container, config: "Config", options: Options) -> Context:
+    context = Context()
+    context.config = config
+    context.process = config.get("process") or {"cwd": "/"}  # REQUIRED by start only (config.md#process)
+    context.bundle = container.record["bundle"]
+    context.rootfs = container.record["rootfs"]
+    context.host_proc = launch.open_proc()
+    context.state = container.hook_state
+    context.not_ours.append(container.directory.fd)  # with it the child would hold the lock
+    context.no_pivot = options.no_pivot
+    context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
+    context.preserve_fds = options.preserve_fds
+    context.listen_fds = _listen_fds()
+    context.fifo = container.directory.make_fifo()
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC
+    context.failure = open_at(container.directory.fd, FAILURE, flags, 0o600)
+    use_filter(context, container)
+    return context
+
+
+def use_filter(context: Context, container: Container) -> None:
+    """The container's seccomp filter, for its first process and for every other."""
+    profile = context.config["linux"].get("seccomp")
+    if profile:
+        from pyrunc.seccomp import cache
+
+        with container.directory.root.open() as root:
+            context.bpf, context.bpf_flags = cache.program(profile, root)
+
+
+def _undo(container: Container) -> None:
+    """After a failed create, whose process is dead: its cgroup, its directory. What can't be removed is left for
+    `delete --force`, and said."""
+    try:
+        container.cgroup.remove()
+        container.directory.remove()
+        if container.pid:
+            container.poststop()
+    except (PyruncError, OSError) as error:
+        container.log.warning(f"cleaning up after the failure: {reason(error)}")
+
+
+def _rootfs(config: "Config", bundle: str) -> str:
+    """The root file system as an absolute path. A symlink is followed now, on the host, and never again."""
+    root = config["root"]["path"]
+    path = root if root.startswith("/") else f"{bundle}/{root}"
+    try:
+        with open_at(None, path, posix.O_PATH | posix.O_DIRECTORY) as directory:
+            return posix.readlink(f"/proc/self/fd/{directory.number}")
+    except OSError as error:
+        raise ConfigError("config.json", "/root/path", f"{path}: {error.strerror}") from error
+
+
+def _listen_fds() -> int:
+    """Socket activation: LISTEN_FDS descriptors from 3 on are the container's, if they were meant for us."""
+    try:
+        count = int(posix.environ.get(b"LISTEN_FDS", b"0"))
+        meant_for = int(posix.environ.get(b"LISTEN_PID", b"0"))
+    except ValueError:
+        return 0
+    return count if meant_for in (0, posix.getpid()) else 0
+
+
+def verify_preserved(count: int) -> None:
+    for number in range(3, 3 + count):
+        try:
+            posix.fstat(number)
+        except OSError as error:
+            cause = error.strerror or ""
+            raise PyruncError("preserving descriptor", str(number), cause, "the caller did not open it") from error
+
+
+def write_pid_file(path: str, child: "launch.Launch") -> None:
+    """By rename, and when all else stands: an engine that sees it can go on. On failure the child is killed."""
+    if not path:
+        return
+    folder, _, name = path.rpartition("/")
+    try:
+        with open_at(None, folder or "/", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
+            replace_file(directory, name, str(child.pid).encode(), 0o644)
+    except OSError as error:
+        child.kill()
+        raise PyruncError("writing pid file", path, reason(error)) from error
