@@ -61,7 +61,7 @@ def main(words):
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 public = all(folder.stat().st_mode & 0o001 for folder in INTERPRETER.parents)
-as_nobody = pytest.mark.skipif(os.geteuid() != 0 or not public, reason="needs root, and Python in a public place")
+as_nobody = pytest.mark.skipif(os.geteuid() != 0 or not public, reason="needs root and a public Python")
 needs_launcher = pytest.mark.skipif(not PYRUNC.exists(), reason=f"{PYRUNC} is not there: pip install .")
 pytestmark = needs_launcher
 
