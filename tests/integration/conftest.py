@@ -1,0 +1,127 @@
+"""Fixtures. Containers run in a mount namespace of the session's own, so that what leaks is seen and harms nobody."""
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration import harness
+from integration.harness import BUSYBOX, MARK, Bundle, Container, Runtime
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+PR_SET_CHILD_SUBREAPER = 36
+STATE_FOLDERS = ("/run/pyrunc", "/run/runc")
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def binary() -> str:
+    if os.geteuid():
+        pytest.exit("the integration tests make containers on the real kernel, and need root", 2)
+    try:
+        return harness.program()
+    except FileNotFoundError as error:
+        pytest.exit(str(error), 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The host's mounts, cgroups, processes and state folders are after all tests what they were before."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "a mount namespace for the tests")
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # containers' processes end as ours, and are buried
+    base = str(tmp_path_factory.getbasetemp())
+    before = _host()
+    yield
+    deadline = time.monotonic() + 3
+    while True:
+        _bury()
+        differences = _differences(before, _host())
+        differences += [f"cgroup {path}" for path in harness.cgroups_of(MARK)] + harness.processes_of(base)
+        if not differences:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail("left behind by the tests:\n" + "\n".join(differences), pytrace=False)
+        time.sleep(0.1)
+
+
+def _host() -> dict[str, list[str]]:
+    state = {folder: sorted(os.listdir(folder)) if os.path.isdir(folder) else [] for folder in STATE_FOLDERS}
+    return {"mounts": harness.host_mounts(), **state}
+
+
+def _differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    found = []
+    for what, was in before.items():
+        found += [f"{what}: new: {line}" for line in after[what] if line not in was]
+        found += [f"{what}: gone: {line}" for line in was if line not in after[what]]
+    return found
+
+
+def _bury() -> None:
+    """Orphans of containers that became our children."""
+    try:
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
+            pass
+    except ChildProcessError:
+        pass
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of every image: busybox, and a probe that asks the kernel what a shell can't."""
+    folder = tmp_path_factory.mktemp("image")
+    shutil.copy(BUSYBOX, folder / "busybox")
+    source = Path(__file__).with_name("probe.c")
+    subprocess.run(["cc", "-static", "-O1", "-Wall", "-o", folder / "probe", source], check=True, timeout=60)
+    return folder
+
+
+@pytest.fixture
+def runtime(binary: str, tmp_path: Path) -> Iterator[Runtime]:
+    """The binary with a state root of this test's own. What the test leaves in it is deleted by force."""
+    scratch = tmp_path / "output"
+    scratch.mkdir()
+    runtime = Runtime(binary, tmp_path / "state", scratch)
+    yield runtime
+    if runtime.root.is_dir():
+        for name in sorted(os.listdir(runtime.root)):
+            if ":" not in name:
+                runtime("delete", "--force", name, check=False)
+    left = [*harness.mounts_of(str(tmp_path)), *harness.processes_of(str(tmp_path))]
+    assert not left, left
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, template: Path) -> Callable[[], Bundle]:
+    return lambda: Bundle(tmp_path / f"bundle{next(numbers)}", template)
+
+
+@pytest.fixture
+def container(runtime: Runtime, bundle: Callable[[], Bundle]) -> Callable[..., Container]:
+    """`container(hostname="web").run("hostname")`: members of config.json by name, each where it belongs."""
+
+    def make(**changes: Any) -> Container:
+        made = Container(runtime, bundle(), f"{MARK}-{next(numbers)}")
+        return made.change(**changes)
+
+    return make
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    """A folder of the host's that an attack would change."""
+    folder = tmp_path / "canary"
+    folder.mkdir(mode=0o755)
+    (folder / "file").write_text("untouched\n")
+    (folder / "ptmx").write_text("untouched\n")
+    return folder

@@ -1,0 +1,243 @@
+/* What a shell can't ask the kernel. Static, so that it runs in any image. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define IS(word) (strcmp(arguments[1], word) == 0)
+
+/* syscall NUMBER [ARGUMENT...]: prints what it returned, or the name of its error. */
+static int system_call(int count, char **arguments)
+{
+    long a[6] = {0};
+    for (int i = 0; i < 6 && i < count - 1; i++)
+        a[i] = strtol(arguments[i + 1], NULL, 0);
+    errno = 0;
+    long result = syscall(strtol(arguments[0], NULL, 0), a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (result < 0)
+        printf("%s\n", strerrorname_np(errno));
+    else
+        printf("%ld\n", result);
+    return 0;
+}
+
+/* int80 NUMBER: the same as a program of 32 bits would ask it. */
+static int system_call_32(const char *number)
+{
+#ifdef __x86_64__
+    int result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(atoi(number)), "b"(0), "c"(0), "d"(0) : "memory", "r8", "r9", "r10", "r11");
+    if (result < 0)
+        printf("%s\n", strerrorname_np(-result));
+    else
+        printf("%d\n", result);
+    return 0;
+#else
+    (void)number;
+    return 77;
+#endif
+}
+
+static int keyring(void)
+{
+    char text[256] = "";
+    if (syscall(SYS_keyctl, 6 /* DESCRIBE */, -3 /* the session's */, text, sizeof text) < 0)
+        printf("%s\n", strerrorname_np(errno));
+    else
+        printf("%s\n", text);
+    return 0;
+}
+
+static int descriptors(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        char link[4096] = "", path[300];
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == dirfd(folder))
+            continue;
+        snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
+        if (readlink(path, link, sizeof link - 1) > 0)
+            printf("%s %s\n", entry->d_name, link);
+    }
+    return 0;
+}
+
+static int attributes(void)
+{
+    cpu_set_t cpus;
+    struct timespec t;
+    mode_t mask = umask(0);
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    printf("umask %04o\n", mask);
+    printf("dumpable %d\n", prctl(PR_GET_DUMPABLE));
+    printf("keepcaps %d\n", prctl(PR_GET_KEEPCAPS));
+    printf("securebits %d\n", prctl(PR_GET_SECUREBITS));
+    printf("subreaper %d\n", prctl(PR_GET_CHILD_SUBREAPER, &mask) ? -1 : (int)mask);
+    printf("pdeathsig %d\n", prctl(PR_GET_PDEATHSIG, &mask) ? -1 : (int)mask);
+    printf("timerslack %d\n", prctl(PR_GET_TIMERSLACK));
+    printf("thp %d\n", prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
+    printf("personality %x\n", personality(0xffffffff));
+    printf("scheduler %d\n", sched_getscheduler(0));
+    printf("nice %d\n", getpriority(PRIO_PROCESS, 0));
+    printf("ioprio %ld\n", syscall(SYS_ioprio_get, 1, 0));
+    printf("cpus %d\n", CPU_COUNT(&cpus));
+    printf("ids %d %d %d\n", getpid() == 1, getpgrp() == getpid(), getsid(0) == getpid());
+    printf("terminal %d %d %d\n", isatty(0), isatty(1), isatty(2));
+    clock_getres(CLOCK_MONOTONIC, &t);
+    return 0;
+}
+
+/* open PATH FLAGS: whether and how it can be opened. */
+static int open_file(const char *path, int flags)
+{
+    int fd = open(path, flags);
+    printf("%s\n", fd < 0 ? strerrorname_np(errno) : "opened");
+    return 0;
+}
+
+/* overwrite-exe: of every process that turns up, try to open /proc/PID/exe for writing, the way of CVE-2019-5736:
+   an O_PATH descriptor first, which keeps the file when the process is gone. Prints each foreign file and the
+   outcomes, until standard input ends or the seconds are over. */
+static int overwrite_exe(int seconds)
+{
+    time_t end = time(NULL) + seconds;
+    struct stat self, other;
+    stat("/proc/self/exe", &self);
+    printf("ready\n");
+    fflush(stdout);
+    int seen = 0, opened = 0, written = 0;
+    char outcomes[4096] = "";
+    while (time(NULL) < end && access("/tmp/stop", F_OK) != 0) {
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
+        while ((entry = readdir(proc))) {
+            char path[300], target[4096] = "";
+            if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+                continue;
+            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
+            if (readlink(path, target, sizeof target - 1) <= 0 || !strstr(target, "python"))
+                continue;
+            seen++;
+            int handle = open(path, O_PATH);
+            if (handle < 0)
+                continue;
+            if (fstat(handle, &other) == 0 && other.st_ino == self.st_ino && other.st_dev == self.st_dev) {
+                close(handle);
+                continue;
+            }
+            opened++;
+            snprintf(path, sizeof path, "/proc/self/fd/%d", handle);
+            for (int again = 0; again < 200; again++) {
+                int file = open(path, O_WRONLY);
+                if (file >= 0) {
+                    written++;
+                    close(file);
+                    break;
+                }
+                const char *name = strerrorname_np(errno);
+                if (!strstr(outcomes, name) && strlen(outcomes) < 4000)
+                    strcat(strcat(outcomes, name), " ");
+            }
+            close(handle);
+        }
+        closedir(proc);
+    }
+    printf("seen %d opened %d written %d outcomes %s\n", seen, opened, written, outcomes);
+    return 0;
+}
+
+/* watch-strangers SECONDS: for every process that we did not start, whether we can ptrace it or read its descriptors
+   (CVE-2016-9962). */
+static int watch_strangers(int seconds)
+{
+    time_t end = time(NULL) + seconds;
+    int seen = 0, traced = 0, listed = 0;
+    pid_t self = getpid();
+    printf("ready\n");
+    fflush(stdout);
+    while (time(NULL) < end && access("/tmp/stop", F_OK) != 0) {
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
+        while ((entry = readdir(proc))) {
+            pid_t pid = atoi(entry->d_name);
+            char path[300], text[4096] = "";
+            if (pid <= 1 || pid == self)
+                continue;
+            snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+            int file = open(path, O_RDONLY);
+            if (file < 0)
+                continue;
+            ssize_t size = read(file, text, sizeof text - 1);
+            close(file);
+            if (size <= 0 || !strstr(text, "python"))
+                continue;
+            seen++;
+            snprintf(path, sizeof path, "/proc/%d/fd", pid);
+            DIR *list = opendir(path);
+            if (list) {
+                listed++;
+                closedir(list);
+            }
+            if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
+                traced++;
+                ptrace(PTRACE_DETACH, pid, 0, 0);
+            }
+        }
+        closedir(proc);
+    }
+    printf("seen %d traced %d listed %d\n", seen, traced, listed);
+    return 0;
+}
+
+static int terminal_size(void)
+{
+    struct winsize size;
+    if (ioctl(0, TIOCGWINSZ, &size) < 0)
+        printf("%s\n", strerrorname_np(errno));
+    else
+        printf("%d %d\n", size.ws_row, size.ws_col);
+    return 0;
+}
+
+int main(int count, char **arguments)
+{
+    if (count < 2)
+        return 2;
+    if (IS("syscall"))
+        return system_call(count - 2, arguments + 2);
+    if (IS("int80"))
+        return system_call_32(arguments[2]);
+    if (IS("keyring"))
+        return keyring();
+    if (IS("descriptors"))
+        return descriptors();
+    if (IS("attributes"))
+        return attributes();
+    if (IS("open"))
+        return open_file(arguments[2], strtol(arguments[3], NULL, 0));
+    if (IS("overwrite-exe"))
+        return overwrite_exe(atoi(arguments[2]));
+    if (IS("watch-strangers"))
+        return watch_strangers(atoi(arguments[2]));
+    if (IS("size"))
+        return terminal_size();
+    return 2;
+}
