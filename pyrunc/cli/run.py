@@ -38,17 +38,18 @@ def main(call: Call) -> int:
         settings.console = foreground.take_master
         container = Container.create(call.state_root, call.id, bundle, settings, call.log)
         try:
-            _start(container, call)
-            status = foreground.wait(container.pid)
+            proxy = container.notify_proxy()
+            _start(container, call, notified=False)
+            status = foreground.wait(container.pid, proxy)
         finally:
             if not arguments.on("keep"):
                 Container.delete(call.state_root, call.id, True, call.log)
     return status
 
 
-def _start(container: Container, call: Call) -> None:
+def _start(container: Container, call: Call, notified: bool = True) -> None:
     try:
-        container.start()
+        container.start(notified)
     except PyruncError:
         Container.delete(call.state_root, call.id, True, call.log)
         raise

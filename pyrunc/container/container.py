@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.container.notify import Proxy
     from pyrunc.container.options import Options
     from pyrunc.spec.types import Config, State
 
@@ -148,9 +149,14 @@ class Container:
 
     # --- start
 
-    def start(self) -> None:
-        """Let a created container run its program. Returns once the program runs; raises when it can't."""
+    def start(self, notified: bool = True) -> None:
+        """Let a created container run its program. Returns once the program runs; raises when it can't.
+
+        Args:
+            notified: with a service manager that waits for READY=1, wait for the container to say so.
+        """
         self.directory.lock()
+        proxy = self.notify_proxy() if notified else None
         try:
             self._start()
             self.run_hooks("poststart", "running")
@@ -160,6 +166,16 @@ class Container:
             raise
         finally:
             self.directory.unlock()
+        if proxy is not None:
+            proxy.wait(self.pid)
+
+    def notify_proxy(self) -> "Proxy | None":
+        """Who passes the container's READY=1 on, if anybody wants to hear of it."""
+        if not self.record["notify"]:
+            return None
+        from pyrunc.container.notify import Proxy, manager
+
+        return Proxy(self.directory.path) if manager() else None
 
     def _start(self) -> None:
         fifo = self.directory.open_fifo() if self.is_alive() else None

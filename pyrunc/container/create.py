@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.cgroups import make
-from pyrunc.container import console, launch
+from pyrunc.container import console, launch, notify
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import FAILURE, StateDirectory, StateRoot
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
 
 
+NOT_YET = ("intelRdt", "netDevices")
+
+
 def create(
     root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
 ) -> Container:
@@ -36,6 +39,7 @@ def create(
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
         config = load.config(folder.number)
     config["linux"] = config.get("linux") or {}
+    _refuse_what_is_missing(config)
     take_master = console.receiver(options, bool((config.get("process") or {}).get("terminal")))
     verify_preserved(options.preserve_fds + _listen_fds())
     rootfs = _rootfs(config, bundle)
@@ -50,6 +54,16 @@ def create(
     finally:
         directory.unlock()
     return container
+
+
+def _refuse_what_is_missing(config: "Config") -> None:
+    """Nothing that is asked for is ignored: what this version can't do yet is an error."""
+    for name in NOT_YET:
+        if config["linux"].get(name):
+            raise ConfigError("config.json", f"/linux/{name}", "this version of pyrunc does not support it yet")
+    for index, mount in enumerate(config.get("mounts") or []):
+        if mount.get("uidMappings") or mount.get("gidMappings") or {"idmap", "ridmap"} & {*(mount.get("options") or [])}:
+            raise ConfigError("config.json", f"/mounts/{index}", "this version of pyrunc does not support idmapped mounts yet")
 
 
 def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
@@ -67,6 +81,7 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
         "owner": "",
         "uid": posix.geteuid(),
         "hooks": [kind for kind, hooks in (config.get("hooks") or {}).items() if hooks],
+        "notify": bool(notify.manager()),
         "own_pids": any(n["type"] == "pid" and not n.get("path") for n in namespaces),
         "cgroup": {"paths": {}, "unified": False, "mounts": {}},
     }
@@ -76,6 +91,9 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     linux = config["linux"]
     record, directory = container.record, container.directory
     cgroup = make.place(linux.get("cgroupsPath"), container.id)
+    if record["notify"]:
+        posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
+        config["mounts"] = [*(config.get("mounts") or []), notify.mount(directory.path)]
     directory.save_config(config)
     cgroup.refuse_used()
     # On record before it exists: what is killed between the two is what delete removes.
@@ -120,6 +138,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.fifo = container.directory.make_fifo()
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC
     context.failure = open_at(container.directory.fd, FAILURE, flags, 0o600)
+    context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)
     return context
 
@@ -168,12 +187,14 @@ def _listen_fds() -> int:
 
 
 def verify_preserved(count: int) -> None:
+    """That the caller gave us what the container is to get. What is closed by execve is not his but ours."""
     for number in range(3, 3 + count):
         try:
-            posix.fstat(number)
-        except OSError as error:
-            cause = error.strerror or ""
-            raise PyruncError("preserving descriptor", str(number), cause, "the caller did not open it") from error
+            given = posix.get_inheritable(number)
+        except OSError:
+            given = False
+        if not given:
+            raise PyruncError("preserving descriptor", str(number), "the caller did not open it")
 
 
 def write_pid_file(path: str, child: "launch.Launch") -> None:

@@ -11,6 +11,10 @@ from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 
 TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.container.notify import Proxy
+
 CHUNK = 1 << 16
 NOT_PASSED_ON = (_signal.SIGCHLD, _signal.SIGURG, _signal.SIGWINCH, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE)
 PASSED_ON = tuple(n for n in _signal.valid_signals() if n not in NOT_PASSED_ON and n not in (32, 33))
@@ -60,13 +64,15 @@ class Foreground:
         posix.set_blocking(master.number, False)
         self.master = master
 
-    def wait(self, pid: int) -> int:
-        """Until the process ends. Its exit status, as a shell shows it."""
+    def wait(self, pid: int, proxy: "Proxy | None" = None) -> int:
+        """Until the process ends. Its exit status, as a shell shows it. `proxy`: hears of its readiness meanwhile."""
         self.pid = pid
+        if proxy is not None:
+            proxy.pid = pid
         if self.master is not None:
             self._raw_terminal()
             self._resize()
-        relay = Relay(self.master, self.wake_read)
+        relay = Relay(self.master, self.wake_read, proxy)
         while True:
             for number in self._take_pending():
                 self._pass_on(number)
@@ -136,15 +142,18 @@ class Foreground:
 class Relay:
     """Bytes between our standard streams and the container's terminal, and the pipe that a signal wakes us by."""
 
-    __slots__ = ("input_open", "master", "poll", "to_master", "wake")
+    __slots__ = ("input_open", "master", "poll", "proxy", "to_master", "wake")
 
-    def __init__(self, master: "Fd | None", wake: Fd) -> None:
+    def __init__(self, master: "Fd | None", wake: Fd, proxy: "Proxy | None") -> None:
         self.master = master
         self.wake = wake
+        self.proxy = proxy
         self.to_master = b""
         self.input_open = master is not None
         self.poll = select.poll()
         self.poll.register(wake.number, select.POLLIN)
+        if proxy is not None:
+            self.poll.register(proxy.fileno(), select.POLLIN)
         self._watch()
 
     def _watch(self) -> None:
@@ -168,6 +177,8 @@ class Relay:
         for number, events in self.poll.poll():
             if number == self.wake.number:
                 posix.read(number, CHUNK)
+            elif self.proxy is not None and number == self.proxy.fileno():
+                self.proxy.turn()
             elif number == 0:
                 self._read_input()
             elif events & select.POLLOUT:

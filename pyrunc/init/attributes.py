@@ -21,6 +21,7 @@ MEMORY_MODES = {
     "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
 }  # fmt: skip
 MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+MAX_CPUS = 8192  # the most that a kernel is built for; those that are not there don't count
 DOMAINS = {"LINUX": 0, "LINUX32": 0x0008}
 
 
@@ -57,6 +58,22 @@ def set_scheduling(context: Context) -> None:
     priority = context.process.get("ioPriority")
     if priority:
         process.ioprio_set(IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0))
+
+
+def set_initial_affinity(context: Context) -> None:
+    """setting the CPUs until the cgroup is entered (config.md#linux-process, execCPUAffinity)"""
+    cpus = (context.process.get("execCPUAffinity") or {}).get("initial")
+    if cpus and not context.init:
+        posix.sched_setaffinity(0, numbers(cpus))
+
+
+def set_affinity(context: Context) -> None:
+    """setting the CPUs
+
+    Without a wish, all that the cgroup has: a container does not inherit what the engine was bound to.
+    """
+    cpus = (context.process.get("execCPUAffinity") or {}).get("final")
+    posix.sched_setaffinity(0, numbers(cpus) if cpus and not context.init else range(MAX_CPUS))
 
 
 def set_memory_policy(context: Context) -> None:

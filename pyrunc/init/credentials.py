@@ -127,9 +127,7 @@ def _apply(context: Context, extra: int) -> None:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
             except OSError as error:
                 if error.errno != EPERM:
-                    raise
-                if not extra:
-                    context.warn(f"ambient capability {NAMES[number]} is not permitted and inheritable: not raised")
+                    raise  # EPERM: not both permitted and inheritable, as older tools' configurations have it
 
 
 def no_new_privileges(context: Context) -> None:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 ENTER: "tuple[Step, ...]" = (
     attributes.set_oom_score,  # while /proc/self is ours
+    attributes.set_initial_affinity,
     namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
+    attributes.set_affinity,  # a cpuset gives and takes CPUs
     namespaces.join,
     namespaces.make_user,  # it decides what we may do in all the others
     namespaces.become_root,  # the owner of what is made from here on

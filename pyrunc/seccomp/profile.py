@@ -97,6 +97,16 @@ def _architectures(profile: "Seccomp") -> "list[int]":
     return found
 
 
+def architecture_names() -> "list[str]":
+    """Without SCMP_ARCH_."""
+    return [*(name for name in vars(pyseccomp.Arch) if name.isupper() and name != "NATIVE"), *YOUNGER_ARCHITECTURES]
+
+
+def version() -> str:
+    """libseccomp's: that of its file, libseccomp.so.MAJOR.MINOR.PATCH."""
+    return library().rpartition(".so.")[2]
+
+
 def _action(name: str, errno: "int | None") -> int:
     if name in WITH_ERRNO:
         return WITH_ERRNO[name](EPERM if errno is None else errno)
