@@ -40,9 +40,16 @@
 
 /* PYTHON ("python3.11") and INTERPRETER (what the build ran under) come from meson.build. */
 static const char CODE[] =
-    "import posix,sys\n"
+    "import marshal,posix,sys\n"
     "i=sys.argv.index('--')\n"
+    "home=sys.argv[1]\n"
     "sys.path+=sys.argv[1:i]\n" /* after the standard library: nothing there can stand in for it */
+    "try:f=posix.open(home+'/pyrunc/modules.marshal',posix.O_RDONLY|posix.O_CLOEXEC)\n"
+    "except OSError:pass\n"
+    "else:\n"
+    " modules=marshal.loads(posix.read(f,posix.fstat(f).st_size))\n"
+    " posix.close(f)\n"
+    " exec(modules.pop(''))\n" /* boot.py */
     "from pyrunc.cli.main import main\n"
     "posix._exit(main(sys.argv[i+1:]))"; /* no finalization: nothing is left to finalize */
 

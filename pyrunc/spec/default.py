@@ -34,7 +34,6 @@ def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace
                 "bounding": [*CAPABILITIES],
                 "effective": [*CAPABILITIES],
                 "permitted": [*CAPABILITIES],
-                "ambient": [*CAPABILITIES],
             },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
