@@ -35,7 +35,7 @@ class Cgroup:
 
     def directory(self, controller: str) -> "str | None":
         if self.unified:
-            return self.paths[UNIFIED]
+            return self.paths.get(UNIFIED)
         for name, path in self.paths.items():
             if controller in name.split(","):
                 return path
@@ -46,7 +46,9 @@ class Cgroup:
         else be ours to limit and to kill."""
         for path in self.paths.values():
             if processes(path):
-                raise PyruncError("cgroup", path, "container's cgroup is not empty", "give the container another cgroupsPath")
+                raise PyruncError(
+                    "cgroup", path, "container's cgroup is not empty", "give the container another cgroupsPath"
+                )
         if self.is_frozen():
             raise PyruncError("cgroup", str(self.freezer), "container's cgroup unexpectedly frozen")
 

@@ -26,9 +26,7 @@ class Limits:
 
     __slots__ = ("also", "controller", "name", "rows")
 
-    def __init__(
-        self, name: str, rows: "tuple[Row, ...]", also: "Also | None" = None, controller: str = ""
-    ) -> None:
+    def __init__(self, name: str, rows: "tuple[Row, ...]", also: "Also | None" = None, controller: str = "") -> None:
         self.name = name
         self.rows = rows
         self.also = also
@@ -50,7 +48,9 @@ def write(directory: str, file: str, value: str) -> None:
         hint = ""
         if error.errno == 2:
             hint = "the kernel or the parent cgroup does not offer this controller"
-        raise PyruncError(f"writing {value!r} to cgroup file", f"{directory}/{file}", posix.strerror(error.errno or 0), hint) from error
+        raise PyruncError(
+            f"writing {value!r} to cgroup file", f"{directory}/{file}", posix.strerror(error.errno or 0), hint
+        ) from error
 
 
 def read(directory: str, file: str) -> str:

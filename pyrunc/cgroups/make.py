@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 V1: "tuple[Limits, ...]" = (cpuset.V1, memory.V1, cpu.V1, pids.V1)
 V2: "tuple[Limits, ...]" = (cpuset.V2, memory.V2, cpu.V2, pids.V2)
+NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
 LATER = ("blockIO", "hugepageLimits", "network", "rdma", "unified")
 
 
@@ -29,9 +30,13 @@ def place(cgroups_path: "str | None", container_id: str) -> Cgroup:
     return Cgroup(paths, is_unified(hierarchies), {h.name: h.mount for h in hierarchies})
 
 
-def create(cgroup: Cgroup) -> None:
-    """Make the directories, or use those that are there (see `refuse_used`)."""
-    for name, path in cgroup.paths.items():
+def create(cgroup: Cgroup, tolerant: bool = False) -> None:
+    """Make the directories, or use those that are there (see `Cgroup.refuse_used`).
+
+    Args:
+        tolerant: a hierarchy that we may not change is left alone, as rootless callers often have none of their own.
+    """
+    for name, path in [*cgroup.paths.items()]:
         try:
             if name == UNIFIED and cgroup.unified:
                 _make_unified(path, cgroup.mounts[name])
@@ -40,9 +45,10 @@ def create(cgroup: Cgroup) -> None:
                 if "cpuset" in name.split(","):
                     _inherit_cpuset(path, cgroup.mounts[name], made)
         except OSError as error:
-            if error.errno in (30, 13, 1) and name in (UNIFIED,) and not cgroup.unified:
-                continue  # hybrid: nothing is limited there
-            raise PyruncError("creating cgroup", path, reason(error)) from error
+            hybrid = name == UNIFIED and not cgroup.unified  # nothing is limited there
+            if error.errno not in NOT_PERMITTED or not (tolerant or hybrid):
+                raise PyruncError("creating cgroup", path, reason(error)) from error
+            del cgroup.paths[name]
 
 
 def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = True) -> None:
@@ -55,8 +61,13 @@ def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = T
     for limits in V2 if cgroup.unified else V1:
         values = properties.get(limits.name)
         directory = cgroup.directory(limits.controller)
-        if values and directory:
-            limits.apply(directory, values)
+        if directory:
+            if values:
+                limits.apply(directory, values)
+        elif _asks_for_something(values):
+            raise PyruncError(
+                "linux.resources", limits.name, f"this host has no cgroup controller {limits.controller} for us"
+            )
     directory = cgroup.directory("devices")
     if not cgroup.unified and directory and may_set_devices:
         devices.apply_v1(directory, properties.get("devices") or [])

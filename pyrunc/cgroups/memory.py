@@ -14,7 +14,11 @@ def write_limit_and_swap(directory: str, memory: "dict[str, Any]") -> None:
     if limit == -1 and not swap:
         swap = -1  # no limit on memory: then none on both together either
     pairs = [("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", swap)]
-    if swap == -1 or (swap and swap > _number(directory, "memory.limit_in_bytes") and limit > _number(directory, "memory.memsw.limit_in_bytes")):
+    if swap == -1 or (
+        swap
+        and swap > _number(directory, "memory.limit_in_bytes")
+        and limit > _number(directory, "memory.memsw.limit_in_bytes")
+    ):
         pairs.reverse()
     for file, value in pairs:
         if value:
@@ -42,9 +46,13 @@ def write_swap(directory: str, memory: "dict[str, Any]") -> None:
         return
     if swap > 0:
         if limit <= 0:
-            raise PyruncError("memory limit", f"swap {swap}", "a limit on swap needs one on memory", "set memory.limit too")
+            raise PyruncError(
+                "memory limit", f"swap {swap}", "a limit on swap needs one on memory", "set memory.limit too"
+            )
         if swap < limit:
-            raise PyruncError("memory limit", f"swap {swap}", f"is less than the memory limit {limit}, which it includes")
+            raise PyruncError(
+                "memory limit", f"swap {swap}", f"is less than the memory limit {limit}, which it includes"
+            )
         swap -= limit
     write(directory, "memory.swap.max", or_max(swap))
 

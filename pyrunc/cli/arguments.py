@@ -140,7 +140,12 @@ def parse(usage: Usage, words: "list[str]", only_flags: bool = False) -> Argumen
         name, equals, value = word.lstrip("-").partition("=")
         flag = known.get(name)
         if flag is None or len(word) - len(word.lstrip("-")) > 2:
-            raise UsageError(f"pyrunc {usage.verb}".strip(), "", f"flag provided but not defined: -{name}", f"see pyrunc {usage.verb} --help")
+            raise UsageError(
+                f"pyrunc {usage.verb}".strip(),
+                "",
+                f"flag provided but not defined: -{name}",
+                f"see pyrunc {usage.verb} --help",
+            )
         if flag.value and not equals:
             if position >= len(words):
                 raise UsageError(f"pyrunc {usage.verb}".strip(), "", f"flag needs an argument: -{name}")
@@ -165,5 +170,16 @@ def _set(result: Arguments, flag: Flag, value: str, given: bool) -> None:
 def check_count(usage: Usage, arguments: Arguments) -> None:
     count = len(arguments.rest)
     if count < usage.least or (usage.most is not None and count > usage.most):
-        takes = f"{usage.least}" if usage.most == usage.least else f"{usage.least} or more" if usage.most is None else f"{usage.least} to {usage.most}"
-        raise UsageError(f'"{usage.verb}"', "", f"requires {takes} argument(s), got {count}", f"usage: pyrunc {usage.verb} {usage.arguments}")
+        takes = (
+            f"{usage.least}"
+            if usage.most == usage.least
+            else f"{usage.least} or more"
+            if usage.most is None
+            else f"{usage.least} to {usage.most}"
+        )
+        raise UsageError(
+            f'"{usage.verb}"',
+            "",
+            f"requires {takes} argument(s), got {count}",
+            f"usage: pyrunc {usage.verb} {usage.arguments}",
+        )

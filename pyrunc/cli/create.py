@@ -42,6 +42,7 @@ def options(call: Call) -> Options:
         preserve_fds=arguments.number("preserve-fds"),
         no_pivot=arguments.on("no-pivot"),
         no_new_keyring=arguments.on("no-new-keyring"),
+        rootless=call.rootless,
     )
 
 

@@ -12,7 +12,7 @@ from pyrunc.spec import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import Process
+    from pyrunc.spec.types import Process, User
 
 MAX_ID = 2**32 - 2  # 2**32 - 1 is the kernel's "no change"
 
@@ -40,7 +40,8 @@ USAGE = Usage(
     least=1,
     most=None,
     stop=True,
-    details="""Flags after ID belong to the command. The exit status is the program's, and 255 when it could not be started.""",
+    details="""Flags after ID belong to the command. The exit status is the program's, and 255 when it could
+not be started.""",
 )
 
 
@@ -110,9 +111,9 @@ def _variable(text: str) -> str:
     return text
 
 
-def _user(text: str) -> "dict[str, int]":
+def _user(text: str) -> "User":
     uid, colon, gid = text.partition(":")
-    user = {"uid": _number(uid, "--user")}
+    user: User = {"uid": _number(uid, "--user")}
     if colon:
         user["gid"] = _number(gid, "--user")
     return user

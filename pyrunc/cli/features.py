@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-USAGE = Usage("features", "", "show what this runtime supports, as JSON", details="See features.md of the runtime specification.")
+USAGE = Usage(
+    "features", "", "show what this runtime supports, as JSON", details="See features.md of the runtime specification."
+)
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 UNSAFE_ANNOTATIONS = ("bundle", "org.systemd.property.", "org.criu.config")

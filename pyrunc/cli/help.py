@@ -46,7 +46,7 @@ def of_verb(usage: Usage) -> str:
    pyrunc {usage.verb} - {usage.summary}
 
 USAGE:
-   pyrunc {usage.verb}{' [OPTIONS]' if usage.flags else ''} {usage.arguments}
+   pyrunc {usage.verb}{" [OPTIONS]" if usage.flags else ""} {usage.arguments}
 {details}{options}""".rstrip()
 
 

@@ -102,7 +102,12 @@ def _run(verb: str, before: Arguments, log: Log) -> int:
         return print_help([verb])
     check_count(usage, arguments)
     if before.on("systemd-cgroup"):
-        raise UsageError("--systemd-cgroup", "", "the systemd cgroup driver is not part of this version yet", "use the cgroupfs driver")
+        raise UsageError(
+            "--systemd-cgroup",
+            "",
+            "the systemd cgroup driver is not part of this version yet",
+            "use the cgroupfs driver",
+        )
     rootless = {"true": True, "false": False, "auto": None}.get(before.text("rootless"), 0)
     if rootless == 0 and rootless is not False:
         raise UsageError("--rootless", before.text("rootless"), "must be true, false or auto")

@@ -45,4 +45,6 @@ def _table(options: "list[str]", pids: "set[str]") -> str:
     if "PID" not in columns:
         raise PyruncError("ps", " ".join(options), "couldn't find PID field in ps output")
     index = columns.index("PID")
-    return "\n".join([title, *(line for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)])
+    return "\n".join(
+        [title, *(line for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)]
+    )

@@ -13,11 +13,14 @@ from pyrunc.spec.jsonc import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
     from pyrunc.container.notify import Proxy
     from pyrunc.container.options import Options
     from pyrunc.spec.types import Config, State
+
+    Status = Literal["creating", "created", "running", "stopped"]
+    HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 
 SIGKILL = 9
 DEATH_SECONDS = 10.0
@@ -47,7 +50,9 @@ class Container:
         directory = StateDirectory.open(root, container_id)
         record = directory.load()
         if record is None:
-            raise StateError("container", f'"{container_id}"', "was never fully created", "remove it with delete --force")
+            raise StateError(
+                "container", f'"{container_id}"', "was never fully created", "remove it with delete --force"
+            )
         return cls(directory, record, log)
 
     # --- what it is
@@ -114,7 +119,7 @@ class Container:
             "owner": self.record["owner"],
         }
 
-    def hook_state(self, status: str, pid: "int | None" = None) -> bytes:
+    def hook_state(self, status: "Status", pid: "int | None" = None) -> bytes:
         """What hooks read on standard input."""
         document: State = {
             "ociVersion": self.record["ociVersion"],
@@ -140,8 +145,8 @@ class Container:
 
         return create(root, container_id, bundle, options, log)
 
-    def run_hooks(self, kind: str, status: str) -> None:
-        """The container's hooks of a kind, in the runtime's own namespaces. The code for it is loaded when there are any."""
+    def run_hooks(self, kind: "HookKind", status: "Status") -> None:
+        """The container's hooks of a kind, in the runtime's own namespaces. Their code is loaded when there are any."""
         if kind in self.record["hooks"]:
             from pyrunc.init import hooks
 
@@ -228,7 +233,8 @@ class Container:
         try:
             with Fd(posix.pidfd_open(self.pid), f"process {self.pid}") as pidfd:
                 if self.is_alive():
-                    return _signal.pidfd_send_signal(pidfd.number, signal)
+                    _signal.pidfd_send_signal(pidfd.number, signal)
+                    return
         except ProcessLookupError:
             pass
         raise NotRunning(self.id)
@@ -268,7 +274,12 @@ class Container:
             _ = self.config  # read while it is there
         status = self.status()
         if status in ("running", "paused") and not force:
-            raise StateError("cannot delete container", self.id, f"that is not stopped: {status}", "stop it first, or use delete --force")
+            raise StateError(
+                "cannot delete container",
+                self.id,
+                f"that is not stopped: {status}",
+                "stop it first, or use delete --force",
+            )
         if status != "stopped":
             self._kill_and_wait()
         if self.pid and (force or not self._has_own_processes()):

@@ -40,7 +40,8 @@ def create(
         config = load.config(folder.number)
     config["linux"] = config.get("linux") or {}
     _refuse_what_is_missing(config)
-    take_master = console.receiver(options, bool((config.get("process") or {}).get("terminal")))
+    process = config.get("process")
+    take_master = console.receiver(options, bool(process and process.get("terminal")))
     verify_preserved(options.preserve_fds + _listen_fds())
     rootfs = _rootfs(config, bundle)
     directory = StateDirectory.make(root, container_id)
@@ -62,8 +63,14 @@ def _refuse_what_is_missing(config: "Config") -> None:
         if config["linux"].get(name):
             raise ConfigError("config.json", f"/linux/{name}", "this version of pyrunc does not support it yet")
     for index, mount in enumerate(config.get("mounts") or []):
-        if mount.get("uidMappings") or mount.get("gidMappings") or {"idmap", "ridmap"} & {*(mount.get("options") or [])}:
-            raise ConfigError("config.json", f"/mounts/{index}", "this version of pyrunc does not support idmapped mounts yet")
+        if (
+            mount.get("uidMappings")
+            or mount.get("gidMappings")
+            or {"idmap", "ridmap"} & {*(mount.get("options") or [])}
+        ):
+            raise ConfigError(
+                "config.json", f"/mounts/{index}", "this version of pyrunc does not support idmapped mounts yet"
+            )
 
 
 def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
@@ -99,7 +106,10 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     # On record before it exists: what is killed between the two is what delete removes.
     record["cgroup"] = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
     directory.save(record)
-    make.create(cgroup)
+    make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
+    record["cgroup"]["paths"] = cgroup.paths
+    if cgroup.unified and (linux.get("resources") or {}).get("devices"):
+        container.log.warning("the device rules of config.json are not enforced: this version can't on cgroup v2")
     make.set_limits(cgroup, linux.get("resources") or {})
     context = _context(container, config, options)
     context.cgroup = cgroup
@@ -120,6 +130,10 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     child = launch.Launch(context, container.log, born, take_master, run_hooks)
     child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
     write_pid_file(options.pid_file, child)
+
+
+def _is_rootless(options: Options) -> bool:
+    return posix.geteuid() != 0 if options.rootless is None else options.rootless
 
 
 def _context(container: Container, config: "Config", options: Options) -> Context:

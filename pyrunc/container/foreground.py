@@ -13,6 +13,8 @@ TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.container.notify import Proxy
 
 CHUNK = 1 << 16
@@ -33,7 +35,7 @@ class Foreground:
         self.master: Fd | None = None
         self.pid = 0
         self.pending: list[int] = []
-        self._settings: list[object] | None = None
+        self._settings: Any = None
 
     def __enter__(self) -> "Foreground":
         if self.subreaper:

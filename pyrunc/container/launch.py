@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.container import userns
-from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.errors import PyruncError, StepError
 from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context
 from pyrunc.linux import process
@@ -27,6 +27,13 @@ def open_proc() -> Fd:
     if filesystem_type(proc) != PROC_SUPER_MAGIC:
         raise PyruncError("opening", "/proc", "is no procfs on this host")
     return proc
+
+
+def refuse_threads() -> None:
+    """A clone of one thread of several is a process whose locks nobody will open. Each thread is a link of task/."""
+    if posix.stat("/proc/self/task").st_nlink > 3:
+        hint = "use the runtime from a process with one thread, such as a worker of your own"
+        raise PyruncError("starting a process", "", "this process has several threads", hint)
 
 
 class Launch:
@@ -59,6 +66,7 @@ class Launch:
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
+        refuse_threads()
         self.channel, self.context.channel = Channel.pair()
         self.context.debug = self.log.debug_on
         self._clone(clone_flags)

@@ -81,8 +81,8 @@ class Proxy:
         self.pid = pid
         with Fd(posix.pidfd_open(pid), f"process {pid}") as pidfd:
             while not self.done:
-                ready = select.select([self, pidfd], [], [])[0]
-                if self in ready:
+                ready = select.select([self.fileno(), pidfd.number], [], [])[0]
+                if self.fileno() in ready:
                     self.turn()
-                elif pidfd in ready:
+                elif ready:
                     return

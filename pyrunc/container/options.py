@@ -17,6 +17,7 @@ class Options:
         detach: nobody waits for the process here.
         preserve_fds: how many descriptors from 3 on the program keeps.
         no_pivot, no_new_keyring: see the verbs.
+        rootless: go without cgroups where we may not make them; None: when we are not root.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Options:
         "no_pivot",
         "pid_file",
         "preserve_fds",
+        "rootless",
     )
 
     def __init__(
@@ -39,6 +41,7 @@ class Options:
         preserve_fds: int = 0,
         no_pivot: bool = False,
         no_new_keyring: bool = False,
+        rootless: "bool | None" = None,
     ) -> None:
         self.pid_file = pid_file
         self.console_socket = console_socket
@@ -47,3 +50,4 @@ class Options:
         self.preserve_fds = preserve_fds
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
+        self.rootless = rootless

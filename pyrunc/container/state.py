@@ -63,7 +63,9 @@ def _make_directories(path: str) -> None:
 def validate_id(container_id: str) -> None:
     """runc's grammar: letters, digits and _ + - ., neither . nor .. ; it becomes the name of a directory."""
     if container_id in ("", ".", "..") or any(character not in ID_CHARACTERS for character in container_id):
-        raise UsageError("container ID", f'"{container_id}"', "invalid container ID format", "letters, digits and _ + - .")
+        raise UsageError(
+            "container ID", f'"{container_id}"', "invalid container ID format", "letters, digits and _ + - ."
+        )
     if len(container_id) > ID_LENGTH:
         raise UsageError("container ID", "", f"is longer than {ID_LENGTH} characters")
 

@@ -28,7 +28,9 @@ def write_maps(pid: int, linux: "Linux") -> None:
                 raise PyruncError("writing", f"/proc/{pid}/{file}", reason(error)) from error
             _by_helper(HELPERS[file], pid, mappings)
         except OSError as error:
-            raise PyruncError("writing", f"/proc/{pid}/{file}", reason(error), "are the mappings valid and disjoint?") from error
+            raise PyruncError(
+                "writing", f"/proc/{pid}/{file}", reason(error), "are the mappings valid and disjoint?"
+            ) from error
 
 
 def lines(mappings: "list[IDMapping]") -> str:

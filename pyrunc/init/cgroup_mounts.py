@@ -13,6 +13,7 @@ from pyrunc.linux.mount import (
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
+    MS_REC,
     mount_setattr,
     move_mount,
     new_filesystem,
@@ -67,7 +68,7 @@ def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -
             for controller in controllers:
                 posix.symlink(directory, controller, dir_fd=top.number)
     for flags in options.propagation:
-        mount_setattr(top, propagation=flags & ~mounts.MS_REC, recursive=bool(flags & mounts.MS_REC))
+        mount_setattr(top, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
     if options.set & MOUNT_ATTR_RDONLY:
         context.read_only_later.append(top)
 

@@ -51,7 +51,9 @@ def _bind_console(root: Fd, slave: Fd) -> None:
     """/dev/console is the terminal: made without following what the image has there (crun CVE-2026-88264)."""
     with path.ensure_directory(root, "/dev") as dev:
         try:
-            posix.close(posix.open("console", posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY | FLAGS, 0o620, dir_fd=dev.number))
+            posix.close(
+                posix.open("console", posix.O_CREAT | posix.O_EXCL | posix.O_WRONLY | FLAGS, 0o620, dir_fd=dev.number)
+            )
         except FileExistsError:
             pass
         with path.openat2(dev, "console", posix.O_PATH | posix.O_NOFOLLOW) as place:

@@ -10,11 +10,13 @@ from pyrunc.linux.fd import Fd
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
-    from pyrunc.cgroups import Cgroup
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.init.capabilities import Sets
     from pyrunc.spec.types import Config, Process
 
+    Status = Literal["creating", "created", "running", "stopped"]
     Step = Callable[["Context"], None]
 
 SOL_SOCKET = _socket.SOL_SOCKET
@@ -83,13 +85,14 @@ class Context:
     channel: Channel
     host_proc: Fd
     sets: "Sets"
-    state: "Callable[[str], bytes]"
+    state: "Callable[[Status], bytes]"
 
     __slots__ = (
-        "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment",
-        "executable", "failure", "fifo", "host_proc", "init", "joins", "keyring", "listen_fds", "new_namespaces",
-        "new_network", "no_pivot", "not_ours", "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root",
-        "rootfs", "second_clone", "sets", "state", "terminal", "userns", "waiting",
+        "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd",
+        "entered_cwd", "environment", "executable", "failure", "fifo", "host_proc", "init", "joins", "keyring",
+        "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null",
+        "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone", "sets", "state",
+        "terminal", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:

@@ -49,7 +49,9 @@ def _grantable(context: Context, sets: Sets) -> Sets:
     ours = capget()[1]
     missing = (sets.bounding | sets.permitted | sets.effective | sets.inheritable) & ~ours
     if missing:
-        context.warn(f"capabilities that the runtime does not have itself can't be granted: {', '.join(names_of(missing))}")
+        context.warn(
+            f"capabilities that the runtime does not have itself can't be granted: {', '.join(names_of(missing))}"
+        )
         for name in ("bounding", "permitted", "effective", "inheritable"):
             setattr(sets, name, getattr(sets, name) & ours)
     return sets

@@ -43,6 +43,7 @@ def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> Non
     pid, pidfd = clone3(0)
     if pidfd is None:
         _execute(hook, environment, input_read, output_write)
+        raise AssertionError  # not reached: the child is the hook now
     input_read.close()
     output_write.close()
     timeout = hook.get("timeout")
@@ -132,5 +133,3 @@ def ask_runtime(context: Context) -> None:
     if hooks.get("prestart") or hooks.get("createRuntime"):
         context.channel.send("H")
         context.wait_for_go()
-
-

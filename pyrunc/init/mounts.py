@@ -17,6 +17,7 @@ from pyrunc.linux.mount import (
     move_mount,
     new_filesystem,
     open_tree,
+    reconfigure,
 )
 
 TYPE_CHECKING = False
@@ -44,13 +45,17 @@ def attach_all(context: Context) -> None:
             raise
         except (OSError, ValueError) as error:
             source = f" from {entry['source']}" if entry.get("source") else ""
-            raise StepError(f"mounting {entry.get('type') or 'bind'} on", entry["destination"], reason(error) + source) from error
+            raise StepError(
+                f"mounting {entry.get('type') or 'bind'} on", entry["destination"], reason(error) + source
+            ) from error
 
 
 def _attach(context: Context, entry: "Mount") -> None:
     options = Options(entry.get("options") or [])
     kind = entry.get("type") or ""
-    if options.bind or kind == "bind":
+    if options.remount:
+        _remount(context, entry, options)
+    elif options.bind or kind == "bind":
         _bind(context, entry, options)
     elif kind in ("cgroup", "cgroup2"):
         cgroup_mounts.attach(context, entry, options)
@@ -71,6 +76,17 @@ def _bind(context: Context, entry: "Mount", options: Options) -> None:
     tree = open_tree(source, recursive=options.recursive)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
     finish(context, tree, target, options)
+
+
+def _remount(context: Context, entry: "Mount", options: Options) -> None:
+    """Other options for what is mounted there already; with `bind` only for this mount, not its file system."""
+    root = context.root
+    assert root is not None
+    mount = path.resolve(root, entry["destination"])
+    data = [(flag, None) for flag in options.superblock] + options.data
+    if data and not options.bind:
+        reconfigure(mount, data)
+    mount_setattr(mount, set=options.set, clear=options.clear)
 
 
 def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> None:
@@ -137,7 +153,9 @@ def _new(entry: "Mount", options: Options) -> Fd:
     data: list[tuple[str, str | None]] = [(flag, None) for flag in options.superblock]
     if options.set & MOUNT_ATTR_RDONLY:
         data.append(("ro", None))
-    return new_filesystem(entry["type"], entry.get("source") or "", data + options.data, options.set, entry["destination"])
+    return new_filesystem(
+        entry["type"], entry.get("source") or "", data + options.data, options.set, entry["destination"]
+    )
 
 
 def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | None" = None) -> Fd:
@@ -151,10 +169,15 @@ def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | Non
         return target
     if plain in PROC_OVERMOUNTS:
         return target
-    if plain == "/proc" and source is not None and filesystem_type(source) == PROC_SUPER_MAGIC:
-        if posix.fstat(source.number).st_ino == PROC_ROOT_INODE:
-            return target  # the whole of another procfs
-    raise StepError("mounting on", destination, "it is inside /proc; only a procfs and single files of it may be replaced")
+    if plain == "/proc" and source is not None and _is_procfs_root(source):
+        return target  # the whole of another procfs
+    raise StepError(
+        "mounting on", destination, "it is inside /proc; only a procfs and single files of it may be replaced"
+    )
+
+
+def _is_procfs_root(source: Fd) -> bool:
+    return filesystem_type(source) == PROC_SUPER_MAGIC and posix.fstat(source.number).st_ino == PROC_ROOT_INODE
 
 
 def finish(context: Context, mount: Fd, target: Fd, options: Options) -> None:
@@ -165,15 +188,12 @@ def finish(context: Context, mount: Fd, target: Fd, options: Options) -> None:
         mount_setattr(mount, set=options.all_set, clear=options.all_clear, recursive=True)
     root = context.root
     assert root is not None
-    over_root = posix.fstat(target.number).st_ino == posix.fstat(root.number).st_ino and _same(target, root)
+    over_root = _same(target, root)
     move_mount(mount, target)
     for flags in options.propagation:
         mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
     if over_root:
         context.root = mount  # a mount on /: what follows is resolved in it
-
-
-
 
 
 def _same(one: Fd, other: Fd) -> bool:

@@ -26,6 +26,10 @@ from pyrunc.linux.process import (
     unshare,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 FLAGS_OF = {
     "user": CLONE_NEWUSER,
     "mount": CLONE_NEWNS,
@@ -126,7 +130,10 @@ def make_time(context: Context) -> None:
     if context.new_namespaces & CLONE_NEWTIME:
         unshare(CLONE_NEWTIME)
         offsets = context.config["linux"].get("timeOffsets") or {}
-        lines = [f"{clock} {o.get('secs', 0)} {o.get('nanosecs', 0)}\n" for clock, o in offsets.items()]
+        lines = []
+        for clock, offset in (("monotonic", offsets.get("monotonic")), ("boottime", offsets.get("boottime"))):
+            if offset:
+                lines.append(f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n")
         if lines:
             write_file("self/timens_offsets", "".join(lines).encode(), context.host_proc)
         with open_at(context.host_proc, "self/ns/time_for_children", posix.O_RDONLY) as namespace:
@@ -186,9 +193,9 @@ def loopback_up(context: Context) -> None:
     any_socket.close()
 
 
-def verify_kinds(config_types: "list[tuple[str, Fd]]") -> None:
+def verify_kinds(opened: "Iterable[tuple[str, Fd]]") -> None:
     """A namespace path must lead to a namespace of its type (config-linux.md#namespaces)."""
-    for kind, namespace in config_types:
+    for kind, namespace in opened:
         target = posix.readlink(f"/proc/self/fd/{namespace.number}")
         if not target.startswith(FILE_OF.get(kind, kind) + ":["):
             raise StepError("joining namespace", namespace.name, f"it is no {kind} namespace: {target}")
@@ -201,5 +208,3 @@ def own(kind: str, pid: "int | str" = "self") -> str:
 def is_same(one: Fd, path: str) -> bool:
     a, b = posix.fstat(one.number), posix.stat(path)
     return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-
-

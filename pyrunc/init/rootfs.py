@@ -1,4 +1,4 @@
-"""The root file system: bound to itself, pivoted to, made read-only. config.md#root, config-linux.md#rootfs-mount-propagation"""
+"""The root file system: bound to itself, pivoted to, made read-only. config.md#root, #rootfspropagation"""
 
 import posix
 

@@ -1,4 +1,4 @@
-"""What happens to a container's process between clone and execve, in order. Each step gives its reason where it stands."""
+"""What happens to a container's process between clone and execve, in order. The reasons stand with each step."""
 
 import gc
 import posix

@@ -41,4 +41,4 @@ class Archive:
         exec(marshal.loads(self.modules[module.__name__][2]), module.__dict__)
 
 
-sys.meta_path.insert(0, Archive(home, modules))  # type: ignore[arg-type]
+sys.meta_path.insert(0, Archive(home, modules))  # noqa: F821  # the launcher's

@@ -14,6 +14,7 @@ int sys_open_tree(int dfd, const char *path, unsigned int flags);
 int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned int flags);
 int sys_fsopen(const char *type, unsigned int flags);
 int sys_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
+int sys_fspick(int dfd, const char *path, unsigned int flags);
 int sys_fsmount(int fd, unsigned int flags, unsigned int attributes);
 int sys_mount_setattr(int dfd, const char *path, unsigned int flags, uint64_t set, uint64_t clear,
                       uint64_t propagation, int userns);
@@ -68,6 +69,7 @@ SOURCE = r"""
 #define SYS_fsopen 430
 #define SYS_fsconfig 431
 #define SYS_fsmount 432
+#define SYS_fspick 433
 #endif
 #ifndef SYS_clone3
 #define SYS_clone3 435
@@ -93,6 +95,9 @@ static int sys_fsopen(const char *type, unsigned int flags)
 
 static int sys_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux)
 { return syscall(SYS_fsconfig, fd, command, key, value, aux); }
+
+static int sys_fspick(int dfd, const char *path, unsigned int flags)
+{ return syscall(SYS_fspick, dfd, path, flags); }
 
 static int sys_fsmount(int fd, unsigned int flags, unsigned int attributes)
 { return syscall(SYS_fsmount, fd, flags, attributes); }

@@ -14,6 +14,8 @@ OPEN_TREE_CLOEXEC = 0o2000000
 MOVE_MOUNT_EMPTY_BOTH = 0x04 | 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
@@ -68,7 +70,12 @@ def move_mount(mount: Fd, target: Fd) -> None:
 
 
 def mount_setattr(
-    mount: Fd, *, set: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False,
+    mount: Fd,
+    *,
+    set: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    recursive: bool = False,
     userns: int = -1,
 ) -> None:
     """Change the attributes of a mount, or of a whole tree. mount_setattr(2), Linux 5.12."""
@@ -101,6 +108,17 @@ def new_filesystem(
         if mount < 0:
             raise kernel_error(f"fsmount {kind}", name)
         return Fd(mount, name)
+
+
+def reconfigure(mount: Fd, options: "list[tuple[str, str | None]]") -> None:
+    """Change the options of a mounted file system. fspick(2), Linux 5.2."""
+    number = lib.sys_fspick(mount.number, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+    if number < 0:
+        raise kernel_error("fspick", mount.name)
+    with Fd(number, mount.name) as context:
+        for key, value in options:
+            fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
+        fsconfig(context, FSCONFIG_CMD_RECONFIGURE)
 
 
 def fsconfig(context: Fd, command: int, key: "str | None" = None, value: "str | None" = None) -> None:

@@ -1,7 +1,5 @@
 """Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
 
-import posix
-
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
@@ -165,9 +163,7 @@ def ioprio_set(priority: int) -> None:
         raise kernel_error("ioprio_set", f"{priority:#x}")
 
 
-def sched_setattr(
-    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
-) -> None:
+def sched_setattr(policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int) -> None:
     if lib.sys_sched_setattr(policy, flags, nice, priority, runtime, deadline, period) < 0:
         raise kernel_error("sched_setattr", f"policy {policy}")
 

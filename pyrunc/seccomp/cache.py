@@ -6,12 +6,16 @@ Nobody but the owner of the state root can write there; an entry that is not his
 ignored and replaced.
 """
 
-import _sha256
 import marshal
 import posix
 
 from pyrunc.linux.fd import Fd, open_at, read_all, replace_file
 from pyrunc.spec.jsonc import dumps
+
+try:
+    from _sha2 import sha256  # CPython >= 3.12
+except ImportError:
+    from _sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +52,8 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
 def key_of(profile: "Seccomp") -> str:
     relevant = {name: profile.get(name) for name in FILTER}
     text = dumps([VERSION, posix.uname().machine, relevant])
-    return _sha256.sha256(text.encode()).hexdigest()
+    digest: str = sha256(text.encode()).hexdigest()
+    return digest
 
 
 def identity(library: str) -> "tuple[str, int, int, int, int]":
@@ -63,7 +68,7 @@ def _load(root: Fd, key: str) -> "bytes | None":
             if status.st_uid != posix.geteuid() or status.st_mode & 0o177777 != 0o100600:
                 return None
             checksum, data = _split(read_all(file))
-            if _sha256.sha256(data).digest() != checksum:
+            if sha256(data).digest() != checksum:
                 return None
             made_by, code = marshal.loads(data)
             return code if identity(made_by[0]) == made_by else None
@@ -85,6 +90,6 @@ def _save(root: Fd, key: str, code: bytes, library: str) -> None:
             pass
         with open_at(root, DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW) as directory:
             if posix.fstat(directory.number).st_uid == posix.geteuid():
-                replace_file(directory, key, _sha256.sha256(data).digest() + data)
+                replace_file(directory, key, sha256(data).digest() + data)
     except OSError:
         pass

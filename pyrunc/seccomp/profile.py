@@ -12,7 +12,7 @@ from pyrunc.errors import ConfigError, PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import Seccomp, SeccompArgument, SeccompSyscall
+    from pyrunc.spec.types import Seccomp, Syscall, SyscallArg
 
 EPERM = 1
 ENOSYS = 38
@@ -83,7 +83,7 @@ def compile(profile: "Seccomp") -> bytes:
 
 
 def _has(program: "pyseccomp.SyscallFilter", architecture: int) -> bool:
-    return architecture == pyseccomp.system_arch()  # libseccomp starts every filter with it
+    return bool(architecture == pyseccomp.system_arch())  # libseccomp starts every filter with it
 
 
 def _architectures(profile: "Seccomp") -> "list[int]":
@@ -109,13 +109,13 @@ def version() -> str:
 
 def _action(name: str, errno: "int | None") -> int:
     if name in WITH_ERRNO:
-        return WITH_ERRNO[name](EPERM if errno is None else errno)
+        return int(WITH_ERRNO[name](EPERM if errno is None else errno))
     if name not in ACTIONS:
         raise ConfigError("config.json", "/linux/seccomp", f"{name} is not supported yet by this version of pyrunc")
-    return ACTIONS[name]
+    return int(ACTIONS[name])
 
 
-def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "SeccompSyscall") -> None:
+def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "Syscall") -> None:
     """One system call. A name that libseccomp does not know is one of another architecture or of the future:
     profiles name all there are, and it is no error (config-linux.md#seccomp)."""
     number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
@@ -133,10 +133,8 @@ def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "Secc
         raise PyruncError("seccomp rule for", name, error.strerror or str(error)) from error
 
 
-def _condition(argument: "SeccompArgument") -> "pyseccomp.Arg":
-    return pyseccomp.Arg(
-        argument["index"], OPERATORS[argument["op"]], argument["value"], argument.get("valueTwo") or 0
-    )
+def _condition(argument: "SyscallArg") -> "pyseccomp.Arg":
+    return pyseccomp.Arg(argument["index"], OPERATORS[argument["op"]], argument["value"], argument.get("valueTwo") or 0)
 
 
 def enosys_stub(profile: "Seccomp", architectures: "list[int]") -> bytes:
@@ -188,5 +186,3 @@ def library() -> str:
             if "/libseccomp" in path:
                 return path
     raise PyruncError("libseccomp", "", "is not among the loaded libraries")
-
-
