@@ -113,14 +113,14 @@ def _variable(text: str) -> str:
 
 def _user(text: str) -> "User":
     uid, colon, gid = text.partition(":")
-    user: User = {"uid": _number(uid, "--user")}
+    user: User = {"uid": _number(uid, "--user", text)}
     if colon:
-        user["gid"] = _number(gid, "--user")
+        user["gid"] = _number(gid, "--user", text)
     return user
 
 
-def _number(text: str, flag: str) -> int:
+def _number(text: str, flag: str, whole: str = "") -> int:
     """An ID: all of it digits, and one that the kernel does not take for another (crun CVE-2026-30892)."""
     if not (text.isascii() and text.isdecimal()) or int(text) > MAX_ID:
-        raise UsageError(flag, f'"{text}"', "is not a numeric ID", f"0 to {MAX_ID}")
+        raise UsageError(flag, f'"{whole or text}"', "is not a numeric ID", f"0 to {MAX_ID}")
     return int(text)

@@ -14,6 +14,10 @@ USAGE = Usage(
 
 
 def main(call: Call) -> int:
+    import sys
+
     from pyrunc.spec.report import print_report
 
-    return print_report(call.arguments.text("bundle") or ".")
+    status = print_report(call.arguments.text("bundle") or ".")
+    sys.stdout.flush()  # the launcher leaves by _exit
+    return status

@@ -262,7 +262,7 @@ class Container:
         else:
             directory.lock()
         try:
-            record = directory.load()
+            record = _record_of(directory, force)
             if record is None:
                 return directory.remove()  # killed before it had anything but its directory
             Container(directory, record, log)._delete(force)
@@ -312,6 +312,22 @@ class Container:
             posix.waitpid(self.pid, 0)  # where we are its parent nobody else buries it
         except ChildProcessError:
             pass
+
+
+def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None":
+    """state.json; by force, when nobody can read that, what can be told without: the cgroup, where its processes are."""
+    try:
+        return directory.load()
+    except PyruncError:
+        if not force:
+            raise
+    from pyrunc.cgroups import make
+
+    config = directory.load(CONFIG) or {}
+    cgroup = make.place((config.get("linux") or {}).get("cgroupsPath"), directory.id)
+    cgroup.kill()
+    paths = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
+    return {"pid": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {}, "cgroup": paths}
 
 
 def _interrupt(directory: StateDirectory, log: "Log | None") -> None:

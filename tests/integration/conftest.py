@@ -44,7 +44,7 @@ def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -
     yield
     deadline = time.monotonic() + 3
     while True:
-        _bury()
+        harness.bury_orphans()
         differences = _differences(before, _host())
         differences += [f"cgroup {path}" for path in harness.cgroups_of(MARK)] + harness.processes_of(base)
         if not differences:
@@ -67,15 +67,6 @@ def _differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> l
     return found
 
 
-def _bury() -> None:
-    """Orphans of containers that became our children."""
-    try:
-        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is not None:
-            pass
-    except ChildProcessError:
-        pass
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of every image: busybox, and a probe that asks the kernel what a shell can't."""
@@ -96,7 +87,7 @@ def runtime(binary: str, tmp_path: Path) -> Iterator[Runtime]:
     if runtime.root.is_dir():
         for name in sorted(os.listdir(runtime.root)):
             if ":" not in name:
-                runtime("delete", "--force", name, check=False)
+                runtime("delete", "--force", name)
     left = [*harness.mounts_of(str(tmp_path)), *harness.processes_of(str(tmp_path))]
     assert not left, left
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 APPLETS = (
@@ -115,15 +115,9 @@ class Runtime:
 
     def __call__(self, *words: str | Path, check: bool = True, timeout: float = TIMEOUT, **how: Any) -> Result:
         process = self.spawn(*words, **how)
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise AssertionError(f"{' '.join(map(str, words))}: no end after {timeout} s\n{process.result(-1)!r}") from None
-        result = process.result(code)
+        result = process.result(process.end(timeout))
         if check:
-            assert code == 0, repr(result)
+            assert result.code == 0, repr(result)
         return result
 
     def spawn(self, *words: str | Path, stdin: Any = subprocess.DEVNULL, wrapper: tuple[str, ...] = (), **how: Any) -> "Running":
@@ -138,10 +132,13 @@ class Runtime:
 
 
 class Running(subprocess.Popen[bytes]):
+    started: ClassVar[list["Running"]] = []
+
     def __init__(self, command: list[str], stem: str, **how: Any) -> None:
         self.words = command
         self.stem = stem
         super().__init__(command, **how)
+        Running.started.append(self)
 
     @property
     def out(self) -> str:
@@ -151,8 +148,32 @@ class Running(subprocess.Popen[bytes]):
     def err(self) -> str:
         return Path(f"{self.stem}.err").read_text(errors="replace")
 
+    def end(self, seconds: float = TIMEOUT) -> int:
+        """Its exit status. Orphans of the container, which became our children, are buried meanwhile: a process
+        namespace ends only when all that were in it are."""
+        deadline = time.monotonic() + seconds
+        pause = 0.001
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                super().wait()
+                raise AssertionError(f"no end after {seconds} s\n{self.result(-1)!r}")
+            time.sleep(pause)
+            pause = min(pause * 1.2, 0.02)
+            bury_orphans()
+        return code
+
     def result(self, code: int) -> Result:
         return Result(self.words, code, self.out, self.err)
+
+
+def bury_orphans() -> None:
+    """Our children that we did not start."""
+    ours = {process.pid for process in Running.started if process.returncode is None}
+    for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        if int(word) not in ours:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(int(word), os.WNOHANG)
 
 
 class Bundle:
@@ -199,6 +220,14 @@ class Container:
 
     def file(self, path: str, text: str = "", mode: int = 0o644) -> "Container":
         self.bundle.file(path, text, mode)
+        return self
+
+    def reachable(self) -> "Container":
+        """For users of a user namespace: pytest's folders are private."""
+        folder = self.bundle.path
+        while folder.stat().st_uid == os.geteuid() and folder != folder.parent and not folder.stat().st_mode & 1:
+            folder.chmod(folder.stat().st_mode | 0o011)
+            folder = folder.parent
         return self
 
     def change(self, **changes: Any) -> "Container":
@@ -311,6 +340,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -
             return found
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.005)
+        bury_orphans()
 
 
 def hierarchies() -> dict[str, str]:

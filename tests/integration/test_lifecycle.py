@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from integration.harness import MARK, RFC3339, all_cgroups, cgroups_of, namespaces, processes_of, wait_until
+from integration.harness import MARK, RFC3339, Running, all_cgroups, cgroups_of, namespaces, processes_of, wait_until
 
 # --- the states
 
@@ -74,11 +73,11 @@ def test_changes_of_the_bundle_after_create_have_no_effect(container):
     assert (c.bundle.rootfs / "tmp/name").read_text() == "before\n"
 
 
-def test_a_pid_that_was_taken_by_another_process_is_not_the_container(container):
+def test_a_pid_that_was_taken_by_another_process_is_not_the_container(container, tmp_path):
     """Its start time tells."""
     c = container().up("true")
     c.wait_for("stopped")
-    stranger = subprocess.Popen(["sleep", "1000"])
+    stranger = Running(["sleep", "1000"], str(tmp_path / "stranger"))
     try:
         path = c.runtime.root / c.id / "state.json"
         record = json.loads(path.read_text())
@@ -220,7 +219,7 @@ def test_two_starts_at_once_run_the_program_once(container):
     c = container()
     c.create("sh", "-c", "echo x >> /tmp/ran; sleep 1000")
     both = [c.runtime.spawn("start", c.id) for _ in range(2)]
-    codes = sorted(p.wait(10) for p in both)
+    codes = sorted(p.end(10) for p in both)
     assert codes == [0, 1]
     wait_until(lambda: (c.bundle.rootfs / "tmp/ran").exists(), "the program")
     assert (c.bundle.rootfs / "tmp/ran").read_text() == "x\n"
@@ -412,7 +411,7 @@ def test_run_of_a_program_that_a_signal_ended(container):
     running = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
     wait_until(lambda: (c.runtime.root / c.id).exists() and c.status == "running", "the container")
     c.kill("KILL")
-    assert running.wait(10) == 128 + signal.SIGKILL
+    assert running.end(10) == 128 + signal.SIGKILL
     c.assert_gone()
 
 
@@ -423,7 +422,7 @@ def test_run_passes_signals_on(container, name):
     running = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
     wait_until(lambda: "ready" in running.out, "the trap")
     running.send_signal(getattr(signal, f"SIG{name}"))
-    assert running.wait(10) == 7
+    assert running.end(10) == 7
     assert running.out == f"ready\n{name}\n"
     c.assert_gone()
 
@@ -437,7 +436,7 @@ def test_a_detached_program_keeps_the_streams(container):
     c = container()
     c._prepare(("sh", "-c", "sleep 0.1; echo late"))
     result = c.runtime.spawn("run", "-d", "--bundle", c.bundle.path, c.id)
-    assert result.wait(10) == 0
+    assert result.end(10) == 0
     wait_until(lambda: result.out == "late\n", "its output")
 
 
@@ -457,7 +456,7 @@ def test_run_reads_its_input(container):
     os.close(read)
     os.write(write, b"hello\n")
     os.close(write)
-    assert running.wait(10) == 0
+    assert running.end(10) == 0
     assert running.out == "hello\n"
 
 
