@@ -224,10 +224,9 @@ class Container:
 
     def reachable(self) -> "Container":
         """For users of a user namespace: pytest's folders are private."""
-        folder = self.bundle.path
-        while folder.stat().st_uid == os.geteuid() and folder != folder.parent and not folder.stat().st_mode & 1:
-            folder.chmod(folder.stat().st_mode | 0o011)
-            folder = folder.parent
+        for folder in self.bundle.path.parents:
+            if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 1:
+                folder.chmod(folder.stat().st_mode | 0o011)
         return self
 
     def change(self, **changes: Any) -> "Container":

@@ -192,9 +192,8 @@ def test_a_created_container_outlives_the_create_command_and_its_session(contain
     c = container()
     c.create("sleep", "1000")
     pid = c.pid
-    time.sleep(0.05)
-    assert c.is_alive() if hasattr(c, "is_alive") else Path(f"/proc/{pid}").exists()
     assert os.getsid(pid) == pid
+    assert c.status == "created"
 
 
 # --- start
@@ -296,7 +295,7 @@ def test_kill_all_of_a_stopped_container_is_no_error(container):
 def test_kill_ends_every_process_of_a_container_that_shares_the_hosts(container):
     c = container(namespaces=namespaces("mount", "ipc", "uts"))
     c.up("sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000")
-    wait_until(lambda: len(processes_of(str(c.bundle.path))) >= 4, "its children")
+    wait_until(lambda: len(processes_of(str(c.bundle.path))) >= 3, "its children")
     c.kill("KILL")
     wait_until(lambda: not processes_of(str(c.bundle.path)), "all to end")
     c.delete()
@@ -374,17 +373,23 @@ def test_delete_ends_what_runs_on_in_a_shared_process_namespace(container):
     c.assert_gone()
 
 
-def test_a_container_with_a_truncated_record_can_be_deleted_by_force(container):
+def test_a_container_without_a_record_can_be_deleted_by_force(container):
     c = container().up("true")
     c.wait_for("stopped")
-    pid_file = c.runtime.root / c.id / "state.json"
-    text = pid_file.read_text()
-    pid_file.unlink()
+    (c.runtime.root / c.id / "state.json").unlink()
     c.delete("--force")
     assert not (c.runtime.root / c.id).exists()
     for path in sorted(cgroups_of(c.id), reverse=True):  # nothing was known of them
         os.rmdir(path)
-    assert text
+
+
+@pytest.mark.parametrize("text", ["", '{"id": ', "[]", "{}", '{"pid": "x"}', "\x00" * 100])
+def test_a_container_with_a_spoiled_record_can_be_deleted_by_force(container, text):
+    c = container().up("true")
+    c.wait_for("stopped")
+    (c.runtime.root / c.id / "state.json").write_text(text)
+    c.delete("--force")
+    c.assert_gone()
 
 
 # --- run
@@ -406,7 +411,7 @@ def test_run_ends_as_the_program_ended(container, code):
 
 
 def test_run_of_a_program_that_a_signal_ended(container):
-    c = container().up("sleep", "1000") if False else container()
+    c = container()
     c._prepare(("sleep", "1000"))
     running = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
     wait_until(lambda: (c.runtime.root / c.id).exists() and c.status == "running", "the container")
