@@ -13,7 +13,6 @@ from pyrunc.linux.process import (
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAP_AMBIENT_RAISE,
     PR_CAPBSET_DROP,
-    PR_CAPBSET_READ,
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
     capget,
@@ -34,8 +33,7 @@ def limit_bounding(context: Context) -> None:
         if sets.bounding >> number & 1:
             continue
         try:
-            if prctl(PR_CAPBSET_READ, number):
-                prctl(PR_CAPBSET_DROP, number)
+            prctl(PR_CAPBSET_DROP, number)
         except OSError as error:
             if error.errno == EINVAL:
                 break  # the kernel's last one
