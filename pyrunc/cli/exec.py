@@ -103,6 +103,8 @@ def _add_capabilities(what: "Process", names: "list[str]") -> None:
         sets["bounding"] = [*(sets.get("bounding") or []), *names]
         sets["effective"] = [*(sets.get("effective") or []), *names]
         sets["permitted"] = [*(sets.get("permitted") or []), *names]
+        inheritable = sets.get("inheritable") or []
+        sets["ambient"] = [*(sets.get("ambient") or []), *(name for name in names if name in inheritable)]
 
 
 def _variable(text: str) -> str:

@@ -27,7 +27,7 @@ def features() -> "dict[str, Any]":
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC,
         "hooks": list(HOOKS),
-        "mountOptions": [name for name in options.known() if name not in ("idmap", "ridmap")],
+        "mountOptions": options.known(),
         "linux": {
             "namespaces": sorted(FLAGS_OF),
             "capabilities": list(NAMES),
@@ -44,7 +44,7 @@ def features() -> "dict[str, Any]":
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "memoryPolicy": {"modes": sorted(attributes.MEMORY_MODES), "flags": sorted(attributes.MEMORY_FLAGS)},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": False},
         },
         "annotations": {

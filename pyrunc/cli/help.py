@@ -14,14 +14,14 @@ def print_help(verbs: "list[str]") -> int:
         __import__(f"pyrunc.cli.{verbs[0]}")
         say(of_verb(sys.modules[f"pyrunc.cli.{verbs[0]}"].USAGE))
     else:
-        raise UsageError(f'"{verbs[0]}"', "", "is no verb of pyrunc", "pyrunc --help lists them")
+        raise UsageError(f"No help topic for '{verbs[0]}'", "", "", "pyrunc --help lists the verbs")
     return 0
 
 
 def general() -> str:
     verbs = "\n".join(f"   {name:<10} {summary}" for name, summary in VERBS.items())
     return f"""NAME:
-   pyrunc - {USAGE.summary}
+   pyrunc - Open Container Initiative runtime: {USAGE.summary}
 
 USAGE:
    pyrunc [OPTIONS] VERB [ARGUMENTS]

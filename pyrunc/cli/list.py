@@ -45,7 +45,9 @@ def _states(call: Call) -> "list[dict[str, Any]]":
     try:
         ids = call.state_root.ids()
     except FileNotFoundError:
-        return []  # no container was ever made there
+        if call.root_given:
+            raise
+        return []  # no container was ever made
     for container_id in ids:
         try:
             container = Container.load(call.state_root, container_id, call.log)

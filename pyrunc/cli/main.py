@@ -46,9 +46,12 @@ USAGE = Usage(
 class Call:
     """What a verb is called with."""
 
-    __slots__ = ("arguments", "log", "rootless", "state_root")
+    __slots__ = ("arguments", "log", "root_given", "rootless", "state_root")
 
-    def __init__(self, arguments: Arguments, state_root: StateRoot, log: Log, rootless: "bool | None") -> None:
+    def __init__(
+        self, arguments: Arguments, state_root: StateRoot, log: Log, rootless: "bool | None", root_given: bool
+    ) -> None:
+        self.root_given = root_given
         self.arguments = arguments
         self.state_root = state_root
         self.log = log
@@ -112,7 +115,9 @@ def _run(verb: str, before: Arguments, log: Log) -> int:
     if rootless == 0 and rootless is not False:
         raise UsageError("--rootless", before.text("rootless"), "must be true, false or auto")
     root = StateRoot(_absolute(before.text("root"))) if before.text("root") else StateRoot.default()
-    result = module.main(Call(arguments, root, log, rootless if isinstance(rootless, bool) else None))
+    result = module.main(
+        Call(arguments, root, log, rootless if isinstance(rootless, bool) else None, bool(before.text("root")))
+    )
     return int(result or 0)
 
 

@@ -4,7 +4,7 @@ from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.create import FLAGS, options
 from pyrunc.cli.main import Call
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError
+from pyrunc.errors import NoSuchContainer, PyruncError
 
 USAGE = Usage(
     "run",
@@ -39,17 +39,24 @@ def main(call: Call) -> int:
         container = Container.create(call.state_root, call.id, bundle, settings, call.log)
         try:
             proxy = container.notify_proxy()
-            _start(container, call, notified=False)
+            container.start(notified=False)
             status = foreground.wait(container.pid, proxy)
         finally:
             if not arguments.on("keep"):
-                Container.delete(call.state_root, call.id, True, call.log)
+                _delete(call)
     return status
 
 
-def _start(container: Container, call: Call, notified: bool = True) -> None:
+def _delete(call: Call) -> None:
     try:
-        container.start(notified)
-    except PyruncError:
         Container.delete(call.state_root, call.id, True, call.log)
+    except NoSuchContainer:
+        pass  # somebody else was quicker
+
+
+def _start(container: Container, call: Call) -> None:
+    try:
+        container.start()
+    except PyruncError:
+        _delete(call)
         raise

@@ -10,5 +10,6 @@ def print_version() -> int:
     import sys
 
     python = ".".join(map(str, sys.version_info[:3]))
-    say(f"pyrunc version {__version__}\nspec: {SPEC}\npython: {python}")
+    # Engines read the lines "commit:" and "spec:".
+    say(f"pyrunc version {__version__}\ncommit: v{__version__}\nspec: {SPEC}\npython: {python}")
     return 0

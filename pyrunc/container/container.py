@@ -221,8 +221,13 @@ class Container:
             raise NotRunning(self.id)
         if all_processes or (signal == SIGKILL and not self._has_own_processes()):
             self.cgroup.kill(signal)
-        if not all_processes or self.is_alive():
+            if signal != SIGKILL:
+                return
+        try:
             self._signal_init(signal)
+        except NotRunning:
+            if not all_processes and self._has_own_processes():
+                raise  # else it died with the others
         if signal == SIGKILL:
             self.cgroup.thaw()  # a frozen process of v1 dies when it thaws
 
@@ -315,7 +320,7 @@ class Container:
 
 
 def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None":
-    """state.json; by force, when nobody can read that, what can be told without: the cgroup, where its processes are."""
+    """state.json; by force, when nobody can read that, what can be told without: its cgroup, and so its processes."""
     try:
         return directory.load()
     except PyruncError:

@@ -62,15 +62,6 @@ def _refuse_what_is_missing(config: "Config") -> None:
     for name in NOT_YET:
         if config["linux"].get(name):
             raise ConfigError("config.json", f"/linux/{name}", "this version of pyrunc does not support it yet")
-    for index, mount in enumerate(config.get("mounts") or []):
-        if (
-            mount.get("uidMappings")
-            or mount.get("gidMappings")
-            or {"idmap", "ridmap"} & {*(mount.get("options") or [])}
-        ):
-            raise ConfigError(
-                "config.json", f"/mounts/{index}", "this version of pyrunc does not support idmapped mounts yet"
-            )
 
 
 def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
@@ -154,6 +145,12 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.failure = open_at(container.directory.fd, FAILURE, flags, 0o600)
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)
+    if any(
+        m.get("uidMappings") or {"idmap", "ridmap"} & {*(m.get("options") or [])} for m in config.get("mounts") or []
+    ):
+        from pyrunc.container import idmap
+
+        idmap.prepare(context)
     return context
 
 
@@ -165,6 +162,7 @@ def use_filter(context: Context, container: Container) -> None:
 
         with container.directory.root.open() as root:
             context.bpf, context.bpf_flags = cache.program(profile, root)
+        container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
 
 
 def _undo(container: Container) -> None:

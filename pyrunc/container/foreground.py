@@ -63,7 +63,12 @@ class Foreground:
 
     def take_master(self, master: Fd) -> None:
         """The container's terminal: joined to ours when it runs."""
+        import termios
+
         posix.set_blocking(master.number, False)
+        settings = termios.tcgetattr(master.number)
+        settings[1] &= ~termios.ONLCR  # lines end as the program ends them: ours is there to add the CR
+        termios.tcsetattr(master.number, termios.TCSANOW, settings)
         self.master = master
 
     def wait(self, pid: int, proxy: "Proxy | None" = None) -> int:

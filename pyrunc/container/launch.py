@@ -3,12 +3,13 @@
 import posix
 
 from pyrunc.container import userns
-from pyrunc.errors import PyruncError, StepError
+from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context
+from pyrunc.init.options import Options
 from pyrunc.linux import process
-from pyrunc.linux.fd import Fd, open_at
-from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
+from pyrunc.linux.fd import Fd, open_at, write_file
+from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type, open_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from pyrunc.init.context import Step
     from pyrunc.log import Log
-    from pyrunc.spec.types import Namespace
+    from pyrunc.spec.types import Mount, Namespace
 
 INTO_CGROUP_REFUSED = (7, 16, 22, 95)  # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup
 
@@ -120,6 +121,11 @@ class Launch:
         elif kind == "L":
             limits.set_all(self.context.process, self.pid)
             self.channel.send("G")
+        elif kind == "T":
+            write_file(f"/proc/{self.pid}/timens_offsets", text.encode())
+            self.channel.send("G")
+        elif kind == "O":
+            self.channel.send("G", fd=self._open_source(self.context.config["mounts"][int(text)]))
         elif kind == "P":
             self._reap()
             self.pid, self.pidfd = int(text), fd
@@ -147,6 +153,14 @@ class Launch:
             kind, text, fd = self.channel.receive()
             if kind:
                 self._answer(kind, text, fd)
+
+    def _open_source(self, entry: "Mount") -> Fd:
+        source = entry["source"]
+        path = source if source.startswith("/") else f"{self.context.bundle}/{source}"
+        try:
+            return open_tree(path, recursive=Options(entry.get("options") or []).recursive)
+        except OSError as error:
+            raise PyruncError("mounting on", entry["destination"], f"{path}: {reason(error)}") from error
 
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])

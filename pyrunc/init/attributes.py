@@ -2,6 +2,7 @@
 
 import posix
 
+from pyrunc.errors import StepError, reason
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import write_file
@@ -51,10 +52,16 @@ def set_scheduling(context: Context) -> None:
         flags = 0
         for flag in scheduler.get("flags") or []:
             flags |= SCHED_FLAGS[flag]
-        process.sched_setattr(
-            POLICIES[scheduler["policy"]], flags, scheduler.get("nice", 0), scheduler.get("priority", 0),
-            scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0),
-        )  # fmt: skip
+        try:
+            process.sched_setattr(
+                POLICIES[scheduler["policy"]], flags, scheduler.get("nice", 0), scheduler.get("priority", 0),
+                scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0),
+            )  # fmt: skip
+        except PermissionError as error:
+            hint = ""
+            if ((context.config["linux"].get("resources") or {}).get("cpu") or {}).get("cpus"):
+                hint = "process scheduler can't be used together with AllowedCPUs"  # SCHED_DEADLINE wants them all
+            raise StepError("setting the scheduler", scheduler["policy"], reason(error), hint) from error
     priority = context.process.get("ioPriority")
     if priority:
         process.ioprio_set(IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0))
@@ -129,5 +136,8 @@ def numbers(text: str) -> "list[int]":
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if first:
-            found.extend(range(int(first), int(last if dash else first) + 1))
+            end = int(last if dash else first)
+            if end >= MAX_CPUS:
+                raise ValueError(f"{end} is more than a kernel can have")
+            found.extend(range(int(first), end + 1))
     return found

@@ -25,8 +25,7 @@ def allocate(context: Context) -> None:
     """
     if not context.process.get("terminal"):
         return
-    root = context.root
-    assert root is not None
+    root = context.root or open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
     with path.resolve(root, "/dev/pts/ptmx", symlinks=False) as ptmx:
         status = posix.fstat(ptmx.number)
         if filesystem_type(ptmx) != DEVPTS_SUPER_MAGIC or status.st_rdev != PTMX or status.st_ino != PTMX_INODE:
@@ -40,7 +39,7 @@ def allocate(context: Context) -> None:
         fcntl.ioctl(slave.number, TIOCSWINSZ, b"".join(n.to_bytes(2, "little") for n in (rows, columns, 0, 0)))
     uid = context.process.get("user", {}).get("uid", 0)
     posix.fchown(slave.number, uid, -1)
-    if context.init:
+    if context.init and context.root is not None:
         _bind_console(root, slave)
     context.channel.send("C", "", master)
     master.close()

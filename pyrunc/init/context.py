@@ -28,7 +28,8 @@ class Channel:
     """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
 
     A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid,
-    after a second clone; `L` set my limits; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
+    after a second clone; `L` set my limits; `T` write my time offsets; `O` open the source of
+    this mount for me; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
     for start; `C` the console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields
     of the error. The end of the stream: the other side is dead.
     """
@@ -89,10 +90,10 @@ class Context:
 
     __slots__ = (
         "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd",
-        "entered_cwd", "environment", "executable", "failure", "fifo", "host_proc", "init", "joins", "keyring",
-        "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null",
-        "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone", "sets", "state",
-        "terminal", "userns", "waiting",
+        "entered_cwd", "environment", "executable", "failure", "fifo", "host_proc", "idmaps", "init", "joins",
+        "keyring", "listen_fds", "mapped_trees", "new_namespaces", "new_network", "no_pivot", "not_ours",
+        "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone",
+        "sets", "state", "terminal", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -121,6 +122,8 @@ class Context:
         self.root: Fd | None = None  # the container's root file system, once it is mounted
         self.null: Fd | None = None  # the container's /dev/null, once it is verified
         self.terminal: Fd | None = None
+        self.idmaps: dict[int, Fd] = {}  # index in mounts: the user namespace that maps it
+        self.mapped_trees: dict[int, Fd] = {}  # index in mounts: the bind, made and mapped by the parent
         self.read_only_later: list[Fd] = []
         self.deferred_cwd = False
         self.entered_cwd = False

@@ -11,10 +11,13 @@ CHUNK = 1 << 20
 
 def copy(source: Fd, target: Fd) -> None:
     """Copy a tree between two directories, by descriptors only: neither side is left by a symlink."""
-    with Fd(posix.open(".", READ | posix.O_DIRECTORY, dir_fd=source.number), source.name) as directory:
-        for name in posix.listdir(directory.number):
-            _copy_one(name, directory, target)
-        _copy_owner(directory.number, target.number)
+    with (
+        Fd(posix.open(".", READ | posix.O_DIRECTORY, dir_fd=source.number), source.name) as old,
+        Fd(posix.open(".", READ | posix.O_DIRECTORY, dir_fd=target.number), target.name) as new,
+    ):
+        for name in posix.listdir(old.number):
+            _copy_one(name, old, new)
+        _copy_owner(old.number, new.number)
 
 
 def _copy_one(name: str, source: Fd, target: Fd) -> None:

@@ -127,7 +127,8 @@ def _apply(context: Context, extra: int) -> None:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
             except OSError as error:
                 if error.errno != EPERM:
-                    raise  # EPERM: not both permitted and inheritable, as older tools' configurations have it
+                    raise
+                context.warn(f"can't raise ambient capability {NAMES[number]}: it is not permitted and inheritable")
 
 
 def no_new_privileges(context: Context) -> None:

@@ -92,14 +92,39 @@ def _problem(candidate: str) -> str:
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 
 
+def close_inherited(context: Context) -> None:
+    """closing what the caller left open
+
+    All that is ours is close-on-exec from birth; what is not was inherited, and is the caller's own: a folder of the
+    host's, perhaps (CVE-2024-21626), or a lock that would be held as long as the container lives.
+    """
+    promised = 3 + context.preserve_fds + context.listen_fds
+    with open_at(context.host_proc, "self/fd", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
+        numbers = [int(name) for name in posix.listdir(directory.number)]
+    for number in numbers:
+        try:
+            if number >= promised and posix.get_inheritable(number):
+                posix.close(number)
+        except OSError:
+            continue  # that of the listing itself
+
+
 def leave_nothing(context: Context) -> None:
     """closing descriptors and resetting signals
 
-    While every system call is still allowed. What the program gets are its three streams and what it was promised;
-    everything else is closed by execve (CVE-2024-21626).
+    While every system call is still allowed. The program gets its three streams and what it was promised; until
+    start the container holds the line to its parent and the two files of start, and nothing of the host's besides.
     """
     reset_signals()
-    close_range(3 + context.preserve_fds + context.listen_fds)
+    first = 3 + context.preserve_fds + context.listen_fds
+    close_range(first)  # on execve, whatever fails below
+    kept = [context.channel.socket.fileno()]
+    kept += [fd.number for fd in (context.fifo, context.failure) if fd is not None]
+    for number in sorted(kept):
+        if number > first:
+            close_range(first, 0, number - 1)
+        first = number + 1
+    close_range(first, 0)
 
 
 def report_ready(context: Context) -> None:
@@ -154,4 +179,4 @@ def execute(context: Context) -> None:
     try:
         posix.execve(context.executable, context.process["args"], context.environment)
     except OSError as error:
-        raise StepError(f'exec: "{context.executable}"', "", (error.strerror or "").lower()) from error
+        raise StepError(f"exec {context.executable}", "", (error.strerror or "").lower()) from error

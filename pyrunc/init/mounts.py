@@ -9,6 +9,7 @@ from pyrunc.init.options import Options
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_RDONLY,
     MS_REC,
     PROC_SUPER_MAGIC,
@@ -38,9 +39,9 @@ def attach_all(context: Context) -> None:
 
     In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier.
     """
-    for entry in context.config.get("mounts", ()):
+    for index, entry in enumerate(context.config.get("mounts", ())):
         try:
-            _attach(context, entry)
+            _attach(context, index, entry)
         except StepError:
             raise
         except (OSError, ValueError) as error:
@@ -50,22 +51,22 @@ def attach_all(context: Context) -> None:
             ) from error
 
 
-def _attach(context: Context, entry: "Mount") -> None:
+def _attach(context: Context, index: int, entry: "Mount") -> None:
     options = Options(entry.get("options") or [])
     kind = entry.get("type") or ""
     if options.remount:
         _remount(context, entry, options)
     elif options.bind or kind == "bind":
-        _bind(context, entry, options)
+        _bind(context, index, entry, options)
     elif kind in ("cgroup", "cgroup2"):
         cgroup_mounts.attach(context, entry, options)
     elif kind in ("proc", "sysfs"):
         _kernel_filesystem(context, entry, options)
     else:
-        _filesystem(context, entry, options)
+        _filesystem(context, index, entry, options)
 
 
-def _bind(context: Context, entry: "Mount", options: Options) -> None:
+def _bind(context: Context, index: int, entry: "Mount", options: Options) -> None:
     if options.data:
         context.warn(f"mount {entry['destination']}: a bind mount has no file system options: {options.data} ignored")
     source = entry.get("source") or ""
@@ -73,9 +74,28 @@ def _bind(context: Context, entry: "Mount", options: Options) -> None:
         raise ValueError("a bind mount needs a source")
     if not source.startswith("/"):
         source = f"{context.bundle}/{source}"
-    tree = open_tree(source, recursive=options.recursive)
+    tree = context.mapped_trees.get(index) or _open_source(context, index, source, options)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
     finish(context, tree, target, options)
+
+
+def _open_source(context: Context, index: int, source: str, options: Options) -> Fd:
+    """The source's tree. What a user namespace may not even look up, the runtime opens for it."""
+    try:
+        return open_tree(source, recursive=options.recursive)
+    except PermissionError:
+        if not context.userns:
+            raise
+    context.channel.send("O", str(index))
+    kind, _, tree = context.channel.receive()
+    if kind != "G" or tree is None:
+        raise SystemExit(1)
+    return tree
+
+
+def map_ids(mount: Fd, namespace: Fd, options: Options) -> None:
+    """Map a detached mount to the IDs of a user namespace; `ridmap` maps all below it too. Linux 5.12"""
+    mount_setattr(mount, set=MOUNT_ATTR_IDMAP, recursive=options.idmap == "ridmap", userns=namespace.number)
 
 
 def _remount(context: Context, entry: "Mount", options: Options) -> None:
@@ -119,7 +139,7 @@ def _not_a_directory(error: OSError) -> str:
     return reason(error)
 
 
-def _filesystem(context: Context, entry: "Mount", options: Options) -> None:
+def _filesystem(context: Context, index: int, entry: "Mount", options: Options) -> None:
     kind = entry.get("type") or ""
     if not kind:
         raise ValueError("neither a type nor the option bind says what to mount")
@@ -135,6 +155,8 @@ def _filesystem(context: Context, entry: "Mount", options: Options) -> None:
     mount = _new(entry, options)
     if options.copy_up:
         copy_up.copy(target, mount)
+    if index in context.idmaps:
+        map_ids(mount, context.idmaps[index], options)
     finish(context, mount, target, options)
     if kind == "tmpfs" and read_only:
         context.read_only_later.append(mount)

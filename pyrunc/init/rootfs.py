@@ -100,7 +100,7 @@ def _move_root(root: Fd) -> None:
     for line in read_file("/proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(b" - ")
         if rest.split()[0] in (b"proc", b"sysfs") and fields.split()[3] == b"/":
-            place = fields.split()[4].decode("unicode_escape").encode("latin-1").decode()
+            place = _unescaped(fields.split()[4].decode())
             try:
                 umount_detach(place)
             except OSError:
@@ -110,6 +110,12 @@ def _move_root(root: Fd) -> None:
         move_mount(root, top)
     posix.chroot(".")
     posix.chdir("/")
+
+
+def _unescaped(text: str) -> str:
+    """A field of mountinfo, where \\040 is a space: by hand, as a codec would be looked up (proc(5))."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def chroot(context: Context) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.init.context import Context, Step
 
 ENTER: "tuple[Step, ...]" = (
+    execute.close_inherited,  # before anything of a container's is near
     attributes.set_oom_score,  # while /proc/self is ours
     attributes.set_initial_affinity,
     namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
@@ -73,9 +74,9 @@ PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
     attributes.set_memory_policy,
     hooks.ask_runtime,
     hooks.create_container,
+    console.allocate,  # from the host's devpts, the only one there is
     rootfs.chroot,
     sysctl.set_names,
-    console.allocate,
     console.attach,
     sysctl.write,
 )
@@ -106,6 +107,7 @@ BECOME: "tuple[Step, ...]" = (
 PREPARE_EXEC: "tuple[Step, ...]" = (
     rootfs.adopt,
     attributes.set_scheduling,
+    attributes.set_memory_policy,
     console.allocate,
     console.attach,
     devices.reopen_null,

@@ -60,12 +60,13 @@ def unshare(flags: int) -> None:
         raise kernel_error("unshare", f"flags {flags:#x}")
 
 
-def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC) -> None:
-    """Mark every descriptor from `first` on as close-on-exec. close_range(2), Linux 5.9; the flag 5.11.
+def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFFFFFF) -> None:
+    """Mark every descriptor from `first` on as close-on-exec, or, without the flag, close it. close_range(2),
+    Linux 5.9; the flag 5.11.
 
     Where the flag is not known (Linux 5.10) they are closed there and then: nothing of ours is needed after.
     """
-    if lib.sys_close_range(first, 0xFFFFFFFF, flags) < 0:
+    if lib.sys_close_range(first, last, flags) < 0:
         if flags and ffi.errno == 22:
             return _cloexec_one_by_one(first)
         raise kernel_error("close_range", f"descriptors from {first}")

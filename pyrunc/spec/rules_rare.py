@@ -220,13 +220,14 @@ def memory_policy_has_its_nodes(document: "Linux", _: dict[str, str]) -> "Iterat
         yield "/memoryPolicy", 'expected a member "mode", found none', ""
     elif mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
         if nodes:
-            yield "/memoryPolicy/nodes", f"{mode} has no nodes", ""
+            yield "/memoryPolicy/nodes", f"invalid memory policy: {mode} mode requires 0 nodes", ""
     elif mode != "MPOL_PREFERRED" and not nodes:
-        yield "/memoryPolicy", f"{mode} needs nodes", ""
+        yield "/memoryPolicy", f"invalid memory policy: {mode} needs nodes", ""
     if nodes and not is_list_of_numbers(nodes):
-        yield "/memoryPolicy/nodes", f'expected nodes such as 0-2,4, found "{nodes}"', ""
+        yield "/memoryPolicy/nodes", f'invalid memory policy nodes: expected nodes such as 0-2,4, found "{nodes}"', ""
     if "MPOL_F_STATIC_NODES" in flags and "MPOL_F_RELATIVE_NODES" in flags:
-        yield "/memoryPolicy/flags", "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other", ""
+        cause = "invalid memory policy flag: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
+        yield "/memoryPolicy/flags", cause, ""
 
 
 def personality_is_plain(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
