@@ -117,7 +117,7 @@ def _create(container: Container, config: "Config", options: Options, take_maste
 
     namespaces = linux.get("namespaces") or []
     flags = launch.plan_namespaces(context, namespaces)
-    own_mounts = any(n["type"] == "mount" for n in namespaces)
+    own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
     child = launch.Launch(context, container.log, born, take_master, run_hooks)
     child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
     write_pid_file(options.pid_file, child)

@@ -161,9 +161,9 @@ def enter_cwd(context: Context) -> None:
     try:
         with path.ensure_directory(root, cwd) as directory:
             posix.fchdir(directory.number)
-    except PermissionError:
-        if context.deferred_cwd:
-            raise
+    except OSError as error:
+        if context.deferred_cwd or not isinstance(error, PermissionError):
+            raise StepError("entering the working directory", cwd, error.strerror or "") from error
         context.deferred_cwd = True  # perhaps the user may what root may not: again as that user
         return
     context.entered_cwd = True

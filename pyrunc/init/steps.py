@@ -67,7 +67,7 @@ PREPARE: "tuple[Step, ...]" = (
     paths.mask,  # last of the file system: nothing of ours is looked up by path after it
 )
 
-# In the mount namespace of somebody else: nothing is mounted, nothing made.
+# In a mount namespace that is not the container's own, the host's or a joined one: nothing is mounted, nothing made.
 PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
     namespaces.loopback_up,
     attributes.set_scheduling,
@@ -131,6 +131,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     code = 1
     try:
         forget_imports()
+        posix.umask(0o022)  # for what is made from here on: the caller's is not the container's
         process.prctl(process.PR_SET_PDEATHSIG, 9)  # until the container is on its own, it dies with the runtime
         for fd in container.not_ours:
             fd.close()

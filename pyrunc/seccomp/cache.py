@@ -63,21 +63,37 @@ def identity(library: str) -> "tuple[str, int, int, int, int]":
 
 def _load(root: Fd, key: str) -> "bytes | None":
     try:
-        with open_at(root, f"{DIRECTORY}/{key}", posix.O_RDONLY | posix.O_NOFOLLOW) as file:
-            status = posix.fstat(file.number)
-            if status.st_uid != posix.geteuid() or status.st_mode & 0o177777 != 0o100600:
-                return None
-            checksum, data = _split(read_all(file))
-            if sha256(data).digest() != checksum:
-                return None
-            made_by, code = marshal.loads(data)
-            return code if identity(made_by[0]) == made_by else None
+        with _open_directory(root) as directory:
+            flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK  # a fifo of that name must not hold us
+            with open_at(directory, key, flags) as file:
+                if not _is_ours(file, 0o100600):
+                    return None
+                data = read_all(file)
+        if data[:32] != _checksum(key, data[32:]):
+            return None
+        made_by, code = marshal.loads(data[32:])
+        return code if identity(made_by[0]) == made_by else None
     except (OSError, ValueError, EOFError, TypeError, IndexError):
         return None  # absent, cut short, or of a library that is gone
 
 
-def _split(data: bytes) -> "tuple[bytes, bytes]":
-    return data[:32], data[32:]
+def _open_directory(root: Fd) -> Fd:
+    directory = open_at(root, DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW)
+    if not _is_ours(directory, 0o040700):
+        raise PermissionError(1, "is not a private folder of ours", DIRECTORY)
+    return directory
+
+
+def _is_ours(file: Fd, mode: int) -> bool:
+    """Whether nobody else can have written there: ours, of the right kind, closed to others."""
+    status = posix.fstat(file.number)
+    return status.st_uid == posix.geteuid() and status.st_mode & 0o177777 == mode
+
+
+def _checksum(key: str, data: bytes) -> bytes:
+    """With the key in it, an entry under another's name is as wrong as one that is cut short."""
+    digest: bytes = sha256(key.encode() + data).digest()
+    return digest
 
 
 def _save(root: Fd, key: str, code: bytes, library: str) -> None:
@@ -88,8 +104,7 @@ def _save(root: Fd, key: str, code: bytes, library: str) -> None:
             posix.mkdir(DIRECTORY, 0o700, dir_fd=root.number)
         except FileExistsError:
             pass
-        with open_at(root, DIRECTORY, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW) as directory:
-            if posix.fstat(directory.number).st_uid == posix.geteuid():
-                replace_file(directory, key, sha256(data).digest() + data)
+        with _open_directory(root) as directory:
+            replace_file(directory, key, _checksum(key, data) + data)
     except OSError:
         pass

@@ -3,6 +3,8 @@
 import os
 import re
 import resource
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,7 +127,7 @@ def test_a_user_namespace_with_its_maps(container):
     c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
     assert c.run("cat", "/proc/self/uid_map", "/proc/self/gid_map").split() == ["0", "100000", "65536"] * 2
     c.up()
-    assert f"Uid:\t100000\t100000\t100000\t100000\n" in Path(f"/proc/{c.pid}/status").read_text()
+    assert "Uid:\t100000\t100000\t100000\t100000\n" in Path(f"/proc/{c.pid}/status").read_text()
 
 
 def test_a_user_of_a_user_namespace(container):
@@ -218,8 +220,6 @@ def test_a_relative_source_is_below_the_bundle(container):
 
 
 def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
-    import subprocess
-
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
     try:
@@ -234,8 +234,6 @@ def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
 
 
 def test_read_only_is_of_one_mount_and_rro_of_all_below(container, tmp_path):
-    import subprocess
-
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
     try:
@@ -493,7 +491,7 @@ def test_kernel_parameters(container, key, value, path):
 def test_parameters_of_the_host_are_refused(container, key):
     before = Path("/proc/sys/kernel/core_pattern").read_text()
     error = container(sysctl={key: "pyrunc-test"}).refused("true")
-    assert key in error
+    assert key.replace("/", "~1") in error or key in error  # a JSON pointer
     assert Path("/proc/sys/kernel/core_pattern").read_text() == before
 
 
@@ -510,10 +508,8 @@ def test_arguments_are_the_programs(container):
 
 
 def test_the_environment_is_the_configurations_and_home(container):
-    c = container(env=["PATH=/bin", "A=1", "B=x=y", "A=2", "ODD", "E=", "Ü=ö"])
-    assert sorted(c.run("env").splitlines()) == ["A=2", "B=x=y", "E=", "HOME=/root", "ODD=", "PATH=/bin", "PWD=/", "SHLVL=0", "Ü=ö"] or sorted(
-        line for line in c.last.out.splitlines() if line.split("=")[0] not in ("PWD", "SHLVL", "ODD")
-    ) == ["A=2", "B=x=y", "E=", "HOME=/root", "PATH=/bin", "Ü=ö"]
+    c = container(env=["PATH=/bin", "A=1", "B=x=y", "A=2", "E=", "Ü=ö"])
+    assert sorted(c.run("env").splitlines()) == ["A=2", "B=x=y", "E=", "HOME=/root", "PATH=/bin", "Ü=ö"]
 
 
 @pytest.mark.parametrize(("uid", "home"), [(0, "/root"), (1000, "/home/user"), (1234, "/")])
@@ -584,7 +580,7 @@ def test_ids_that_are_none_are_refused(container, uid):
 
 
 def test_groups_of_the_caller_are_not_the_containers(container):
-    assert status_of(container(), "Groups") == [" "] or status_of(container(), "Groups") == [""]
+    assert status_of(container(), "Groups")[0].split() == []
 
 
 def limits_of(text):
@@ -620,7 +616,8 @@ def test_a_limit_that_is_named_twice_is_refused(container):
 
 
 def test_a_soft_limit_above_the_hard_one_is_refused(container):
-    assert "RLIMIT_NOFILE" in container(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 100}]).refused("true")
+    error = container(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 100}]).refused("true")
+    assert "/process/rlimits/0/soft" in error
 
 
 def test_a_limit_on_everything_does_not_stop_the_runtime(container):
@@ -703,7 +700,8 @@ def test_the_session_keyring_is_its_own(container):
 
 
 def test_the_session_keyring_is_the_callers_when_asked(container):
-    assert "_ses." not in container().run("probe", "keyring", flags=("--no-new-keyring",))
+    c = container()
+    assert not c.run("probe", "keyring", flags=("--no-new-keyring",)).endswith(c.id)
 
 
 def test_the_first_process_leads_a_session(container):
@@ -715,8 +713,6 @@ def test_signals_have_their_default_actions(container):
 
 
 def test_signals_that_the_caller_ignores_are_not_ignored_in_the_container(container):
-    import signal
-
     def arrange():
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_IGN)
@@ -736,12 +732,8 @@ def test_the_streams_are_the_users(container):
 def test_a_program_is_found_with_the_containers_path(container):
     c = container(env=["PATH=/nothing:/opt/here:/bin"])
     (c.bundle.rootfs / "opt/here").mkdir(parents=True)
-    os.link(BUSYBOX_COPY(c), c.bundle.rootfs / "opt/here/echo")
-    assert c.run("echo", "x") == "x"
-
-
-def BUSYBOX_COPY(c):  # noqa: N802
-    return c.bundle.rootfs / "bin/busybox"
+    (c.bundle.rootfs / "opt/here/mine").symlink_to("/bin/busybox")
+    assert "multi-call binary" in c.attempt("mine").err
 
 
 def test_a_script_runs_by_its_first_line(container):
