@@ -97,7 +97,7 @@ def test_without_jsonschema_there_is_still_an_error(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(("content", "expected"), [
     ("", "config.json:1:1: not JSON: Expecting value"),
-    ('{\n "a": 1,\n}', "config.json:3:1: not JSON: "),
+    ('{\n "a": 1,\n}', "config.json:2:8: not JSON: " if sys.version_info >= (3, 13) else "config.json:3:1: not JSON: "),
     ("[]", "config.json:1:1: expected an object, found []"),
     ("null", "config.json:1:1: expected an object, found null"),
     ("{}", 'config.json:1:1: expected a member "ociVersion", found none'),
