@@ -10,6 +10,11 @@ from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
     MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
     MOUNT_ATTR_RDONLY,
     MS_REC,
     PROC_SUPER_MAGIC,
@@ -26,6 +31,14 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
 PROC_ROOT_INODE = 1
+BIND_FLAGS = (
+    MOUNT_ATTR_RDONLY
+    | MOUNT_ATTR_NOSUID
+    | MOUNT_ATTR_NODEV
+    | MOUNT_ATTR_NOEXEC
+    | MOUNT_ATTR_NODIRATIME
+    | MOUNT_ATTR_NOSYMFOLLOW
+)
 # What may be mounted over inside /proc: what lxcfs and CRIU need, and nothing that a label or sysctl is written to
 # (CVE-2019-16884). The list is runc's.
 PROC_OVERMOUNTS = (
@@ -75,8 +88,24 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
     if not source.startswith("/"):
         source = f"{context.bundle}/{source}"
     tree = context.mapped_trees.get(index) or _open_source(context, index, source, options)
+    _set_bind_flags(tree, options)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
     finish(context, tree, target, options)
+
+
+def _set_bind_flags(tree: Fd, options: Options) -> None:
+    """A bind without flags keeps those of its source; with any, it has just these, as mount(8) and runc have it.
+
+    Flags that an outer user namespace has locked can't be cleared (EPERM): they stay, unless it was one of them that
+    was to be cleared. How atime is kept is its own matter, and stays when nothing is said of it.
+    """
+    if not (options.set or options.clear):
+        return
+    try:
+        mount_setattr(tree, set=options.set, clear=options.clear | BIND_FLAGS & ~options.set)
+    except PermissionError:
+        mount_setattr(tree, set=options.set, clear=options.clear)
+    options.set = options.clear = 0
 
 
 def _open_source(context: Context, index: int, source: str, options: Options) -> Fd:
