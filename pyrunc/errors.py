@@ -54,11 +54,12 @@ class NotRunning(StateError):
 
 
 class StepError(PyruncError):
-    """A step between clone and execve failed; `operation` is the step's own description."""
+    """A step between clone and execve failed. The words around it are runc's: engines show and search them."""
 
 
 def reason(error: BaseException) -> str:
     """The cause of a failure in words: an OSError without its number, naming the file where there is one."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        words = error.strerror[0].lower() + error.strerror[1:]  # as Go has them, and as engines look for them
+        return f"{error.filename}: {words}" if error.filename else words
     return str(error) or type(error).__name__

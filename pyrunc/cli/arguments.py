@@ -105,10 +105,11 @@ class Arguments:
         return value
 
     def number(self, name: str) -> int:
-        try:
-            return int(self.text(name) or "0")
-        except ValueError:
-            raise UsageError(f"flag --{name}", f'"{self.text(name)}"', "is not a number") from None
+        """A count: digits only."""
+        text = self.text(name) or "0"
+        if not (text.isascii() and text.isdecimal()):
+            raise UsageError(f"flag --{name}", f'"{text}"', "is not a number")
+        return int(text)
 
 
 HELP = Flag("help", "h", help="show help")

@@ -5,7 +5,7 @@ import sys
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage, check_count, parse
 from pyrunc.container.state import StateRoot
-from pyrunc.errors import PyruncError, UsageError, reason
+from pyrunc.errors import PyruncError, StepError, UsageError, reason
 from pyrunc.log import Log, open_log
 
 TYPE_CHECKING = False
@@ -66,6 +66,7 @@ def main(words: "list[str]") -> int:
     """Run one command. Returns its exit status: 0, what a container's program returned, 1, or of `exec` 255."""
     log = Log()
     failure = 1
+    verb = ""
     try:
         before = parse(USAGE, words, only_flags=True)
         log = _log(before)
@@ -83,6 +84,8 @@ def main(words: "list[str]") -> int:
         if verb not in VERBS:
             raise UsageError(f'"{verb}"', "", "is no verb of pyrunc", "pyrunc --help lists them")
         return _run(verb, before, log)
+    except StepError as error:
+        return _failed(f"pyrunc {verb} failed: unable to start container process: {error}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)
     except KeyboardInterrupt:
@@ -140,7 +143,8 @@ def _failed(text: str, log: Log, status: int) -> int:
     if log.file is not None or log.json:
         log.error(text)
     if log.file is not None or not log.json:
-        posix.write(2, f"pyrunc: {text}\n".encode("utf-8", "backslashreplace"))
+        start = "" if text.startswith("pyrunc ") else "pyrunc: "
+        posix.write(2, f"{start}{text}\n".encode("utf-8", "backslashreplace"))
     return status
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 DEATH_SECONDS = 10.0
+POLITE_SECONDS = 1.0
 STILL_SECONDS = 10.0
 
 
@@ -345,6 +346,14 @@ def _interrupt(directory: StateDirectory, log: "Log | None") -> None:
         try:
             Container(directory, record, log)._signal_init(SIGKILL)
         except NotRunning:
+            pass
+        if directory.lock(POLITE_SECONDS):
+            return
+        creator, started = record["creator"]
+        try:
+            if start_time(creator) == started:
+                posix.kill(creator, SIGKILL)  # its hook dies with it
+        except ProcessLookupError:
             pass
     if not directory.lock(STILL_SECONDS):
         raise PyruncError("deleting container", directory.id, "another command holds its lock", "is a hook hanging?")

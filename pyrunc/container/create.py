@@ -72,6 +72,7 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
         "id": container_id,
         "pid": 0,
         "start": 0,
+        "creator": [posix.getpid(), start_time(posix.getpid())],
         "bundle": bundle,
         "rootfs": rootfs,
         "created": rfc3339(time.time_ns()),

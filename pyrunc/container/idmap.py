@@ -1,19 +1,20 @@
 """ID-mapped mounts: what lies on disk as one owner's shows as another's. config.md#mounts, uidMappings; Linux 5.12
 
-The kernel takes the mapping as a user namespace that has it, and lets only who owns the file system apply it. So the
-runtime makes such a namespace, and for binds the mount too, before clone; the container's process attaches it.
+The kernel takes the mapping as a user namespace that has it. The runtime makes such a namespace before clone; the
+container's process applies it (init.mounts.map_ids), or asks the runtime to, which owns the file system (tree_of).
 """
 
 import posix
 
 from pyrunc.container import userns
-from pyrunc.errors import PyruncError, reason
+from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.init.context import IN_INIT, Channel
 from pyrunc.init.mounts import map_ids
 from pyrunc.init.namespaces import own
 from pyrunc.init.options import Options
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import open_tree
-from pyrunc.linux.process import CLONE_NEWUSER, clone3
+from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, clone3, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def prepare(context: "Context") -> None:
-    """For every mount that asks for it: its namespace, and for a bind its tree, mapped and detached."""
+    """The namespace of every mount that asks for a mapping; mounts alike share one."""
     known: dict[str, Fd] = {}
     for index, entry in enumerate(context.config.get("mounts") or []):
         options = Options(entry.get("options") or [])
@@ -33,8 +34,6 @@ def prepare(context: "Context") -> None:
         if key not in known:
             known[key] = namespace_of(uids, gids)
         context.idmaps[index] = known[key]
-        if options.bind or entry.get("type") == "bind":
-            context.mapped_trees[index] = _bind(context, entry, options, known[key])
 
 
 def _mappings(context: "Context", entry: "Mount") -> "tuple[list[IDMapping], list[IDMapping]]":
@@ -46,18 +45,6 @@ def _mappings(context: "Context", entry: "Mount") -> "tuple[list[IDMapping], lis
         cause = "the option idmap needs mappings: its own, or those of a user namespace of the container"
         raise PyruncError("mounting on", entry["destination"], cause)
     return uids, gids
-
-
-def _bind(context: "Context", entry: "Mount", options: Options, namespace: Fd) -> Fd:
-    source = entry.get("source") or ""
-    path = source if source.startswith("/") else f"{context.bundle}/{source}"
-    try:
-        tree = open_tree(path, recursive=options.recursive)
-        map_ids(tree, namespace, options)
-    except OSError as error:
-        hint = "does its file system support it? see mount_setattr(2)" if error.errno == 22 else ""
-        raise PyruncError("mapping the IDs of", path, reason(error), hint) from error
-    return tree
 
 
 def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
@@ -75,3 +62,35 @@ def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
         finally:
             release.close()
             posix.waitpid(pid, 0)
+
+
+def tree_of(context: "Context", index: int, pid: int) -> Fd:
+    """The source of a bind, as the container's process sees the file system but opened and mapped with our rights.
+
+    By a child of ours in the mount namespace of `pid`: the source may lie in a mount that was made there just now.
+    """
+    entry = context.config["mounts"][index]
+    options = Options(entry.get("options") or [])
+    source = entry["source"] if entry["source"].startswith("/") else f"{context.bundle}/{entry['source']}"
+    ours, theirs = Channel.pair()
+    mounts = open_at(None, own("mount", pid), posix.O_RDONLY)
+    child, pidfd = clone3(0)
+    if pidfd is None:
+        try:
+            setns(mounts, CLONE_NEWNS)
+            tree = open_tree(source, recursive=options.recursive)
+            if index in context.idmaps:
+                map_ids(tree, context.idmaps[index], options)
+            theirs.send("G", fd=tree)
+        except BaseException as error:
+            theirs.send("E", reason(error))
+        posix._exit(0)
+    with pidfd, mounts:
+        theirs.close()
+        kind, text, opened = ours.receive()
+        ours.close()
+        posix.waitpid(child, 0)
+    if kind != "G" or opened is None:
+        subject = f'"{entry["source"]}" to rootfs at "{entry["destination"]}"'
+        raise StepError(f"{IN_INIT}: error mounting", subject, text or "the helper died")
+    return opened

@@ -3,13 +3,12 @@
 import posix
 
 from pyrunc.container import userns
-from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.errors import PyruncError, StepError
 from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context
-from pyrunc.init.options import Options
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
-from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type, open_tree
+from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from pyrunc.init.context import Step
     from pyrunc.log import Log
-    from pyrunc.spec.types import Mount, Namespace
+    from pyrunc.spec.types import Namespace
 
 INTO_CGROUP_REFUSED = (7, 16, 22, 95)  # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup
 
@@ -125,7 +124,9 @@ class Launch:
             write_file(f"/proc/{self.pid}/timens_offsets", text.encode())
             self.channel.send("G")
         elif kind == "O":
-            self.channel.send("G", fd=self._open_source(self.context.config["mounts"][int(text)]))
+            from pyrunc.container import idmap
+
+            self.channel.send("G", fd=idmap.tree_of(self.context, int(text), self.pid))
         elif kind == "P":
             self._reap()
             self.pid, self.pidfd = int(text), fd
@@ -153,14 +154,6 @@ class Launch:
             kind, text, fd = self.channel.receive()
             if kind:
                 self._answer(kind, text, fd)
-
-    def _open_source(self, entry: "Mount") -> Fd:
-        source = entry["source"]
-        path = source if source.startswith("/") else f"{self.context.bundle}/{source}"
-        try:
-            return open_tree(path, recursive=Options(entry.get("options") or []).recursive)
-        except OSError as error:
-            raise PyruncError("mounting on", entry["destination"], f"{path}: {reason(error)}") from error
 
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])

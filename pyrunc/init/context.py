@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SOL_SOCKET = _socket.SOL_SOCKET
 SCM_RIGHTS = _socket.SCM_RIGHTS
 MESSAGE = 1 << 16
+IN_INIT = "error during container init"
 
 
 class Channel:
@@ -91,7 +92,7 @@ class Context:
     __slots__ = (
         "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd",
         "entered_cwd", "environment", "executable", "failure", "fifo", "host_proc", "idmaps", "init", "joins",
-        "keyring", "listen_fds", "mapped_trees", "new_namespaces", "new_network", "no_pivot", "not_ours",
+        "keyring", "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours",
         "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone",
         "sets", "state", "terminal", "userns", "waiting",
     )  # fmt: skip
@@ -123,7 +124,6 @@ class Context:
         self.null: Fd | None = None  # the container's /dev/null, once it is verified
         self.terminal: Fd | None = None
         self.idmaps: dict[int, Fd] = {}  # index in mounts: the user namespace that maps it
-        self.mapped_trees: dict[int, Fd] = {}  # index in mounts: the bind, made and mapped by the parent
         self.read_only_later: list[Fd] = []
         self.deferred_cwd = False
         self.entered_cwd = False
@@ -145,10 +145,12 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
     for step in steps:
         try:
             step(context)
-        except PyruncError:
-            raise
+        except PyruncError as error:
+            if error.operation.startswith("exec"):
+                raise  # the program's own fault, which has a form of its own
+            raise StepError(f"{IN_INIT}: {error.operation}", error.subject, error.cause, error.hint) from error
         except (OSError, ValueError) as error:
-            raise StepError(f"{step.__module__.rpartition('.')[2]}: {title(step)}", "", reason(error)) from error
+            raise StepError(f"{IN_INIT}: {title(step)}", "", reason(error)) from error
         if context.debug:
             now = time.perf_counter_ns()
             text = f"step {step.__module__.rpartition('.')[2]}.{step.__name__}: {(now - started) // 1000} µs"

@@ -7,7 +7,7 @@ import select
 from pyrunc.errors import PyruncError, reason
 from pyrunc.init.context import Context
 from pyrunc.linux.fd import Fd, read_all, write_all
-from pyrunc.linux.process import clone3, close_range, reset_signals
+from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, close_range, prctl, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _execute(hook: "Hook", environment: "dict[str, str] | None", source: Fd, out
     """In the child: become the hook. Never returns."""
     try:
         posix.setpgid(0, 0)
+        prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)  # a runtime that is killed leaves no hook behind
         reset_signals()
         posix.dup2(source.number, 0)
         posix.dup2(output.number, 1)
@@ -121,7 +122,7 @@ def start_container(context: Context) -> None:
     Programs of the container's, in the container, as its user: whatever the filter and the rights let them do.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
-    run_all("startContainer", hooks, context.state("created"), as_mapping(context.process.get("env") or []))
+    run_all("startContainer", hooks, context.state("created"), context.environment)
 
 
 def ask_runtime(context: Context) -> None:

@@ -9,6 +9,7 @@ from pyrunc.init.options import Options
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
+    MOUNT_ATTR__ATIME,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NODIRATIME,
@@ -31,14 +32,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
 PROC_ROOT_INODE = 1
-BIND_FLAGS = (
-    MOUNT_ATTR_RDONLY
-    | MOUNT_ATTR_NOSUID
-    | MOUNT_ATTR_NODEV
-    | MOUNT_ATTR_NOEXEC
-    | MOUNT_ATTR_NODIRATIME
-    | MOUNT_ATTR_NOSYMFOLLOW
-)
+BIND_FLAGS = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW
+ATIME_FLAGS = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME
 # What may be mounted over inside /proc: what lxcfs and CRIU need, and nothing that a label or sysctl is written to
 # (CVE-2019-16884). The list is runc's.
 PROC_OVERMOUNTS = (
@@ -58,15 +53,15 @@ def attach_all(context: Context) -> None:
         except StepError:
             raise
         except (OSError, ValueError) as error:
-            source = f" from {entry['source']}" if entry.get("source") else ""
-            raise StepError(
-                f"mounting {entry.get('type') or 'bind'} on", entry["destination"], reason(error) + source
-            ) from error
+            subject = f'"{entry.get("source") or ""}" to rootfs at "{entry["destination"]}"'
+            raise StepError("error mounting", subject, reason(error)) from error
 
 
 def _attach(context: Context, index: int, entry: "Mount") -> None:
     options = Options(entry.get("options") or [])
     kind = entry.get("type") or ""
+    if entry["destination"].startswith(context.rootfs + "/"):  # a path of the host's, into the root: runc takes it
+        entry = {**entry, "destination": entry["destination"][len(context.rootfs) :]}
     if options.remount:
         _remount(context, entry, options)
     elif options.bind or kind == "bind":
@@ -87,7 +82,7 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
         raise ValueError("a bind mount needs a source")
     if not source.startswith("/"):
         source = f"{context.bundle}/{source}"
-    tree = context.mapped_trees.get(index) or _open_source(context, index, source, options)
+    tree = _open_source(context, index, source, options)
     _set_bind_flags(tree, options)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
     finish(context, tree, target, options)
@@ -97,29 +92,42 @@ def _set_bind_flags(tree: Fd, options: Options) -> None:
     """A bind without flags keeps those of its source; with any, it has just these, as mount(8) and runc have it.
 
     Flags that an outer user namespace has locked can't be cleared (EPERM): they stay, unless it was one of them that
-    was to be cleared. How atime is kept is its own matter, and stays when nothing is said of it.
+    was to be cleared; symlinks are never locked. How atime is kept stays as it is unless a way of keeping it is named.
     """
     if not (options.set or options.clear):
         return
+    clear = options.clear
+    if not options.set & ATIME_FLAGS:
+        clear &= ~ATIME_FLAGS
+    else:
+        clear |= ATIME_FLAGS & ~options.set
     try:
-        mount_setattr(tree, set=options.set, clear=options.clear | BIND_FLAGS & ~options.set)
+        mount_setattr(tree, set=options.set, clear=clear | BIND_FLAGS & ~options.set)
     except PermissionError:
-        mount_setattr(tree, set=options.set, clear=options.clear)
+        mount_setattr(tree, set=options.set, clear=clear | MOUNT_ATTR_NOSYMFOLLOW & ~options.set)
     options.set = options.clear = 0
 
 
 def _open_source(context: Context, index: int, source: str, options: Options) -> Fd:
-    """The source's tree. What a user namespace may not even look up, the runtime opens for it."""
-    try:
-        return open_tree(source, recursive=options.recursive)
-    except PermissionError:
-        if not context.userns:
-            raise
+    """The source's tree, its IDs mapped where that was asked for.
+
+    The runtime does it for us, in our mount namespace but with its own rights, where root of a user namespace has
+    not enough of them: to look the source up, or to map what the host owns.
+    """
+    if not (context.userns and index in context.idmaps):
+        try:
+            tree = open_tree(source, recursive=options.recursive)
+            if index in context.idmaps:
+                map_ids(tree, context.idmaps[index], options)
+            return tree
+        except PermissionError:
+            if not context.userns:
+                raise
     context.channel.send("O", str(index))
-    kind, _, tree = context.channel.receive()
-    if kind != "G" or tree is None:
+    kind, _, opened = context.channel.receive()
+    if kind != "G" or opened is None:
         raise SystemExit(1)
-    return tree
+    return opened
 
 
 def map_ids(mount: Fd, namespace: Fd, options: Options) -> None:

@@ -75,7 +75,7 @@ def pivot(context: Context) -> None:
     root = context.root
     assert root is not None
     if context.no_pivot:
-        return _move_root(root)
+        return _move_root(context.rootfs, root)
     old = Fd(posix.open("/", posix.O_DIRECTORY | posix.O_PATH | FLAGS), "the old root")
     posix.fchdir(root.number)
     try:
@@ -83,7 +83,7 @@ def pivot(context: Context) -> None:
     except OSError as error:
         if error.errno != EINVAL:
             raise
-        return _move_root(root)  # the root of an initramfs has no parent to pivot on
+        return _move_root(context.rootfs, root)  # the root of an initramfs has no parent to pivot on
     posix.fchdir(old.number)
     set_propagation(MS_SLAVE | MS_REC, ".")
     umount_detach(".")
@@ -91,7 +91,7 @@ def pivot(context: Context) -> None:
     posix.chdir("/")
 
 
-def _move_root(root: Fd) -> None:
+def _move_root(rootfs: str, root: Fd) -> None:
     """`--no-pivot` and initramfs: move the mount over / and chroot.
 
     The old root stays mounted below ours, where a process with the right to mount could uncover it; what hurts
@@ -101,6 +101,8 @@ def _move_root(root: Fd) -> None:
         fields, _, rest = line.partition(b" - ")
         if rest.split()[0] in (b"proc", b"sysfs") and fields.split()[3] == b"/":
             place = _unescaped(fields.split()[4].decode())
+            if place.startswith(rootfs + "/"):
+                continue  # the container's own
             try:
                 umount_detach(place)
             except OSError:

@@ -8,4 +8,5 @@ from pyrunc.linux._kernel import ffi
 def kernel_error(call: str, subject: str) -> OSError:
     """The error of the system call that has just failed: `subject: call: why`."""
     number = ffi.errno
-    return OSError(number, f"{call}: {posix.strerror(number)}", subject)
+    words = posix.strerror(number)
+    return OSError(number, f"{call}: {words[0].lower()}{words[1:]}", subject)
