@@ -5,8 +5,8 @@
 
 Unlike milliseconds, these are the same on a busy machine, to a tenth of a percent or so. They are counted by callgrind
 (valgrind) in user space, for the interpreter that the launcher starts: not the launcher itself, nor the kernel, nor
-the processes that the verb makes. valgrind 3.19 has no clone3, so of create, exec and run it is the way to the clone that
-is counted: start-up, imports, the configuration, the cgroup; what follows is mostly the kernel's time.
+the processes that the verb makes. valgrind 3.19 has no clone3, so of create, exec and run it is the way to the clone
+that is counted: start-up, imports, the configuration, the cgroup; what follows is mostly the kernel's time.
 The launcher executes a sealed clone of the interpreter's file, which valgrind could not follow either; so its command
 line is read from a pyrunc that waits (at a fifo given as --log), and run again. For root.
 """
@@ -38,8 +38,8 @@ END_AT_CLONE = """\
 import pyrunc.linux.process
 def clone3(*_): posix._exit(0)
 pyrunc.linux.process.clone3 = clone3
-posix.pidfd_open = lambda *_: posix.open("/", posix.O_PATH)
-"""
+posix.pidfd_open = lambda pid: posix.open(f"/proc/{pid}/ns/pid", posix.O_RDONLY)
+"""  # what exec opens a pidfd for is setns, which takes either
 
 
 def interpreter_command(runtime: str, folder: Path) -> list[str]:
