@@ -85,7 +85,10 @@ def main(words: "list[str]") -> int:
             raise UsageError(f'"{verb}"', "", "is no verb of pyrunc", "pyrunc --help lists them")
         return _run(verb, before, log)
     except StepError as error:
-        return _failed(f"pyrunc {verb} failed: unable to start container process: {error}", log, failure)
+        start = (
+            "" if error.operation.startswith("exec /") else f"pyrunc {verb} failed: unable to start container process: "
+        )
+        return _failed(f"{start}{error}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)
     except KeyboardInterrupt:
@@ -143,7 +146,7 @@ def _failed(text: str, log: Log, status: int) -> int:
     if log.file is not None or log.json:
         log.error(text)
     if log.file is not None or not log.json:
-        start = "" if text.startswith("pyrunc ") else "pyrunc: "
+        start = "" if text.startswith(("pyrunc ", "exec /")) else "pyrunc: "
         posix.write(2, f"{start}{text}\n".encode("utf-8", "backslashreplace"))
     return status
 

@@ -4,9 +4,9 @@ import posix
 import select
 
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.container.state import CONFIG, FAILURE, FIFO, StateDirectory, StateRoot
-from pyrunc.errors import NotRunning, PyruncError, StateError
-from pyrunc.linux.fd import Fd, read_file, unlink_quietly
+from pyrunc.container.state import CONFIG, FIFO, StateDirectory, StateRoot
+from pyrunc.errors import NotRunning, PyruncError, StateError, StepError
+from pyrunc.linux.fd import Fd, open_at, unlink_quietly
 from pyrunc.linux.pid import start_time
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 
 SIGKILL = 9
+GO = b"0"
 DEATH_SECONDS = 10.0
 POLITE_SECONDS = 1.0
 STILL_SECONDS = 10.0
@@ -193,19 +194,25 @@ class Container:
             # runtime.md#start asks for an error here, runtime-tools and crun for a container that stops at once.
             self.log.warning(f"container {self.id}: config.json has no process: there is nothing to run")
         with fifo:
-            posix.write(fifo.number, b"0")
-            unlink_quietly(self.directory.fd, FIFO)
-            self._wait_for_program(fifo)
+            posix.write(fifo.number, GO)
+            text = self._wait_for_program(fifo)
+        unlink_quietly(self.directory.fd, FIFO)
+        if text == GO:
+            raise StateError("cannot start container", self.id, "its process died waiting")
+        if text:
+            raise StepError(*text.decode("utf-8", "replace").split("\0"))
 
-    def _wait_for_program(self, fifo: Fd) -> None:
-        """Until the other end is closed: by execve, or by the death of a process that says why."""
+    def _wait_for_program(self, fifo: Fd) -> bytes:
+        """Until the other end is closed: by execve, or by the death of a process, which has written why. Our end keeps
+        what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go."""
         poll = select.poll()
         poll.register(fifo.number, 0)  # POLLERR comes unasked
         poll.poll()
-        text = read_file(FAILURE, self.directory.fd).decode("utf-8", "replace")
-        unlink_quietly(self.directory.fd, FAILURE)
-        if text:
-            raise PyruncError(*text.split("\0"))
+        with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
+            try:
+                return posix.read(reader.number, 1 << 16)
+            except BlockingIOError:
+                return b""
 
     # --- kill
 
@@ -344,7 +351,8 @@ def _interrupt(directory: StateDirectory, log: "Log | None") -> None:
     record = directory.load()
     if record is not None:
         try:
-            Container(directory, record, log)._signal_init(SIGKILL)
+            if record["pid"]:
+                Container(directory, record, log)._signal_init(SIGKILL)
         except NotRunning:
             pass
         if directory.lock(POLITE_SECONDS):

@@ -7,7 +7,7 @@ from pyrunc.cgroups import make
 from pyrunc.container import console, launch, notify
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
-from pyrunc.container.state import FAILURE, StateDirectory, StateRoot
+from pyrunc.container.state import StateDirectory, StateRoot
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import steps
 from pyrunc.init.context import Context
@@ -142,8 +142,6 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.preserve_fds = options.preserve_fds
     context.listen_fds = _listen_fds()
     context.fifo = container.directory.make_fifo()
-    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC
-    context.failure = open_at(container.directory.fd, FAILURE, flags, 0o600)
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)
     if any(

@@ -101,6 +101,13 @@ class Launch:
             cgroup.join_unified(self.pid)
 
     def _lead(self, clone_flags: int) -> None:
+        try:
+            self._converse(clone_flags)
+        except BrokenPipeError:
+            kind, text, fd = self.channel.receive()  # it died while we spoke: what it said last, or that it died
+            self._answer(kind if kind == "E" else "", text, fd)
+
+    def _converse(self, clone_flags: int) -> None:
         if clone_flags & process.CLONE_NEWUSER:
             self._write_maps()
         if not self.context.second_clone:

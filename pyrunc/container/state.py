@@ -18,7 +18,6 @@ ID_LENGTH = 1024
 STATE = "state.json"
 CONFIG = "config.json"
 FIFO = "exec.fifo"
-FAILURE = "start.error"
 NOTIFY = "notify"
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 

@@ -91,7 +91,7 @@ class Context:
 
     __slots__ = (
         "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd",
-        "entered_cwd", "environment", "executable", "failure", "fifo", "host_proc", "idmaps", "init", "joins",
+        "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps", "init", "joins",
         "keyring", "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours",
         "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone",
         "sets", "state", "terminal", "userns", "waiting",
@@ -116,7 +116,6 @@ class Context:
         self.cgroup: Cgroup | None = None
         self.cgroup_tasks: list[Fd] = []
         self.fifo: Fd | None = None
-        self.failure: Fd | None = None  # where an error goes once the parent has gone
         self.waiting = False  # for start: the parent has gone
         self.bpf: bytes | None = None
         self.bpf_flags = 0

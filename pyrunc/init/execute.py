@@ -113,13 +113,13 @@ def leave_nothing(context: Context) -> None:
     """closing descriptors and resetting signals
 
     While every system call is still allowed. The program gets its three streams and what it was promised; until
-    start the container holds the line to its parent and the two files of start, and nothing of the host's besides.
+    start the container holds the fifo of start, and nothing of the host's besides.
     """
     reset_signals()
     first = 3 + context.preserve_fds + context.listen_fds
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
-    kept += [fd.number for fd in (context.fifo, context.failure) if fd is not None]
+    kept += [] if context.fifo is None else [context.fifo.number]
     for number in sorted(kept):
         if number > first:
             close_range(first, 0, number - 1)
@@ -135,6 +135,7 @@ def report_ready(context: Context) -> None:
     prctl(PR_SET_PDEATHSIG, 0)  # from here on it outlives the runtime, which may leave as soon as it has answered
     context.channel.send("R")
     context.wait_for_go()
+    context.waiting = context.fifo is not None  # the parent has gone: errors are for `start` now
     context.debug = False  # nobody listens any more
 
 
@@ -143,7 +144,7 @@ def wait_for_start(context: Context) -> None:
 
     On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
     both directions, so that a `start` that dies after opening it is not the end of the file. It stays open until
-    execve closes it: that is how `start` learns that the program runs, or reads why it does not.
+    execve closes it: that is how `start` learns that the program runs; why it does not is written there too.
     """
     fifo = context.fifo
     if fifo is None:
@@ -151,7 +152,6 @@ def wait_for_start(context: Context) -> None:
     for number in _FATAL:
         _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
     context.channel.close()  # the parent goes now, and its death means nothing from here on
-    context.waiting = True
     posix.read(fifo.number, 1)
 
 

@@ -48,10 +48,13 @@ def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> Non
     output_write.close()
     timeout = hook.get("timeout")
     with input_write, output_read, pidfd:
-        _feed(input_write, state)
-        finished = bool(select.select([pidfd], [], [], timeout)[0])
-        if not finished:
-            posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
+        finished = False
+        try:
+            _feed(input_write, state)
+            finished = bool(select.select([pidfd], [], [], timeout)[0])
+        finally:  # a signal may end us too
+            if not finished:
+                posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
         status = posix.waitpid(pid, 0)[1]
         posix.set_blocking(output_read.number, False)
         try:

@@ -96,11 +96,9 @@ def _set_bind_flags(tree: Fd, options: Options) -> None:
     """
     if not (options.set or options.clear):
         return
-    clear = options.clear
-    if not options.set & ATIME_FLAGS:
-        clear &= ~ATIME_FLAGS
-    else:
-        clear |= ATIME_FLAGS & ~options.set
+    clear = options.clear | ATIME_FLAGS & ~options.set if options.atime else options.clear & ~ATIME_FLAGS
+    if options.atime:
+        clear |= MOUNT_ATTR__ATIME  # one field, of which a part can't be set
     try:
         mount_setattr(tree, set=options.set, clear=clear | BIND_FLAGS & ~options.set)
     except PermissionError:

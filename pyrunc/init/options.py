@@ -41,6 +41,8 @@ ATTRIBUTES = {
     "symfollow": (0, MOUNT_ATTR_NOSYMFOLLOW),
 }
 
+WAYS_OF_ATIME = ("relatime", "noatime", "strictatime", "nodiratime")
+
 PROPAGATION = {
     "shared": MS_SHARED,
     "slave": MS_SLAVE,
@@ -76,6 +78,7 @@ class Options:
         bind, recursive: `bind` and `rbind` (both set).
         set, clear: MOUNT_ATTR_* of this mount.
         all_set, all_clear: MOUNT_ATTR_* of this mount and all below it.
+        atime: whether a way of keeping it is named.
         propagation: MS_* in the order given.
         superblock: flags of the file system, for fsconfig.
         data: (key, value or None) of the file system.
@@ -84,6 +87,7 @@ class Options:
     __slots__ = (
         "all_clear",
         "all_set",
+        "atime",
         "bind",
         "clear",
         "copy_up",
@@ -98,6 +102,7 @@ class Options:
 
     def __init__(self, options: "list[str]") -> None:
         self.bind = self.recursive = self.copy_up = self.remount = False
+        self.atime = False
         self.set = self.clear = self.all_set = self.all_clear = 0
         self.propagation: list[int] = []
         self.superblock: list[str] = []
@@ -111,6 +116,7 @@ class Options:
             to_set, to_clear = ATTRIBUTES[option]
             self.set = self.set & ~to_clear | to_set
             self.clear = self.clear & ~to_set | to_clear
+            self.atime = self.atime or option in WAYS_OF_ATIME
         elif option in PROPAGATION:
             self.propagation.append(PROPAGATION[option])
         elif option in ("bind", "rbind"):

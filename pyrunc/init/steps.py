@@ -147,6 +147,9 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         posix._exit(code)
 
 
+FIFO_ROOM = 4096  # what one write to a pipe keeps together
+
+
 def forget_imports() -> None:
     """Nothing is imported any more: once the mount namespace is the container's, the files would be the image's."""
     gc.disable()
@@ -158,8 +161,8 @@ def forget_imports() -> None:
 
 def report(container: "Context", error: PyruncError) -> None:
     text = "\0".join((error.operation, error.subject, error.cause, error.hint))
-    if container.waiting and container.failure is not None:
-        posix.write(container.failure.number, text.encode("utf-8", "replace"))
+    if container.waiting and container.fifo is not None:
+        posix.write(container.fifo.number, text.encode("utf-8", "replace")[:FIFO_ROOM])
         return
     try:
         container.channel.send("E", text)
