@@ -113,39 +113,35 @@ static int open_file(const char *path, int flags)
     return 0;
 }
 
-/* overwrite-exe: of every process that turns up, try to open /proc/PID/exe for writing, the way of CVE-2019-5736:
-   an O_PATH descriptor first, which keeps the file when the process is gone. Prints each foreign file and the
-   outcomes, until standard input ends or the seconds are over. */
-static int overwrite_exe(int seconds)
+/* overwrite-exe INODE SECONDS: of every process that runs the file of this inode, try to open /proc/PID/exe for writing,
+   the way of CVE-2019-5736: an O_PATH descriptor first, which keeps the file when the process has gone on. Until
+   /tmp/stop is there. */
+static int overwrite_exe(unsigned long inode, int seconds)
 {
     time_t end = time(NULL) + seconds;
-    struct stat self, other;
-    stat("/proc/self/exe", &self);
+    struct stat other;
+    int seen = 0, written = 0;
+    char outcomes[4096] = "";
     printf("ready\n");
     fflush(stdout);
-    int seen = 0, opened = 0, written = 0;
-    char outcomes[4096] = "";
     while (time(NULL) < end && access("/tmp/stop", F_OK) != 0) {
         DIR *proc = opendir("/proc");
         struct dirent *entry;
         while ((entry = readdir(proc))) {
-            char path[300], target[4096] = "";
+            char path[300];
             if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
                 continue;
             snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
-            if (readlink(path, target, sizeof target - 1) <= 0 || !strstr(target, "python"))
-                continue;
-            seen++;
             int handle = open(path, O_PATH);
             if (handle < 0)
                 continue;
-            if (fstat(handle, &other) == 0 && other.st_ino == self.st_ino && other.st_dev == self.st_dev) {
+            if (fstat(handle, &other) < 0 || other.st_ino != inode) {
                 close(handle);
                 continue;
             }
-            opened++;
+            seen++;
             snprintf(path, sizeof path, "/proc/self/fd/%d", handle);
-            for (int again = 0; again < 200; again++) {
+            for (int again = 0; again < 300; again++) {
                 int file = open(path, O_WRONLY);
                 if (file >= 0) {
                     written++;
@@ -153,14 +149,14 @@ static int overwrite_exe(int seconds)
                     break;
                 }
                 const char *name = strerrorname_np(errno);
-                if (!strstr(outcomes, name) && strlen(outcomes) < 4000)
+                if (!strstr(outcomes, name))
                     strcat(strcat(outcomes, name), " ");
             }
             close(handle);
         }
         closedir(proc);
     }
-    printf("seen %d opened %d written %d outcomes %s\n", seen, opened, written, outcomes);
+    printf("seen %d written %d outcomes %s\n", seen, written, outcomes);
     return 0;
 }
 
@@ -234,7 +230,7 @@ int main(int count, char **arguments)
     if (IS("open"))
         return open_file(arguments[2], strtol(arguments[3], NULL, 0));
     if (IS("overwrite-exe"))
-        return overwrite_exe(atoi(arguments[2]));
+        return overwrite_exe(strtoul(arguments[2], NULL, 0), atoi(arguments[3]));
     if (IS("watch-strangers"))
         return watch_strangers(atoi(arguments[2]));
     if (IS("size"))

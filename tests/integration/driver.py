@@ -1,0 +1,62 @@
+"""The runtime with a fault: `driver.py PACKAGES FAULT -- ARGUMENTS`, as the launcher runs it: isolated, without site.
+
+FAULT is `step NAME`: that step of the list fails; or `call N`: of the calls of the runtime's own functions in the
+process that was started, the Nth fails (0: none does, and how many there were goes to standard error).
+"""
+
+import posix
+import sys
+
+ERROR = OSError(5, "injected failure")
+
+
+def break_step(name):
+    from pyrunc.init import steps
+
+    def failing(step):
+        def replacement(context):
+            raise ERROR
+
+        replacement.__doc__, replacement.__name__, replacement.__module__ = step.__doc__, step.__name__, step.__module__
+        return replacement
+
+    for kind in ("INIT", "INIT_IN_FOREIGN_MOUNTS", "EXEC"):
+        found = tuple(failing(step) if f"{step.__module__}.{step.__name__}" == name else step for step in getattr(steps, kind))
+        setattr(steps, kind, found)
+
+
+def break_call(nth):
+    process, count = posix.getpid(), [0]
+
+    def watch(frame, event, _):
+        if event == "call" and "/pyrunc/" in frame.f_code.co_filename and posix.getpid() == process:
+            count[0] += 1
+            if count[0] == nth:
+                sys.setprofile(None)
+                raise ERROR
+
+    sys.setprofile(watch)
+    return count
+
+
+def main(words):
+    limit = words.index("--")
+    sys.path.append(words[0])
+    kind, value = words[1:limit]
+    from pyrunc.cli.main import main
+
+    __import__("pyrunc.container.create")
+    count = [0]
+    if kind == "step":
+        break_step(value)
+    else:
+        count = break_call(int(value))
+    code = main(words[limit + 1 :])
+    sys.setprofile(None)
+    if value == "0":
+        posix.write(2, b"calls: %d\n" % count[0])
+    return code
+
+
+if __name__ == "__main__":
+    posix._exit(main(sys.argv[1:]))

@@ -1,0 +1,176 @@
+"""Nothing of ours is looked up inside the container: whatever Python an image brings, none of it runs or is opened."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from integration.harness import NAMESPACES, namespaces
+
+MODULES = (
+    "encodings", "json", "site", "sitecustomize", "usercustomize", "locale", "codecs", "io", "os", "re", "traceback", "warnings", "linecache", "struct",
+    "types", "collections", "contextlib", "socket", "subprocess", "ctypes", "enum", "signal", "pwd", "grp", "idna", "pyrunc", "_cffi_backend", "cffi",
+    "encodings/idna", "encodings/ascii", "encodings/latin_1", "encodings/utf_8", "encodings/aliases", "pyrunc/errors", "pyrunc/init/steps",
+)  # fmt: skip
+CODE = "import posix; posix.close(posix.open('/hostile-ran', posix.O_CREAT | posix.O_WRONLY, 0o644)); posix._exit(86)\n"
+LIBRARIES = ("libc.so.6", "libseccomp.so.2", "libgcc_s.so.1", "libnss_files.so.2", "libm.so.6", "libz.so.1", "libexpat.so.1", "libffi.so.8")
+LOOKUPS = re.compile(
+    r"\.py[co]?$|\.so(\.|$)|/python3|site-packages|dist-packages|lib-dynload|/locale/|gconv|nsswitch|ld\.so|\.pth$|pyvenv|/etc/(localtime|resolv|hosts|host\.conf)"
+    r"|zoneinfo|\._pth$"
+)
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace, which sees what is opened, is not installed")
+
+
+def folders():
+    """Where the host's Python and the installed runtime lie."""
+    code = "import sys, pyrunc, cffi; print(*sys.path, pyrunc.__path__[0], sep='\\n')"
+    path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/").stdout.split("\n")
+    return sorted({os.path.realpath(folder) for folder in (*path, sysconfig.get_path("stdlib"), "/usr/local/lib/python3/dist-packages") if folder})
+
+
+@pytest.fixture
+def hostile(container):
+    """An image with a Python of its own, which leaves a file when any of it runs."""
+
+    def make(**changes):
+        c = container(**changes)
+        root = c.bundle.rootfs
+        for folder in (*folders(), "/", "/tmp"):
+            for module in MODULES:
+                plain = root / folder.lstrip("/") / f"{module}.py"
+                plain.parent.mkdir(parents=True, exist_ok=True)
+                if plain.parent == root and module in ("os", "io"):
+                    continue
+                plain.write_text(CODE)
+                package = plain.with_suffix("") / "__init__.py"
+                package.parent.mkdir(exist_ok=True)
+                package.write_text(CODE)
+                plain.with_suffix(f".cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+                plain.with_suffix(".abi3.so").write_bytes(b"\x7fELF")
+            (root / folder.lstrip("/") / "hostile.pth").write_text("import hostile\n")
+        for folder in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for library in LIBRARIES:
+                (root / folder / library).write_bytes(b"\x7fELF")
+        c.file("/etc/ld.so.preload", "/lib/libc.so.6\n").file("/etc/nsswitch.conf", "passwd: hostile\n")
+        c.file("/usr/lib/locale/locale-archive", "x").file("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules", "x").file("/etc/localtime", "x")
+        return c
+
+    return make
+
+
+def lookups(trace: Path, parent_too: bool = False):
+    """What every process but the first opened on its way to execve, if it is something of Python's or the loader's."""
+    found = []
+    logs = sorted(trace.parent.glob(f"{trace.name}.*"), key=lambda path: int(path.suffix[1:]))
+    assert len(logs) >= 2, "there was no child"
+    children = 0
+    for log in logs:
+        lines = log.read_text(errors="replace").splitlines()
+        if any("execveat(" in line or "execve(" in line for line in lines[:3]):
+            continue  # the runtime's own process: its start is before clone
+        children += 1
+        for line in lines:
+            if line.startswith("execve("):
+                break  # the program
+            match = re.match(r'\w+\(.*?"([^"]*)"', line)
+            if match and LOOKUPS.search(match[1]):
+                found.append(f"{log.name}: {line}")
+    assert children
+    return found
+
+
+CASES = {
+    "plain": {},
+    "everything": {
+        "namespaces": namespaces(*NAMESPACES, "cgroup", "time"), "hostname": "x", "sysctl": {"net.ipv4.ip_forward": "1"}, "noNewPrivileges": True,
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "maskedPaths": ["/proc/kcore", "/etc"], "readonlyPaths": ["/proc/sys"],
+        "user": {"uid": 1000, "gid": 1000}, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}], "root": {"path": "rootfs", "readonly": True},
+        "hooks": {"createContainer": [{"path": "/bin/true"}], "startContainer": [{"path": "/bin/true"}]},
+        "mounts": [{"destination": "/m", "type": "tmpfs", "source": "t", "options": ["ro", "tmpcopyup"]}],
+        "timeOffsets": {"boottime": {"secs": 10}},
+    },
+    "warnings": {"capabilities": {"bounding": ["CAP_NONSENSE"]}},
+    "user namespace": {
+        "namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+    },
+    "a missing program": {"args": ["/no/such/prögram"]},
+    "a wrong working directory": {"cwd": "/etc/passwd"},
+    "an unknown user": {
+        "namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 1}], "user": {"uid": 5, "gid": 5},
+    },
+    "a mount that fails": {"mounts": [{"destination": "/m", "type": "tmpfs", "source": "t", "options": ["nonsense=1"]}]},
+    "a masked procfs": {"mounts": [{"destination": "/proc/self", "type": "tmpfs", "source": "t"}]},
+    "bytes that are no text": {"cwd": "/\udcff\udcfe", "args": ["true", "\udcff"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("flags", [(), ("--no-pivot",)], ids=["", "no-pivot"])
+def test_create_opens_nothing_of_the_images_python(hostile, tmp_path, case, flags):
+    c = hostile(**CASES[case]).reachable()
+    if flags and case != "plain":
+        pytest.skip("one such case is enough")
+    if case == "bytes that are no text":
+        import json
+
+        c.config["process"].update(args=["true", "x"], cwd="/\u00ff")
+        (c.bundle.path / "config.json").write_text(json.dumps(c.config))
+    else:
+        c._prepare(tuple(CASES[case].get("args", ("true",))))
+    trace = tmp_path / "trace"
+    wrapper = ("strace", "-ff", "-qq", "-s", "4096", "-e", "trace=%file,execve,execveat", "-o", str(trace))
+    result = c.runtime("run", *flags, "--bundle", c.bundle.path, c.id, check=False, wrapper=wrapper)
+    assert lookups(trace) == []
+    assert not (c.bundle.rootfs / "hostile-ran").exists()
+    assert "Traceback" not in result.err
+    assert "LookupError" not in result.err
+    assert "No module" not in result.err
+    assert result.code != 86
+
+
+@pytest.mark.parametrize("command", [("true",), ("/no/such/program",)])
+def test_exec_opens_nothing_of_the_images_python(hostile, tmp_path, command):
+    c = hostile(seccomp={"defaultAction": "SCMP_ACT_ALLOW"}).up()
+    trace = tmp_path / "trace"
+    wrapper = ("strace", "-ff", "-qq", "-s", "4096", "-e", "trace=%file,execve,execveat", "-o", str(trace))
+    result = c.runtime("exec", "-u", "1000", "-e", "A=b", "--cwd", "/tmp", c.id, *command, check=False, wrapper=wrapper)
+    assert lookups(trace) == []
+    assert not (c.bundle.rootfs / "hostile-ran").exists()
+    assert result.code == (0 if command == ("true",) else 255)
+    assert "Traceback" not in result.err
+
+
+def test_a_terminal_opens_nothing_of_the_images_python(hostile, tmp_path):
+    import pty
+
+    c = hostile(terminal=True)
+    c._prepare(("true",))
+    trace = tmp_path / "trace"
+    wrapper = ("strace", "-ff", "-qq", "-s", "4096", "-e", "trace=%file,execve,execveat", "-o", str(trace))
+    master, slave = pty.openpty()
+    c.runtime("run", "--bundle", c.bundle.path, c.id, wrapper=wrapper, stdin=slave)
+    os.close(master)
+    os.close(slave)
+    assert lookups(trace) == []
+    assert not (c.bundle.rootfs / "hostile-ran").exists()
+
+
+def test_variables_of_the_caller_choose_no_code(hostile, tmp_path):
+    """Of the runtime's Python, nor of its loader."""
+    c = hostile()
+    (tmp_path / "sitecustomize.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
+    (tmp_path / "posixpath.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
+    env = {
+        **os.environ, "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "sitecustomize.py"),
+        "PYTHONUSERBASE": str(tmp_path), "PYTHONINSPECT": "1", "PYTHONDONTWRITEBYTECODE": "", "LD_LIBRARY_PATH": str(c.bundle.rootfs / "lib"),
+    }  # fmt: skip
+    assert c.run("echo", "fine", env=env, cwd=tmp_path) == "fine"
+    assert not (tmp_path / "ran").exists()
