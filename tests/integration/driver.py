@@ -29,7 +29,7 @@ def break_call(nth):
     process, count = posix.getpid(), [0]
 
     def watch(frame, event, _):
-        if event == "call" and "/pyrunc/" in frame.f_code.co_filename and posix.getpid() == process:
+        if event == "call" and "/pyrunc/" in frame.f_code.co_filename and frame.f_code.co_name != "__del__" and posix.getpid() == process:
             count[0] += 1
             if count[0] == nth:
                 sys.setprofile(None)

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,7 +142,7 @@ static int overwrite_exe(unsigned long inode, int seconds)
             }
             seen++;
             snprintf(path, sizeof path, "/proc/self/fd/%d", handle);
-            for (int again = 0; again < 300; again++) {
+            for (int again = 0; again < 100; again++, usleep(2000)) {
                 int file = open(path, O_WRONLY);
                 if (file >= 0) {
                     written++;
@@ -151,6 +152,8 @@ static int overwrite_exe(unsigned long inode, int seconds)
                 const char *name = strerrorname_np(errno);
                 if (!strstr(outcomes, name))
                     strcat(strcat(outcomes, name), " ");
+                if (errno != ETXTBSY)
+                    break;   /* that one lasts while it runs */
             }
             close(handle);
         }
@@ -160,13 +163,25 @@ static int overwrite_exe(unsigned long inode, int seconds)
     return 0;
 }
 
-/* watch-strangers SECONDS: for every process that we did not start, whether we can ptrace it or read its descriptors
-   (CVE-2016-9962). */
+/* Whether a process is still the runtime on its way, and not yet a program of the container's. */
+static int is_runtime(pid_t pid)
+{
+    char path[64], text[4096] = "";
+    snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
+    int file = open(path, O_RDONLY);
+    if (file < 0)
+        return 0;
+    ssize_t size = read(file, text, sizeof text - 1);
+    close(file);
+    return size > 0 && strstr(text, "python") != NULL;
+}
+
+/* watch-strangers SECONDS: of every process of the runtime's that turns up, whether we can trace it or read its
+   descriptors (CVE-2016-9962). It may become the program between two calls of ours, so it is asked again after. */
 static int watch_strangers(int seconds)
 {
     time_t end = time(NULL) + seconds;
-    int seen = 0, traced = 0, listed = 0;
-    pid_t self = getpid();
+    int seen = 0, traced = 0, followed = 0;
     printf("ready\n");
     fflush(stdout);
     while (time(NULL) < end && access("/tmp/stop", F_OK) != 0) {
@@ -174,32 +189,32 @@ static int watch_strangers(int seconds)
         struct dirent *entry;
         while ((entry = readdir(proc))) {
             pid_t pid = atoi(entry->d_name);
-            char path[300], text[4096] = "";
-            if (pid <= 1 || pid == self)
-                continue;
-            snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
-            int file = open(path, O_RDONLY);
-            if (file < 0)
-                continue;
-            ssize_t size = read(file, text, sizeof text - 1);
-            close(file);
-            if (size <= 0 || !strstr(text, "python"))
+            char path[300];
+            if (pid <= 1 || pid == getpid() || !is_runtime(pid))
                 continue;
             seen++;
-            snprintf(path, sizeof path, "/proc/%d/fd", pid);
-            DIR *list = opendir(path);
-            if (list) {
-                listed++;
-                closedir(list);
+            for (int n = -3; n < 16; n++) {
+                static const char *const links[] = { "exe", "cwd", "root" };
+                char target[4096];
+                if (n < 0)
+                    snprintf(path, sizeof path, "/proc/%d/%s", pid, links[n + 3]);
+                else
+                    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, n);
+                if (readlink(path, target, sizeof target) > 0)
+                    followed += is_runtime(pid);
             }
             if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
-                traced++;
-                ptrace(PTRACE_DETACH, pid, 0, 0);
+                ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+                int status;
+                if (waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status)) {
+                    traced += is_runtime(pid);
+                    ptrace(PTRACE_DETACH, pid, 0, 0);
+                }
             }
         }
         closedir(proc);
     }
-    printf("seen %d traced %d listed %d\n", seen, traced, listed);
+    printf("seen %d traced %d followed %d\n", seen, traced, followed);
     return 0;
 }
 

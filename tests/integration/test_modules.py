@@ -40,9 +40,9 @@ def loaded(container, tmp_path):
         def __call__(self, *words, code=0):
             out = tmp_path / "modules"
             command = [sys.executable, "-I", "-S", "-c", RUN, str(PACKAGES), str(out), "--root", str(self.c.runtime.root), *map(str, words)]
-            with open(tmp_path / "output", "wb") as output:
+            with open(tmp_path / "printed", "wb") as output:
                 process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=30)
-            assert process.returncode == code, (tmp_path / "output").read_text()
+            assert process.returncode == code, (tmp_path / "printed").read_text()
             return set(out.read_text().split())
 
     recorder = Recorder()
