@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--runtime", default="pyrunc", help="the runtime (default: pyrunc)")
     parser.add_argument("--filter", default="", metavar="REGEX", help="only tests whose names match; compares nothing")
     parser.add_argument("--cgroup", choices=sandbox.CGROUP_MODES, default="host", help="what is seen of cgroups")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds for one file")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one file")
     parser.add_argument("--store", action="store_true", help="make this the stored score; reasons are kept")
     parser.add_argument("--verbose", "-v", action="store_true", help="show all that the files write")
     options = parser.parse_args()
