@@ -25,7 +25,7 @@ DIRECTORY = ":seccomp"  # no container's: an ID has no colon
 VERSION = 1  # of what profile.compile makes of a profile
 FILTER = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
 FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for all threads: there is one
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,

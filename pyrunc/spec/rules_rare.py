@@ -50,6 +50,12 @@ def is_list_of_numbers(text: str) -> bool:
     return True
 
 
+def count_of(text: str) -> int:
+    """How many numbers such a list names."""
+    ranges = [part.partition("-") for part in text.split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+
+
 # User namespaces
 
 def mappings_fit_the_user_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
@@ -210,6 +216,9 @@ def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator
                     "1 to 15 characters, no blanks, / or :")
 
 
+MAX_NODES = 1024  # MAX_NUMNODES of the largest kernel
+
+
 def memory_policy_has_its_nodes(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
     """set_mempolicy(2). runc: validator.go, memoryPolicy()."""
     policy = document.get("memoryPolicy")
@@ -217,14 +226,17 @@ def memory_policy_has_its_nodes(document: "Linux", _: dict[str, str]) -> "Iterat
         return
     mode, nodes, flags = policy.get("mode"), policy.get("nodes", ""), policy.get("flags", ())
     if mode is None:
-        yield "/memoryPolicy", 'expected a member "mode", found none', ""
+        yield "/memoryPolicy", 'invalid memory policy mode: expected a member "mode", found none', ""
     elif mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
-        if nodes:
-            yield "/memoryPolicy/nodes", f"invalid memory policy: {mode} mode requires 0 nodes", ""
+        if nodes and is_list_of_numbers(nodes):
+            cause = f"invalid memory policy: {mode} mode requires 0 nodes but got {count_of(nodes)}"
+            yield "/memoryPolicy/nodes", cause, ""
     elif mode != "MPOL_PREFERRED" and not nodes:
         yield "/memoryPolicy", f"invalid memory policy: {mode} needs nodes", ""
     if nodes and not is_list_of_numbers(nodes):
         yield "/memoryPolicy/nodes", f'invalid memory policy nodes: expected nodes such as 0-2,4, found "{nodes}"', ""
+    elif nodes and max(int(number) for number in nodes.replace("-", ",").split(",")) >= MAX_NODES:
+        yield "/memoryPolicy/nodes", f"invalid memory policy node: a kernel has at most {MAX_NODES}", ""
     if "MPOL_F_STATIC_NODES" in flags and "MPOL_F_RELATIVE_NODES" in flags:
         cause = "invalid memory policy flag: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
         yield "/memoryPolicy/flags", cause, ""
