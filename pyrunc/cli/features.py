@@ -38,9 +38,7 @@ def features() -> "dict[str, Any]":
                 "operators": sorted(profile.OPERATORS),
                 "archs": sorted(f"SCMP_ARCH_{name}" for name in profile.architecture_names()),
                 "knownFlags": sorted(cache.FLAGS),
-                "supportedFlags": sorted(
-                    name for name in cache.FLAGS if "KILLABLE" not in name
-                ),  # that one is for NOTIFY
+                "supportedFlags": sorted(cache.FLAGS),
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},

@@ -49,6 +49,7 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.config = container.config
     context.process = what
     context.bundle = container.record["bundle"]
+    context.state = container.hook_state
     context.host_proc = launch.open_proc()
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds

@@ -127,6 +127,12 @@ class Launch:
         elif kind == "L":
             limits.set_all(self.context.process, self.pid)
             self.channel.send("G")
+        elif kind == "S":
+            from pyrunc.container.seccomp_agent import hand_over
+
+            assert self.pidfd is not None
+            hand_over(self.context, self.pid, self.pidfd, int(text))
+            self.channel.send("G")
         elif kind == "T":
             write_file(f"/proc/{self.pid}/timens_offsets", text.encode())
             self.channel.send("G")

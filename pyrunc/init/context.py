@@ -29,7 +29,8 @@ class Channel:
     """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
 
     A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid,
-    after a second clone; `L` set my limits; `T` write my time offsets; `O` open the source of
+    after a second clone; `L` set my limits; `S` fetch this
+    descriptor of mine, the filter's listener; `T` write my time offsets; `O` open the source of
     this mount for me; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
     for start; `C` the console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields
     of the error. The end of the stream: the other side is dead.
@@ -90,9 +91,9 @@ class Context:
     state: "Callable[[Status], bytes]"
 
     __slots__ = (
-        "bpf", "bpf_flags", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug", "deferred_cwd",
-        "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps", "init", "joins",
-        "keyring", "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours",
+        "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug",
+        "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps", "init",
+        "joins", "keyring", "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours",
         "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone",
         "sets", "state", "terminal", "userns", "waiting",
     )  # fmt: skip
@@ -119,6 +120,7 @@ class Context:
         self.waiting = False  # for start: the parent has gone
         self.bpf: bytes | None = None
         self.bpf_flags = 0
+        self.bpf_installed = False
         self.root: Fd | None = None  # the container's root file system, once it is mounted
         self.null: Fd | None = None  # the container's /dev/null, once it is verified
         self.terminal: Fd | None = None

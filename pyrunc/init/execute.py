@@ -9,6 +9,7 @@ from pyrunc.init.hooks import as_mapping
 from pyrunc.linux import path
 from pyrunc.linux.fd import open_at, read_all
 from pyrunc.linux.process import PR_SET_PDEATHSIG, close_range, prctl, reset_signals, seccomp_filter
+from pyrunc.seccomp.cache import NEW_LISTENER
 
 PASSWD_LIMIT = 1 << 20
 
@@ -127,6 +128,20 @@ def leave_nothing(context: Context) -> None:
     close_range(first, 0)
 
 
+def filter_and_notify(context: Context) -> None:
+    """installing the seccomp filter, and giving its listener to the runtime
+
+    A profile with SCMP_ACT_NOTIFY goes in while the runtime is still there: it fetches the listener by its number, told
+    by write(2), which such a profile may not name, and hands it to the agent before we go on.
+    """
+    if context.bpf and context.bpf_flags & NEW_LISTENER:
+        number = seccomp_filter(context.bpf, context.bpf_flags)
+        context.bpf_installed = True
+        posix.write(context.channel.socket.fileno(), f"S{number}".encode())
+        context.wait_for_go()
+        posix.close(number)
+
+
 def report_ready(context: Context) -> None:
     """telling the runtime that the container is created
 
@@ -168,7 +183,7 @@ def filter_system_calls(context: Context) -> None:
 
     As late as can be: from here on every system call of our own must be one that the profile allows.
     """
-    if context.bpf:
+    if context.bpf and not context.bpf_installed:
         seccomp_filter(context.bpf, context.bpf_flags)
 
 

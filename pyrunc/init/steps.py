@@ -96,6 +96,7 @@ BECOME: "tuple[Step, ...]" = (
     credentials.set_umask,
     execute.find,
     execute.leave_nothing,
+    execute.filter_and_notify,
     execute.report_ready,
     execute.wait_for_start,
     execute.filter_system_calls,

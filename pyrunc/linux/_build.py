@@ -26,6 +26,7 @@ int64_t sys_fstatfs_type(int fd);
 int sys_clone3(uint64_t flags, int cgroup, int *pidfd);
 int sys_setns(int fd, int flags);
 int sys_unshare(int flags);
+int sys_pidfd_getfd(int pidfd, int fd, unsigned int flags);
 int sys_close_range(unsigned int first, unsigned int last, unsigned int flags);
 int sys_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int sys_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
@@ -79,6 +80,9 @@ SOURCE = r"""
 #endif
 #ifndef SYS_openat2
 #define SYS_openat2 437
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
 #endif
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
@@ -152,6 +156,9 @@ static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
 
 static int sys_setns(int fd, int flags) { return setns(fd, flags); }
 static int sys_unshare(int flags) { return unshare(flags); }
+
+static int sys_pidfd_getfd(int pidfd, int fd, unsigned int flags)
+{ return syscall(SYS_pidfd_getfd, pidfd, fd, flags); }
 
 static int sys_close_range(unsigned int first, unsigned int last, unsigned int flags)
 { return syscall(SYS_close_range, first, last, flags); }

@@ -89,6 +89,14 @@ def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     return result
 
 
+def pidfd_getfd(pidfd: Fd, number: int) -> Fd:
+    """A copy of another process's descriptor. pidfd_getfd(2), Linux 5.6."""
+    copy = lib.sys_pidfd_getfd(pidfd.number, number, 0)
+    if copy < 0:
+        raise kernel_error("pidfd_getfd", pidfd.name)
+    return Fd(copy, f"descriptor {number} of another process")
+
+
 def set_dumpable(value: bool) -> None:
     """Not dumpable: /proc/PID/{exe,fd,mem} and ptrace need CAP_SYS_PTRACE over us (CVE-2016-9962)."""
     prctl(PR_SET_DUMPABLE, int(value))

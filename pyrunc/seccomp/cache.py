@@ -30,6 +30,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
+NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]  # where the key is absent: as runc and crun have it
 
 
@@ -39,6 +40,8 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
     names = profile.get("flags")
     for name in DEFAULT_FLAGS if names is None else names:
         flags |= FLAGS[name]
+    if any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or []):
+        flags |= NEW_LISTENER
     key = key_of(profile)
     code = _load(root, key)
     if code is None:

@@ -26,6 +26,7 @@ ACTIONS = {
     "SCMP_ACT_TRAP": pyseccomp.TRAP,
     "SCMP_ACT_ALLOW": pyseccomp.ALLOW,
     "SCMP_ACT_LOG": pyseccomp.LOG,
+    "SCMP_ACT_NOTIFY": pyseccomp.NOTIFY,
 }
 WITH_ERRNO = {"SCMP_ACT_ERRNO": pyseccomp.ERRNO, "SCMP_ACT_TRACE": pyseccomp.TRACE}
 OPERATORS = {
