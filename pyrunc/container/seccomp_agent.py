@@ -37,4 +37,4 @@ def hand_over(context: "Context", pid: int, pidfd: Fd, number: int) -> None:
             agent.sendmsg([dumps(state).encode("utf-8", "surrogateescape")], [rights(listener)])
             agent.close()
     except OSError as error:
-        raise PyruncError("sending the seccomp listener to", place, reason(error), "is the agent running?") from error
+        raise PyruncError("failed to connect with seccomp agent", place, reason(error), "is it running?") from error

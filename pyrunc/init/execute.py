@@ -8,8 +8,14 @@ from pyrunc.init.context import Context
 from pyrunc.init.hooks import as_mapping
 from pyrunc.linux import path
 from pyrunc.linux.fd import open_at, read_all
-from pyrunc.linux.process import PR_SET_PDEATHSIG, close_range, prctl, reset_signals, seccomp_filter
-from pyrunc.seccomp.cache import NEW_LISTENER
+from pyrunc.linux.process import (
+    PR_SET_PDEATHSIG,
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    close_range,
+    prctl,
+    reset_signals,
+    seccomp_filter,
+)
 
 PASSWD_LIMIT = 1 << 20
 
@@ -134,7 +140,7 @@ def filter_and_notify(context: Context) -> None:
     A profile with SCMP_ACT_NOTIFY goes in while the runtime is still there: it fetches the listener by its number, told
     by write(2), which such a profile may not name, and hands it to the agent before we go on.
     """
-    if context.bpf and context.bpf_flags & NEW_LISTENER:
+    if context.bpf and context.bpf_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         number = seccomp_filter(context.bpf, context.bpf_flags)
         context.bpf_installed = True
         posix.write(context.channel.socket.fileno(), f"S{number}".encode())

@@ -33,6 +33,8 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 CLOSE_RANGE_CLOEXEC = 4
 
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+
 
 def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_INTO_CGROUP 5.7.

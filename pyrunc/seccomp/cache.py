@@ -10,6 +10,7 @@ import marshal
 import posix
 
 from pyrunc.linux.fd import Fd, open_at, read_all, replace_file
+from pyrunc.linux.process import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from pyrunc.spec.jsonc import dumps
 
 try:
@@ -30,7 +31,6 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
-NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]  # where the key is absent: as runc and crun have it
 
 
@@ -41,7 +41,7 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
     for name in DEFAULT_FLAGS if names is None else names:
         flags |= FLAGS[name]
     if any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or []):
-        flags |= NEW_LISTENER
+        flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
     key = key_of(profile)
     code = _load(root, key)
     if code is None:

@@ -312,7 +312,7 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
                 yield f"{pointer}/args/{argument}/index", f"expected 0 to 5, found {condition['index']}", ""
         if action == "SCMP_ACT_NOTIFY":
             if "write" in rule["names"]:
-                yield f"{pointer}/names", "write can't have SCMP_ACT_NOTIFY", ""
+                yield f"{pointer}/names", "SCMP_ACT_NOTIFY cannot be used for the write syscall", ""
             if not seccomp.get("listenerPath") and not any(
                     name.startswith("run.oci.seccomp.") for name in annotations):   # crun's other receivers
                 yield f"{pointer}/action", "SCMP_ACT_NOTIFY needs listenerPath", ""

@@ -260,9 +260,9 @@ class Container:
         assert result.code == code, repr(result)
         lines = [line for line in result.err.splitlines() if "level=warning" not in line]
         assert len(lines) == 1, repr(result)
-        assert lines[0].startswith("pyrunc: "), repr(result)
+        assert lines[0].startswith("pyrunc"), repr(result)
         self.assert_gone()
-        return lines[0].removeprefix("pyrunc: ")
+        return lines[0].partition(": ")[2]
 
     # --- verbs
 

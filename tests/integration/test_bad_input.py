@@ -117,7 +117,7 @@ def test_a_configuration_that_is_none(container, name):
     assert result.code == 1, repr(result)
     assert len(result.err.splitlines()) == 1, repr(result)
     assert len(result.err) < 1000
-    assert result.err.startswith("pyrunc: ")
+    assert result.err.startswith("pyrunc")
     assert "internal error" not in result.err
     assert "Traceback" not in result.err
     assert culprit in result.err, repr(result)
