@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
-from pyrunc.init import mounts
+from pyrunc.init.attach import attach as attach_mount
 from pyrunc.init.context import Context
 from pyrunc.init.options import Options
 from pyrunc.linux import path
@@ -37,7 +37,7 @@ def attach(context: Context, entry: "Mount", options: Options) -> None:
     cgroup = context.cgroup
     assert cgroup is not None
     if cgroup.unified:
-        mounts.finish(context, _unified(context, cgroup, options), target, options)
+        attach_mount(context, _unified(context, cgroup, options), target, options)
     else:
         _version_1(context, cgroup, target, options)
 

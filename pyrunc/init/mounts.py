@@ -4,6 +4,7 @@ import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init import cgroup_mounts, copy_up
+from pyrunc.init.attach import attach
 from pyrunc.init.context import Context
 from pyrunc.init.options import Options
 from pyrunc.linux import path
@@ -17,11 +18,9 @@ from pyrunc.linux.mount import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW,
     MOUNT_ATTR_RDONLY,
-    MS_REC,
     PROC_SUPER_MAGIC,
     filesystem_type,
     mount_setattr,
-    move_mount,
     new_filesystem,
     open_tree,
     reconfigure,
@@ -85,7 +84,7 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
     tree = _open_source(context, index, source, options)
     _set_bind_flags(tree, options)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
-    finish(context, tree, target, options)
+    attach(context, tree, target, options)
 
 
 def _set_bind_flags(tree: Fd, options: Options) -> None:
@@ -158,7 +157,7 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> No
     except OSError as error:
         raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
     mount = _new(entry, options)
-    finish(context, mount, target, options)
+    attach(context, mount, target, options)
 
 
 def _real_directory(root: Fd, destination: str) -> Fd:
@@ -192,7 +191,7 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
         copy_up.copy(target, mount)
     if index in context.idmaps:
         map_ids(mount, context.idmaps[index], options)
-    finish(context, mount, target, options)
+    attach(context, mount, target, options)
     if kind == "tmpfs" and read_only:
         context.read_only_later.append(mount)
 
@@ -235,27 +234,6 @@ def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | Non
 
 def _is_procfs_root(source: Fd) -> bool:
     return filesystem_type(source) == PROC_SUPER_MAGIC and posix.fstat(source.number).st_ino == PROC_ROOT_INODE
-
-
-def finish(context: Context, mount: Fd, target: Fd, options: Options) -> None:
-    """Give the detached mount its attributes and attach it: nobody ever sees it without them."""
-    if options.set or options.clear:
-        mount_setattr(mount, set=options.set, clear=options.clear)
-    if options.all_set or options.all_clear:
-        mount_setattr(mount, set=options.all_set, clear=options.all_clear, recursive=True)
-    root = context.root
-    assert root is not None
-    over_root = _same(target, root)
-    move_mount(mount, target)
-    for flags in options.propagation:
-        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
-    if over_root:
-        context.root = mount  # a mount on /: what follows is resolved in it
-
-
-def _same(one: Fd, other: Fd) -> bool:
-    a, b = posix.fstat(one.number), posix.fstat(other.number)
-    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
 
 def normal(destination: str) -> str:

@@ -130,10 +130,11 @@ def chroot(context: Context) -> None:
 def propagate(context: Context) -> None:
     """setting the root's propagation
 
-    Only now: pivot_root(2) refuses a shared new root, and an unbindable one could not have been bound.
+    Shared and unbindable only now: pivot_root(2) refuses a shared new root, and an unbindable one could not have been
+    bound. The others were set before any mount was made, whose own propagation counts.
     """
     flags = _requested(context)
-    if flags & (MS_SHARED | MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE):
+    if flags & (MS_SHARED | MS_UNBINDABLE):
         set_propagation(flags)
 
 

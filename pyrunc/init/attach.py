@@ -1,0 +1,35 @@
+"""The last thing that happens to a mount: its attributes, and its place in the tree."""
+
+import posix
+
+from pyrunc.init.context import Context
+from pyrunc.init.options import Options
+from pyrunc.linux.fd import Fd, read_file
+from pyrunc.linux.mount import MS_REC, mount_setattr, move_mount
+
+
+def attach(context: Context, mount: Fd, target: Fd, options: Options) -> None:
+    """Give the detached mount its attributes and attach it: nobody ever sees it without them."""
+    if options.set or options.clear:
+        mount_setattr(mount, set=options.set, clear=options.clear)
+    if options.all_set or options.all_clear:
+        mount_setattr(mount, set=options.all_set, clear=options.all_clear, recursive=True)
+    root = context.root
+    assert root is not None
+    over_root = _is_same(context, target, root)
+    move_mount(mount, target)
+    for flags in options.propagation:
+        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
+    if over_root:
+        context.root = mount  # a mount on /: what follows is resolved in it
+
+
+def _is_same(context: Context, one: Fd, other: Fd) -> bool:
+    """Whether both are one place: the same file by the same mount. The root may be bound elsewhere in itself."""
+    a, b = posix.fstat(one.number), posix.fstat(other.number)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) and _mount_id(context, one) == _mount_id(context, other)
+
+
+def _mount_id(context: Context, fd: Fd) -> bytes:
+    lines = read_file(f"self/fdinfo/{fd.number}", context.host_proc).splitlines()
+    return next(line for line in lines if line.startswith(b"mnt_id:"))
