@@ -1,5 +1,6 @@
 """What the benchmarks share: a bundle to run, a command timed to its end, and numbers made into a table."""
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -175,6 +176,17 @@ def _time_limit(pid: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def add_pause(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=0.05,
+        metavar="SECONDS",
+        help="before each measurement (default: 0.05): what the kernel still has to do after a container (network "
+        "namespaces, grace periods) is not charged to the next, nor does that profit from a cgroup lock just taken",
+    )
 
 
 def be_subreaper() -> None:

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--runtime", action="append", default=[], help="one to compare with; the first is 1")
     parser.add_argument("--config", type=Path, metavar="FILE", help="take this configuration")
     parser.add_argument("--runs", type=int, default=100, metavar="N", help="rounds that count (default: 100)")
+    common.add_pause(parser)
     options = parser.parse_args()
     common.without_unified_cgroup()
 
@@ -63,6 +64,7 @@ def main() -> None:
             turn = round % len(contestants)
             for index, name in [*enumerate(contestants)][turn:] + [*enumerate(contestants)][:turn]:
                 bundle = bundles.make(str(index), "/bin/true")
+                time.sleep(options.pause)
                 if name == LIBRARY:
                     cost = through_the_library(StateRoot(f"{state}/library"), bundle)
                 else:

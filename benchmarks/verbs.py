@@ -17,6 +17,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import common
@@ -97,6 +98,7 @@ def main() -> None:
     source.add_argument("--bundle", type=Path, help="take configuration and root file system of this bundle")
     source.add_argument("--config", type=Path, metavar="FILE", help="take this configuration")
     parser.add_argument("--runs", type=int, default=50, metavar="N", help="rounds that count (default: 50)")
+    common.add_pause(parser)
     parser.add_argument("--cgroup-v1", action="store_true", help="hide the unified hierarchy of hybrid mode")
     options = parser.parse_args()
     if options.cgroup_v1:
@@ -118,6 +120,7 @@ def main() -> None:
                 turn = round % len(runtimes)
                 for measure in MEASURES:
                     for runtime in runtimes[turn:] + runtimes[:turn]:
+                        time.sleep(options.pause)
                         for what, cost in measure(runtime).items():
                             if round >= WARM_UP:
                                 table.add(what, runtime.name, cost)
