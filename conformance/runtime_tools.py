@@ -45,7 +45,10 @@ class Result:
                 self.ok += 1
         if any(ERROR_IN_YAML.match(line) for line in before):
             self.complaints += before
-        if outcome.status:
+        self.stopped = outcome.status == sandbox.TIMEOUT
+        if self.stopped:
+            self.complaints.append("it took too long, and was stopped")
+        elif outcome.status:
             self.complaints.append(f"exit status {outcome.status}")
             self.complaints += outcome.errors.splitlines()[:20]
 
@@ -61,7 +64,7 @@ def compare(result: Result, stored: Entry | None) -> str:
     """worse, better, new, or nothing."""
     if stored is None:
         return "new"
-    if (stored["clean"] and not result.clean) or result.ok < stored["ok"]:
+    if result.stopped or (stored["clean"] and not result.clean) or result.ok < stored["ok"]:
         return "worse"
     if (result.clean and not stored["clean"]) or result.ok > stored["ok"]:
         return "better"
@@ -120,7 +123,7 @@ def explain(result: Result, stored: Entry | None, verbose: bool) -> None:
         return
     for line in result.complaints:
         print(f"    {line}")
-    if result.complaints and stored and "reason" in stored:
+    if result.complaints and not result.stopped and stored and "reason" in stored:
         print(f"    = {stored['reason']}: {stored['because']}")
 
 
