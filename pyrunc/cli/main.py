@@ -143,6 +143,7 @@ def _log(before: Arguments) -> Log:
 
 def _failed(text: str, log: Log, status: int) -> int:
     """To the log, where engines read the last line of level "error", and to the user on standard error."""
+    text = text.replace("\n", "\\n")  # one line, whatever was quoted
     if log.file is not None or log.json:
         log.error(text)
     if log.file is not None or not log.json:

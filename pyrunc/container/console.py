@@ -46,6 +46,9 @@ class Sender:
             raise UsageError("console socket", place, error.strerror or reason(error)) from error
 
     def send(self, master: Fd) -> None:
-        self.socket.sendmsg([b"/dev/ptmx"], [rights(master)])
+        try:
+            self.socket.sendmsg([b"/dev/ptmx"], [rights(master)])
+        except OSError as error:
+            raise PyruncError("sending the terminal to the console socket", "", reason(error)) from error
         self.socket.close()
         master.close()

@@ -50,7 +50,7 @@ class Container:
     def load(cls, root: StateRoot, container_id: str, log: "Log | None" = None) -> "Container":
         """Raises NoSuchContainer."""
         directory = StateDirectory.open(root, container_id)
-        record = directory.load()
+        record = directory.load_record()
         if record is None:
             raise StateError(
                 "container", f'"{container_id}"', "was never fully created", "remove it with delete --force"
@@ -168,8 +168,8 @@ class Container:
             self._start()
             self.run_hooks("poststart", "running")
         except PyruncError as error:
-            if not isinstance(error, StateError) and self.is_alive():
-                self._signal_init(SIGKILL)  # runtime-spec 1.3: a failed start leaves the container stopped
+            if not isinstance(error, StateError):
+                self._kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
             raise
         finally:
             self.directory.unlock()
@@ -252,6 +252,12 @@ class Container:
             pass
         raise NotRunning(self.id)
 
+    def _kill_quietly(self) -> None:
+        try:
+            self._signal_init(SIGKILL)
+        except NotRunning:
+            pass  # that is what was wanted
+
     def _has_own_processes(self) -> bool:
         """Whether it has a PID namespace of its own making: with its PID 1 everything in it dies."""
         own: bool = self.record["own_pids"]
@@ -330,7 +336,7 @@ class Container:
 def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None":
     """state.json; by force, when nobody can read that, what can be told without: its cgroup, and so its processes."""
     try:
-        return directory.load()
+        return directory.load_record()
     except PyruncError:
         if not force:
             raise
@@ -348,13 +354,10 @@ def _interrupt(directory: StateDirectory, log: "Log | None") -> None:
     killed, with which it fails and lets go."""
     if directory.lock(0.0):
         return
-    record = directory.load()
+    record = directory.load_record()
     if record is not None:
-        try:
-            if record["pid"]:
-                Container(directory, record, log)._signal_init(SIGKILL)
-        except NotRunning:
-            pass
+        if record["pid"]:
+            Container(directory, record, log)._kill_quietly()
         if directory.lock(POLITE_SECONDS):
             return
         creator, started = record["creator"]

@@ -19,6 +19,7 @@ STATE = "state.json"
 CONFIG = "config.json"
 FIFO = "exec.fifo"
 NOTIFY = "notify"
+RECORD = {"pid": int, "start": int, "hooks": list, "own_pids": bool, "cgroup": dict, "creator": list}
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 
 
@@ -92,8 +93,12 @@ class StateDirectory:
                 posix.mkdir(container_id, 0o700, dir_fd=top.number)
             except FileExistsError:
                 raise StateError("container with given ID already exists", container_id) from None
-            made = cls(root, container_id, open_at(top, container_id, DIRECTORY))
-        fcntl.flock(made.fd.number, fcntl.LOCK_EX)
+            try:
+                made = cls(root, container_id, open_at(top, container_id, DIRECTORY))
+                fcntl.flock(made.fd.number, fcntl.LOCK_EX)
+            except BaseException:
+                posix.rmdir(container_id, dir_fd=top.number)
+                raise
         return made
 
     @classmethod
@@ -151,7 +156,18 @@ class StateDirectory:
             document: Any = loads(data.decode("utf-8", "surrogateescape"))
         except ValueError as error:
             raise PyruncError("reading", f"{self.path}/{name}", reason(error)) from error
-        return document if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            raise PyruncError("reading", f"{self.path}/{name}", "is no JSON object")
+        return document
+
+    def load_record(self) -> "dict[str, Any] | None":
+        """state.json, when it is one of ours; None: there is none."""
+        record = self.load()
+        if record is not None:
+            for member, kind in RECORD.items():
+                if not isinstance(record.get(member), kind):
+                    raise PyruncError("reading", f"{self.path}/{STATE}", f"it has no proper member {member}")
+        return record
 
     def make_fifo(self) -> Fd:
         """The fifo of start, open for both directions: see init.execute.wait_for_start."""
