@@ -7,7 +7,9 @@ process that was started, the Nth fails (0: none does, and how many there were g
 import posix
 import sys
 
-ERROR = OSError(5, "injected failure")
+
+def error():
+    return OSError(5, "injected failure")
 
 
 def break_step(name):
@@ -15,7 +17,7 @@ def break_step(name):
 
     def failing(step):
         def replacement(context):
-            raise ERROR
+            raise error()
 
         replacement.__doc__, replacement.__name__, replacement.__module__ = step.__doc__, step.__name__, step.__module__
         return replacement
@@ -29,11 +31,14 @@ def break_call(nth):
     process, count = posix.getpid(), [0]
 
     def watch(frame, event, _):
-        if event == "call" and "/pyrunc/" in frame.f_code.co_filename and frame.f_code.co_name != "__del__" and posix.getpid() == process:
+        names = (frame.f_code.co_name, frame.f_back.f_code.co_name)  # what fails in __del__ is nobody's to see
+        if names[0] == "<genexpr>" or "__del__" in names:
+            return
+        if event == "call" and "/pyrunc/" in frame.f_code.co_filename and posix.getpid() == process:
             count[0] += 1
             if count[0] == nth:
                 sys.setprofile(None)
-                raise ERROR
+                raise error()
 
     sys.setprofile(watch)
     return count

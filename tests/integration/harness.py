@@ -20,11 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-APPLETS = (
-    "awk cat chmod chown cut date dd df domainname echo env false find getopt grep head hostname id ip kill ln ls mkdir mkfifo mknod"
-    " mount mv nproc printf ps pwd readlink rm rmdir sed sh sleep sort stat stty sync tail test touch tr true tty umount"
-    " uname unshare wc xargs setsid"
-).split()
+APPLETS = ["awk", "cat", "chmod", "chown", "cut", "date", "dd", "df", "domainname", "echo", "env", "false", "find", "getopt", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nproc", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "unshare", "wc", "xargs", "setsid"]
 DEFAULT_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 PROCESS = {
     "terminal", "consoleSize", "user", "env", "cwd", "args", "rlimits", "capabilities", "apparmorProfile",

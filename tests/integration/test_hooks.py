@@ -1,5 +1,6 @@
 """Hooks of the six kinds: when, where and with what they run, and what their failure means. config.md#posix-platform-hooks"""
 
+import contextlib
 import json
 import os
 import time
@@ -262,8 +263,9 @@ def test_delete_by_force_does_not_wait_for_ever_for_a_hook_that_hangs(hooked, ho
     creating = c.runtime.spawn("create", "--bundle", c.bundle.path, c.id)
     wait_until(lambda: (hooks.folder / "pid").exists() and (hooks.folder / "pid").read_text(), "the hook")
     result = c.delete("--force", check=False, timeout=20)
-    os.killpg(int((hooks.folder / "pid").read_text()), 9)
-    assert creating.end() == 1
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(int((hooks.folder / "pid").read_text()), 9)
+    assert creating.end() != 0
     assert result.code == 0 or "hook" in result.err
     c.delete("--force")
     c.assert_gone()
