@@ -41,4 +41,4 @@ V2 = Limits("cpu", (
     ("idle", "cpu.idle", str),
     ("shares", "cpu.weight", weight_of_shares),
     ("burst", "cpu.max.burst", str),
-), also=write_cpu_max)  # fmt: skip
+), also=write_cpu_max, covers=("quota", "period"))  # fmt: skip

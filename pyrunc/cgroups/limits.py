@@ -22,15 +22,31 @@ class Limits:
         rows: (property, file, conversion to text), in the order in which they are to be written.
         also: what a table can't say; called first, with the directory and the properties.
         controller: where the kernel's name is another one.
+        covers: the properties that `also` sees to; none named: all.
     """
 
-    __slots__ = ("also", "controller", "name", "rows")
+    __slots__ = ("also", "controller", "covers", "name", "rows")
 
-    def __init__(self, name: str, rows: "tuple[Row, ...]", also: "Also | None" = None, controller: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        rows: "tuple[Row, ...]",
+        also: "Also | None" = None,
+        controller: str = "",
+        covers: "tuple[str, ...]" = (),
+    ) -> None:
         self.name = name
         self.rows = rows
         self.also = also
         self.controller = controller or name
+        self.covers = covers
+
+    def are_asked_for_in(self, values: "Any") -> bool:
+        """Whether there is something to limit. Engines write empty objects and zeros for what they leave alone."""
+        names = (*(key for key, _, _ in self.rows), *self.covers)
+        if names and isinstance(values, dict):
+            return any(_says_something(values.get(name)) for name in names)
+        return _says_something(values)
 
     def apply(self, directory: str, values: "dict[str, Any]") -> None:
         if self.also is not None:
@@ -38,6 +54,12 @@ class Limits:
         for key, file, convert in self.rows:
             if values.get(key):
                 write(directory, file, convert(values[key]))
+
+
+def _says_something(value: "Any") -> bool:
+    if isinstance(value, dict):
+        return any(_says_something(member) for member in value.values())
+    return bool(value)
 
 
 def write(directory: str, file: str, value: str) -> None:

@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.cgroups import cpu, cpuset, devices, memory, pids
+from pyrunc.cgroups import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
 from pyrunc.cgroups.limits import Limits, read, write
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.types import Resources
 
-V1: "tuple[Limits, ...]" = (cpuset.V1, memory.V1, cpu.V1, pids.V1)
-V2: "tuple[Limits, ...]" = (cpuset.V2, memory.V2, cpu.V2, pids.V2)
+V1: "tuple[Limits, ...]" = (
+    cpuset.V1, memory.V1, cpu.V1, pids.V1, blkio.V1, hugetlb.V1, network.CLASS, network.PRIORITY, rdma.V1,
+)  # fmt: skip
+V2: "tuple[Limits, ...]" = (cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, rdma.V2, unified.V2)
 NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
-LATER = ("blockIO", "hugepageLimits", "network", "rdma", "unified")
 
 
 def place(cgroups_path: "str | None", container_id: str) -> Cgroup:
@@ -52,32 +53,22 @@ def create(cgroup: Cgroup, tolerant: bool = False) -> None:
 
 
 def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = True) -> None:
-    """Apply linux.resources. What a controller of this host can't hold is an error, as nothing may be
-    silently unlimited."""
+    """Apply linux.resources. What no controller of this host can hold is an error: nothing may be silently
+    unlimited."""
     properties: dict[str, Any] = {**resources}
-    for name in LATER:
-        if _asks_for_something(properties.get(name)):
-            raise PyruncError("linux.resources", name, "this version of pyrunc does not support it yet")
+    if properties.get("unified") and not cgroup.unified:
+        raise PyruncError("linux.resources", "unified", "this host has no cgroup v2 with controllers")
     for limits in V2 if cgroup.unified else V1:
         values = properties.get(limits.name)
         directory = cgroup.directory(limits.controller)
-        if directory:
-            if values:
-                limits.apply(directory, values)
-        elif _asks_for_something(values):
-            raise PyruncError(
-                "linux.resources", limits.name, f"this host has no cgroup controller {limits.controller} for us"
-            )
+        if values and directory:
+            limits.apply(directory, values)
+        elif limits.are_asked_for_in(values):
+            cause = f"this host has no cgroup controller {limits.controller} for us"
+            raise PyruncError("linux.resources", limits.name, cause)
     directory = cgroup.directory("devices")
     if not cgroup.unified and directory and may_set_devices:
         devices.apply_v1(directory, properties.get("devices") or [])
-
-
-def _asks_for_something(value: "Any") -> bool:
-    """Engines write empty objects and zeros for what they leave alone."""
-    if isinstance(value, dict):
-        return any(_asks_for_something(v) for v in value.values())
-    return bool(value)
 
 
 def _directory(hierarchy: Hierarchy, path: str) -> str:

@@ -34,7 +34,7 @@ V1 = Limits("memory", (
     ("kernelTCP", "memory.kmem.tcp.limit_in_bytes", str),
     ("swappiness", "memory.swappiness", str),
     ("disableOOMKiller", "memory.oom_control", lambda _: "1"),
-), also=write_limit_and_swap)  # fmt: skip
+), also=write_limit_and_swap, covers=("limit", "swap"))  # fmt: skip
 
 
 def write_swap(directory: str, memory: "dict[str, Any]") -> None:
@@ -60,4 +60,4 @@ def write_swap(directory: str, memory: "dict[str, Any]") -> None:
 V2 = Limits("memory", (
     ("limit", "memory.max", or_max),
     ("reservation", "memory.low", or_max),
-), also=write_swap)  # fmt: skip
+), also=write_swap, covers=("swap",))  # fmt: skip

@@ -1,0 +1,17 @@
+"""rdma: handles and objects of RDMA devices. config-linux.md#rdma; one file in both versions"""
+
+from pyrunc.cgroups.limits import Limits, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def write_limits(directory: str, devices: "dict[str, dict[str, Any]]") -> None:
+    for name, limit in devices.items():
+        values = [f"hca_handle={limit['hcaHandles']}"] if limit.get("hcaHandles") is not None else []
+        values += [f"hca_object={limit['hcaObjects']}"] if limit.get("hcaObjects") is not None else []
+        write(directory, "rdma.max", " ".join([name, *values]))
+
+
+V1 = V2 = Limits("rdma", (), also=write_limits)
