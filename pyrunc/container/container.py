@@ -205,9 +205,14 @@ class Container:
     def _wait_for_program(self, fifo: Fd) -> bytes:
         """Until the other end is closed: by execve, or by the death of a process, which has written why. Our end keeps
         what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go."""
-        poll = select.poll()
-        poll.register(fifo.number, 0)  # POLLERR comes unasked
-        poll.poll()
+        try:
+            with Fd(posix.pidfd_open(self.pid), "the container's process") as pidfd:
+                poll = select.poll()
+                poll.register(fifo.number, 0)  # POLLERR comes unasked
+                poll.register(pidfd.number, select.POLLIN)
+                poll.poll()
+        except ProcessLookupError:
+            pass  # it was as quick as that
         with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
             try:
                 return posix.read(reader.number, 1 << 16)

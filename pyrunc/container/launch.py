@@ -81,6 +81,7 @@ class Launch:
             raise
         finally:
             self.channel.close()
+            self.context.close()
 
     def _clone(self, clone_flags: int) -> None:
         """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""

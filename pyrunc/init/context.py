@@ -131,6 +131,13 @@ class Context:
         self.environment: dict[str, str] = {}
         self.executable = ""
 
+    def close(self) -> None:
+        """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
+        above all: `start` waits until nobody holds its other end."""
+        for fd in (self.host_proc, self.fifo, *self.cgroup_tasks, *self.idmaps.values(), *(fd for _, fd in self.joins)):
+            if fd is not None:
+                fd.close()
+
     def warn(self, text: str) -> None:
         self.channel.send("W", text)
 
