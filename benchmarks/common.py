@@ -182,10 +182,10 @@ def add_pause(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pause",
         type=float,
-        default=0.05,
+        default=0,
         metavar="SECONDS",
-        help="before each measurement (default: 0.05): what the kernel still has to do after a container (network "
-        "namespaces, grace periods) is not charged to the next, nor does that profit from a cgroup lock just taken",
+        help="before each measurement (default: 0): then caches are cold, as for a command that is called now and then, "
+        "and none profits from what the kernel did for the last (the lock of cgroups is free for a while, once taken)",
     )
 
 
