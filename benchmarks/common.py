@@ -184,7 +184,7 @@ def add_pause(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0,
         metavar="SECONDS",
-        help="before each measurement (default: 0): then caches are cold, as for a command that is called now and then, "
+        help="before each measurement (default: 0): then caches are cold, as for a command called now and then, "
         "and none profits from what the kernel did for the last (the lock of cgroups is free for a while, once taken)",
     )
 
