@@ -67,8 +67,14 @@ def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = T
             cause = f"this host has no cgroup controller {limits.controller} for us"
             raise PyruncError("linux.resources", limits.name, cause)
     directory = cgroup.directory("devices")
-    if not cgroup.unified and directory and may_set_devices:
-        devices.apply_v1(directory, properties.get("devices") or [])
+    if directory and may_set_devices:
+        rules = properties.get("devices") or []
+        if cgroup.unified:
+            from pyrunc.cgroups import device_filter
+
+            device_filter.apply(directory, rules)
+        else:
+            devices.apply_v1(directory, rules)
 
 
 def _directory(hierarchy: Hierarchy, path: str) -> str:

@@ -100,9 +100,7 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     directory.save(record)
     make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
     record["cgroup"]["paths"] = cgroup.paths
-    if cgroup.unified and (linux.get("resources") or {}).get("devices"):
-        container.log.warning("the device rules of config.json are not enforced: this version can't on cgroup v2")
-    make.set_limits(cgroup, linux.get("resources") or {})
+    make.set_limits(cgroup, linux.get("resources") or {}, may_set_devices=not _is_rootless(options))
     context = _context(container, config, options)
     context.cgroup = cgroup
     context.cgroup_tasks = cgroup.open_tasks()

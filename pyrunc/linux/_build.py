@@ -43,12 +43,15 @@ int sys_ioprio_set(int which, int who, int priority);
 int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority, uint64_t runtime,
                       uint64_t deadline, uint64_t period);
 int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits);
+int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count, const char *license);
+int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags);
 int reset_signals(void);
 """
 
 SOURCE = r"""
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
@@ -226,6 +229,28 @@ static int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint
 
 static int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits)
 { return syscall(SYS_set_mempolicy, mode, bits ? nodes : NULL, bits); }
+
+static int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count, const char *license)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.prog_type = type;
+    attr.insn_cnt = count;
+    attr.insns = (uint64_t)(uintptr_t)instructions;
+    attr.license = (uint64_t)(uintptr_t)license;
+    return syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof attr);
+}
+
+static int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.target_fd = target;
+    attr.attach_bpf_fd = program;
+    attr.attach_type = type;
+    attr.attach_flags = flags;
+    return syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
+}
 
 /* Every handler to its default and nothing blocked: an ignored signal and the mask survive execve(2), and
    CPython ignores SIGPIPE and SIGXFSZ. */

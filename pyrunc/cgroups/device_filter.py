@@ -1,0 +1,93 @@
+"""devices on v2: rules as a BPF program of the cgroup. config-linux.md#allowed-device-list, bpf(2), Linux 4.15
+
+What is asked for are bits: mknod, read, write. The rules are tried from the last to the first; one that matches the
+device decides the bits that it names and that no later rule has decided. All allowed: granted. One denied, or left
+over at the end: refused. So "the last rule that matches wins", for each bit by itself, as v1's lists have it.
+"""
+
+import posix
+import struct
+
+from pyrunc.cgroups.devices import DEFAULT
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux import kernel_error
+from pyrunc.linux._kernel import lib
+from pyrunc.linux.fd import Fd, open_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import DeviceRule
+
+    Instruction = tuple[int, int, int, int]
+
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_CGROUP_DEVICE = 6
+BPF_F_ALLOW_MULTI = 2
+LICENSE = b"Apache-2.0"  # what needs no helper of the kernel's need not be GPL
+
+KINDS = {"b": 1, "c": 2}
+ACCESS = {"m": 1, "r": 2, "w": 4}
+
+# struct bpf_insn: opcode, destination | source << 4, offset, immediate
+LOAD, AND, RIGHT, MOVE, COPY, JUMP_IF, JUMP_UNLESS, EXIT = 0x61, 0x57, 0x77, 0xB7, 0xBF, 0x15, 0x55, 0x95
+RESULT, CONTEXT, KIND, WANTED, MAJOR, MINOR = 0, 1, 2, 3, 4, 5  # registers; CONTEXT is free after the start
+
+# struct bpf_cgroup_dev_ctx: u32 access_type (access << 16 | kind), u32 major, u32 minor
+START: "tuple[Instruction, ...]" = (
+    (LOAD, KIND | CONTEXT << 4, 0, 0),
+    (AND, KIND, 0, 0xFFFF),
+    (LOAD, WANTED | CONTEXT << 4, 0, 0),
+    (RIGHT, WANTED, 0, 16),
+    (LOAD, MAJOR | CONTEXT << 4, 4, 0),
+    (LOAD, MINOR | CONTEXT << 4, 8, 0),
+)
+
+
+def program(rules: "list[DeviceRule]") -> bytes:
+    """The program for a list of rules, as bpf(2) takes it."""
+    code = [*START]
+    for rule in reversed([*rules, *DEFAULT]):
+        code += _of_rule(rule)
+    code += _answer(0)
+    return b"".join(struct.pack("=BBhi", *instruction) for instruction in code)
+
+
+def _of_rule(rule: "DeviceRule") -> "list[Instruction]":
+    access = 0
+    for letter in rule.get("access") or "rwm":
+        access |= ACCESS[letter]
+    if rule["allow"]:
+        decide = [(AND, WANTED, 0, ~access), (JUMP_UNLESS, WANTED, 2, 0), *_answer(1)]
+    else:
+        decide = [(COPY, CONTEXT | WANTED << 4, 0, 0), (AND, CONTEXT, 0, access), (JUMP_IF, CONTEXT, 2, 0), *_answer(0)]
+    tests = []
+    kind = rule.get("type") or "a"
+    if kind != "a":
+        tests.append((KIND, KINDS[kind]))
+        tests += [(r, n) for r, n in ((MAJOR, rule.get("major")), (MINOR, rule.get("minor"))) if n not in (None, -1)]
+    guards = [
+        (JUMP_UNLESS, register, len(decide) + len(tests) - 1 - i, value or 0)
+        for i, (register, value) in enumerate(tests)
+    ]
+    return guards + decide
+
+
+def _answer(value: int) -> "list[Instruction]":
+    return [(MOVE, RESULT, 0, value), (EXIT, 0, 0, 0)]
+
+
+def apply(directory: str, rules: "list[DeviceRule]") -> None:
+    """Load the program and attach it to the cgroup. Raises PyruncError."""
+    code = program(rules)
+    try:
+        number = lib.sys_bpf_load(BPF_PROG_TYPE_CGROUP_DEVICE, code, len(code) // 8, LICENSE)
+        if number < 0:
+            raise kernel_error("bpf load", "the device rules")
+        with (
+            Fd(number, "the device rules") as loaded,
+            open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup,
+        ):
+            if lib.sys_bpf_attach(cgroup.number, loaded.number, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI) < 0:
+                raise kernel_error("bpf attach", directory)
+    except OSError as error:
+        raise PyruncError("setting device rules of cgroup", directory, reason(error)) from error
