@@ -11,6 +11,7 @@ from pyrunc.linux.fd import Fd, open_at, read_file
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 BUSY = 16
 REMOVE_SECONDS = 10.0
+FREEZE_SECONDS = 2.0
 
 
 class Cgroup:
@@ -86,6 +87,31 @@ class Cgroup:
             return read_file(f"{directory}/freezer.state").strip() in (b"FROZEN", b"FREEZING")
         except OSError:
             return False  # gone, or a kernel without it: then nothing is frozen
+
+    def freeze(self) -> None:
+        """Stop every process in it, and wait until they stand still. cgroups(7), freezer
+
+        v1 may stay FREEZING while a process is being forked or traced: it is asked again, and thawed when it won't.
+        """
+        directory = self.freezer
+        if directory is None:
+            raise PyruncError("freezing", "", "this host has no freezer for us")
+        deadline = time.monotonic() + FREEZE_SECONDS
+        while True:
+            if self.unified:
+                write(directory, "cgroup.freeze", "1")
+                still = b"frozen 1" in read_file(f"{directory}/cgroup.events")
+            else:
+                write(directory, "freezer.state", "FROZEN")
+                still = read_file(f"{directory}/freezer.state").strip() == b"FROZEN"
+            if still:
+                return
+            if time.monotonic() > deadline:
+                self.thaw()
+                raise PyruncError(
+                    "freezing", directory, f"its processes do not stand still within {FREEZE_SECONDS:.0f} s"
+                )
+            select.select([], [], [], 0.001)
 
     def thaw(self) -> None:
         directory = self.freezer

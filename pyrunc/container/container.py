@@ -257,6 +257,20 @@ class Container:
             pass
         raise NotRunning(self.id)
 
+    def pause(self) -> None:
+        """Freeze every process of a running or created container."""
+        status = self.status()
+        if status not in ("running", "created"):
+            raise StateError("cannot pause container", self.id, f"it is {status}", "container not running or created")
+        self.cgroup.freeze()
+
+    def resume(self) -> None:
+        """Let a paused container go on."""
+        status = self.status()
+        if status != "paused":
+            raise StateError("cannot resume container", self.id, f"container not paused: it is {status}")
+        self.cgroup.thaw()
+
     def _kill_quietly(self) -> None:
         try:
             self._signal_init(SIGKILL)
