@@ -23,7 +23,9 @@ def break_step(name):
         return replacement
 
     for kind in ("INIT", "INIT_IN_FOREIGN_MOUNTS", "EXEC"):
-        found = tuple(failing(step) if f"{step.__module__}.{step.__name__}" == name else step for step in getattr(steps, kind))
+        found = tuple(
+            failing(step) if f"{step.__module__}.{step.__name__}" == name else step for step in getattr(steps, kind)
+        )
         setattr(steps, kind, found)
 
 
@@ -32,7 +34,7 @@ def break_call(nth):
 
     def watch(frame, event, _):
         names = (frame.f_code.co_name, frame.f_back.f_code.co_name)  # what fails in __del__ is nobody's to see
-        if names[0] == "<genexpr>" or "__del__" in names:
+        if names[0] in ("<genexpr>", "__init__") or "__del__" in names:
             return
         if event == "call" and "/pyrunc/" in frame.f_code.co_filename and posix.getpid() == process:
             count[0] += 1

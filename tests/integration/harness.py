@@ -20,12 +20,79 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-APPLETS = ["awk", "cat", "chmod", "chown", "cut", "date", "dd", "df", "domainname", "echo", "env", "false", "find", "getopt", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nproc", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test", "touch", "tr", "true", "tty", "umount", "uname", "unshare", "wc", "xargs", "setsid"]
+APPLETS = [
+    "awk",
+    "cat",
+    "chmod",
+    "chown",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "domainname",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "getopt",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mount",
+    "mv",
+    "nproc",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "tail",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+    "xargs",
+    "setsid",
+]
 DEFAULT_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 PROCESS = {
-    "terminal", "consoleSize", "user", "env", "cwd", "args", "rlimits", "capabilities", "apparmorProfile",
-    "noNewPrivileges", "oomScoreAdj", "scheduler", "ioPriority", "selinuxLabel", "execCPUAffinity",
-}  # fmt: skip
+    "terminal",
+    "consoleSize",
+    "user",
+    "env",
+    "cwd",
+    "args",
+    "rlimits",
+    "capabilities",
+    "apparmorProfile",
+    "noNewPrivileges",
+    "oomScoreAdj",
+    "scheduler",
+    "ioPriority",
+    "selinuxLabel",
+    "execCPUAffinity",
+}
 TOP = {"ociVersion", "process", "root", "hostname", "domainname", "mounts", "hooks", "annotations", "linux"}
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 MARK = f"pyrunc-test-{os.getpid()}"  # in every container's ID, and so in the name of its cgroup
@@ -36,7 +103,9 @@ def program() -> str:
     """The binary: $PYRUNC, or the one that is installed beside this Python."""
     found = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
     if not os.access(found, os.X_OK):
-        raise FileNotFoundError(f"{found} is no program: set PYRUNC, or run the tests with the Python that pyrunc is installed in")
+        raise FileNotFoundError(
+            f"{found} is no program: set PYRUNC, or run the tests with the Python that pyrunc is installed in"
+        )
     return found
 
 
@@ -63,13 +132,22 @@ def base_config() -> dict[str, Any]:
         "root": {"path": "rootfs"},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
         "linux": {"namespaces": namespaces(*NAMESPACES)},
-    }  # fmt: skip
+    }
 
 
 def apply(config: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -116,7 +194,9 @@ class Runtime:
             assert result.code == 0, repr(result)
         return result
 
-    def spawn(self, *words: str | Path, stdin: Any = subprocess.DEVNULL, wrapper: tuple[str, ...] = (), **how: Any) -> "Running":
+    def spawn(
+        self, *words: str | Path, stdin: Any = subprocess.DEVNULL, wrapper: tuple[str, ...] = (), **how: Any
+    ) -> "Running":
         """Start it, and leave it running."""
         self.count += 1
         stem = self.scratch / f"{self.count}"
@@ -353,9 +433,7 @@ def hierarchies() -> dict[str, str]:
 
 
 def all_cgroups() -> set[str]:
-    return {
-        folder for mount in set(hierarchies().values()) for folder, _, _ in os.walk(mount, onerror=lambda _: None)
-    }
+    return {folder for mount in set(hierarchies().values()) for folder, _, _ in os.walk(mount, onerror=lambda _: None)}
 
 
 def cgroups_of(name: str) -> list[str]:

@@ -33,7 +33,13 @@ def replace(c, path, target):
 
 def forms(canary):
     """The ways in which a link of an image may mean a folder of the host."""
-    return [str(canary), "../" * 40 + str(canary).lstrip("/"), f"/proc/self/root{canary}", f"/proc/1/root{canary}", f"/..{canary}"]
+    return [
+        str(canary),
+        "../" * 40 + str(canary).lstrip("/"),
+        f"/proc/self/root{canary}",
+        f"/proc/1/root{canary}",
+        f"/..{canary}",
+    ]
 
 
 # --- descriptors
@@ -70,11 +76,15 @@ def test_a_working_directory_of_exec_through_a_descriptor(container, canary):
     for number in range(3, 65):
         with unchanged(canary):
             how = leaking(canary) if number % 2 else {}
-            result = c.attempt_exec("sh", "-c", "cat file; cat ../../../etc/hostname", flags=("--cwd", f"/proc/self/fd/{number}"), **how)
+            result = c.attempt_exec(
+                "sh", "-c", "cat file; cat ../../../etc/hostname", flags=("--cwd", f"/proc/self/fd/{number}"), **how
+            )
         assert "untouched" not in result.out, repr(result)
 
 
-@pytest.mark.parametrize("cwd", ["/link", "/proc/self/cwd", "/proc/1/cwd", "/proc/self/root", "/../../../..", "/proc/self/fd/../fd/5"])
+@pytest.mark.parametrize(
+    "cwd", ["/link", "/proc/self/cwd", "/proc/1/cwd", "/proc/self/root", "/../../../..", "/proc/self/fd/../fd/5"]
+)
 def test_a_working_directory_that_leads_out(container, canary, cwd):
     c = replace(container(cwd=cwd), "/link", "/proc/self/fd/7")
     result = c.attempt("sh", "-c", "ls -a . ..; cat file", **leaking(canary))
@@ -106,7 +116,10 @@ def test_descriptors_that_the_caller_leaked_do_not_reach_the_program(container, 
 
 def test_descriptors_that_the_caller_leaked_do_not_reach_hooks(container, canary, tmp_path):
     script = f"for n in 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && echo $n >> {tmp_path}/seen; done; true"
-    hooks = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", script]}] for kind in ("createRuntime", "createContainer", "poststop")}
+    hooks = {
+        kind: [{"path": "/bin/sh", "args": ["sh", "-c", script]}]
+        for kind in ("createRuntime", "createContainer", "poststop")
+    }
     container(hooks=hooks).run("true", **leaking(canary))
     assert not (tmp_path / "seen").exists()
 
@@ -199,7 +212,11 @@ def test_a_link_to_a_file_of_procfs_does_not_become_the_mask(container, target):
 
 
 def test_a_file_in_the_place_of_dev_null_does_not_become_the_mask(container):
-    c = without_mounts(container(maskedPaths=["/etc/secret"]), "/dev", "/dev/pts").file("/etc/secret", "secret").file("/dev/null", "x")
+    c = (
+        without_mounts(container(maskedPaths=["/etc/secret"]), "/dev", "/dev/pts")
+        .file("/etc/secret", "secret")
+        .file("/dev/null", "x")
+    )
     assert "/dev/null" in c.refused("true")
 
 
@@ -256,7 +273,11 @@ def test_links_in_the_way_of_mount_points(container, canary, tmp_path):
     for form in forms(canary):
         for source in ("source", "source-file"):
             for place in ("/link", "/link/deep/er"):
-                c = container(mounts=[{"destination": place, "type": "bind", "source": str(tmp_path / source), "options": ["bind"]}])
+                c = container(
+                    mounts=[
+                        {"destination": place, "type": "bind", "source": str(tmp_path / source), "options": ["bind"]}
+                    ]
+                )
                 replace(c, "/link", f"{form}/new")
                 with unchanged(canary):
                     c.attempt("true")
@@ -272,7 +293,9 @@ def test_links_in_the_way_of_the_working_directory(container, canary):
 
 def test_links_in_the_way_of_masked_and_read_only_paths(container, canary):
     for form in forms(canary):
-        c = replace(container(maskedPaths=["/link", "/link/file"], readonlyPaths=["/link", "/link/file"]), "/link", form)
+        c = replace(
+            container(maskedPaths=["/link", "/link/file"], readonlyPaths=["/link", "/link/file"]), "/link", form
+        )
         before = host_mounts()
         with unchanged(canary):
             c.attempt("true")
@@ -289,11 +312,26 @@ def test_passwd_that_is_a_link_to_the_hosts(container, canary):
 # --- procfs
 
 
-@pytest.mark.parametrize("place", ["/proc", "/proc/self", "/proc/self/attr", "/proc/sys", "/proc/sys/net", "/proc/thread-self", "/proc/../proc/self", "//proc//self/"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/proc",
+        "/proc/self",
+        "/proc/self/attr",
+        "/proc/sys",
+        "/proc/sys/net",
+        "/proc/thread-self",
+        "/proc/../proc/self",
+        "//proc//self/",
+    ],
+)
 def test_nothing_is_mounted_over_what_labels_and_parameters_are_written_to(container, tmp_path, place):
     """CVE-2019-16884, CVE-2025-52881"""
     (tmp_path / "fake/attr").mkdir(parents=True)
-    for mount in ({"type": "tmpfs", "source": "tmpfs"}, {"type": "bind", "source": str(tmp_path / "fake"), "options": ["rbind"]}):
+    for mount in (
+        {"type": "tmpfs", "source": "tmpfs"},
+        {"type": "bind", "source": str(tmp_path / "fake"), "options": ["rbind"]},
+    ):
         c = container(mounts=[{"destination": place, **mount}])
         assert "proc" in c.refused("true")
 
@@ -302,14 +340,23 @@ def test_nothing_is_mounted_over_what_labels_and_parameters_are_written_to(conta
 def test_single_files_of_procfs_may_be_replaced(container, tmp_path, name):
     """What lxcfs does."""
     (tmp_path / "fake").write_text("fake")
-    assert container(mounts=[{"destination": f"/proc/{name}", "type": "bind", "source": str(tmp_path / "fake"), "options": ["bind"]}]).run("cat", f"/proc/{name}") == "fake"
+    assert (
+        container(
+            mounts=[
+                {"destination": f"/proc/{name}", "type": "bind", "source": str(tmp_path / "fake"), "options": ["bind"]}
+            ]
+        ).run("cat", f"/proc/{name}")
+        == "fake"
+    )
 
 
 def test_parameters_are_written_to_the_kernel_and_not_to_a_file_over_it(container, tmp_path):
     """CVE-2025-52881: a procfs that a volume has changed."""
     (tmp_path / "fake").write_text("0")
     c = container(sysctl={"net.ipv4.ip_forward": "1"})
-    c.change(mounts=[{"destination": "/proc/uptime", "type": "bind", "source": str(tmp_path / "fake"), "options": ["bind"]}])
+    c.change(
+        mounts=[{"destination": "/proc/uptime", "type": "bind", "source": str(tmp_path / "fake"), "options": ["bind"]}]
+    )
     assert c.run("cat", "/proc/sys/net/ipv4/ip_forward") == "1"
     assert (tmp_path / "fake").read_text() == "0"
 
@@ -340,7 +387,9 @@ def test_members_that_are_longer_than_a_message_of_ours(container):
     """CVE-2021-43784: a length that overflowed let a configuration forge other parts of the message."""
     long = "x" * 70_000
     assert container(namespaces=namespaces("mount", network=f"/{long}")).refused("true")
-    assert container(mounts=[{"destination": "/m", "type": "bind", "source": f"/{long}", "options": ["bind"]}]).refused("true")
+    assert container(mounts=[{"destination": "/m", "type": "bind", "source": f"/{long}", "options": ["bind"]}]).refused(
+        "true"
+    )
     assert container(mounts=[{"destination": f"/{long}", "type": "tmpfs", "source": "t"}]).refused("true")
     assert container(cwd=f"/{long}").refused("true")
     assert container().refused(f"/{long}")
@@ -354,7 +403,9 @@ def test_many_maps(container):
 
 
 def test_an_environment_of_many_variables(container):
-    assert len(container(env=["PATH=/bin", *(f"V{n}={'x' * 100}" for n in range(5000))]).run("env").splitlines()) == 5002
+    assert (
+        len(container(env=["PATH=/bin", *(f"V{n}={'x' * 100}" for n in range(5000))]).run("env").splitlines()) == 5002
+    )
 
 
 # --- what others may see
@@ -377,7 +428,9 @@ def test_a_process_on_its_way_into_the_container_shows_nothing_of_the_callers(co
     """Its command line and environment are the host's to see, not the container's user's."""
     c = container()
     c.create("sleep", "1000", env={**os.environ, "SECRET_OF_THE_CALLER": "x"})
-    process = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "cat", f"/proc/{c.pid}/environ"], capture_output=True, timeout=10)
+    process = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "cat", f"/proc/{c.pid}/environ"], capture_output=True, timeout=10
+    )
     assert b"SECRET" not in process.stdout
     c.start()
     assert b"SECRET" not in Path(f"/proc/{c.pid}/environ").read_bytes()
@@ -406,11 +459,21 @@ def test_a_volume_whose_folders_are_swapped_while_it_is_mounted(container, canar
     (source / "file").write_text("the volume's\n")
     (volume / "b").symlink_to("../" * 40 + str(canary).lstrip("/"))
     inner = {
-        "a folder and a link": {"destination": "/v/a/inner", "type": "bind", "source": str(source), "options": ["bind"]},
+        "a folder and a link": {
+            "destination": "/v/a/inner",
+            "type": "bind",
+            "source": str(source),
+            "options": ["bind"],
+        },
         "procfs": {"destination": "/v/a", "type": "proc", "source": "proc"},
         "a file": {"destination": "/v/a/new", "type": "bind", "source": str(source / "file"), "options": ["bind"]},
     }[kind]
-    racer = Running([sys.executable, "-I", "-c", EXCHANGE, str(volume / "a"), str(volume / "b")], str(tmp_path / "racer"), stdin=subprocess.DEVNULL, stdout=open(tmp_path / "racer.out", "wb"))
+    racer = Running(
+        [sys.executable, "-I", "-c", EXCHANGE, str(volume / "a"), str(volume / "b")],
+        str(tmp_path / "racer"),
+        stdin=subprocess.DEVNULL,
+        stdout=os.open(tmp_path / "racer.out", os.O_WRONLY | os.O_CREAT),
+    )
     mounts = [{"destination": "/v", "type": "bind", "source": str(volume), "options": ["rbind"]}, inner]
     try:
         wait_until(lambda: "ready" in racer.out, "the race")

@@ -51,7 +51,10 @@ TEXTS = {
     "10 MB": (config(annotations={"x": "y" * 10_000_000}), "config.json"),
     "deep nesting": (b"[" * DEEP + b"]" * DEEP, "config.json"),
     "deep objects": (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "config.json"),
-    "deep annotations": (config().replace(b'"ociVersion"', b'"x": ' + b"[" * DEEP + b"]" * DEEP + b', "ociVersion"'), "config.json"),
+    "deep annotations": (
+        config().replace(b'"ociVersion"', b'"x": ' + b"[" * DEEP + b"]" * DEEP + b', "ociVersion"'),
+        "config.json",
+    ),
     "something after the end": (config() + b"}", "config.json:1:"),
     "a list": (b"[]", "config.json"),
     "null": (b"null", "config.json"),
@@ -80,10 +83,16 @@ TEXTS = {
     "an OOM score out of range": (process(oomScoreAdj=1001), "oomScoreAdj"),
     "terminal as a string": (process(terminal="yes"), "/process/terminal"),
     "a mount without a destination": (config(mounts=[{"type": "tmpfs"}]), "destination"),
-    "a mount with an empty destination": (config(mounts=[{"destination": "", "type": "tmpfs", "source": "x"}]), "/mounts/0/destination"),
+    "a mount with an empty destination": (
+        config(mounts=[{"destination": "", "type": "tmpfs", "source": "x"}]),
+        "/mounts/0/destination",
+    ),
     "mounts as an object": (config(mounts={"a": "b"}), "/mounts"),
     "an unknown namespace": (linux(namespaces=[{"type": "mount"}, {"type": "weather"}]), "weather"),
-    "a namespace of nowhere": (linux(namespaces=[{"type": "mount"}, {"type": "network", "path": "/no/such/ns"}]), "/no/such/ns"),
+    "a namespace of nowhere": (
+        linux(namespaces=[{"type": "mount"}, {"type": "network", "path": "/no/such/ns"}]),
+        "/no/such/ns",
+    ),
     "a relative path of a namespace": (linux(namespaces=[{"type": "network", "path": "ns"}]), "path"),
     "a device without a type": (linux(devices=[{"path": "/dev/x"}]), "type"),
     "a device of an unknown type": (linux(devices=[{"path": "/dev/x", "type": "z"}]), "/linux/devices/0/type"),
@@ -210,11 +219,21 @@ def test_a_byte_order_mark_is_explained(container):
 # --- names
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a b", "a\nb", "ä", "a:b", "a*", "$(id)", "x" * 1025, "%s", "a\\b", "~"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../x", "a b", "a\nb", "ä", "a:b", "a*", "$(id)", "x" * 1025, "%s", "a\\b", "~"]
+)
 def test_an_id_that_is_none(container, tmp_path, name):
     c = container()
     c._prepare(("true",))
-    for verb in (("create", "--bundle", c.bundle.path), ("run", "--bundle", c.bundle.path), ("state",), ("delete",), ("delete", "--force"), ("start",), ("kill",)):
+    for verb in (
+        ("create", "--bundle", c.bundle.path),
+        ("run", "--bundle", c.bundle.path),
+        ("state",),
+        ("delete",),
+        ("delete", "--force"),
+        ("start",),
+        ("kill",),
+    ):
         result = c.runtime(*verb, "--", name, check=False)
         assert result.code == 1, repr(result)
         assert "ID" in result.err

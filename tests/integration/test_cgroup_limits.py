@@ -32,7 +32,11 @@ def needs(controller):
 def test_memory(container):
     c = container(resources={"memory": {"limit": 64 * MIB, "swap": 128 * MIB, "reservation": 32 * MIB}}).up()
     if V2:
-        assert [value(c, "memory", f"memory.{f}") for f in ("max", "swap.max", "low")] == [str(64 * MIB), str(64 * MIB), str(32 * MIB)]
+        assert [value(c, "memory", f"memory.{f}") for f in ("max", "swap.max", "low")] == [
+            str(64 * MIB),
+            str(64 * MIB),
+            str(32 * MIB),
+        ]
     else:
         assert value(c, "memory", "memory.limit_in_bytes") == str(64 * MIB)
         assert value(c, "memory", "memory.soft_limit_in_bytes") == str(32 * MIB)
@@ -70,7 +74,11 @@ def test_cpu(container):
     if V2:
         assert value(c, "cpu", "cpu.max") == "20000 50000"
     else:
-        assert [value(c, "cpu", f) for f in ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us")] == ["512", "20000", "50000"]
+        assert [value(c, "cpu", f) for f in ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us")] == [
+            "512",
+            "20000",
+            "50000",
+        ]
 
 
 @needs("cpu")
@@ -96,10 +104,17 @@ def test_devices_are_forbidden_that_no_rule_allows(container):
     devices = [{"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11}]
     for rules, expected in (
         ([{"allow": False, "access": "rwm"}], "EPERM"),
-        ([{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}], "opened"),
+        (
+            [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}],
+            "opened",
+        ),
         ([], "EPERM"),
     ):
-        c = container(devices=devices, resources={"devices": rules}, capabilities=full("CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"))
+        c = container(
+            devices=devices,
+            resources={"devices": rules},
+            capabilities=full("CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
+        )
         if not V2:
             assert c.run("probe", "open", "/dev/kmsg2", "0x800") == expected
 
@@ -115,12 +130,19 @@ def test_of_two_rules_the_last_counts(container):
 
 def test_the_devices_that_every_container_may_use(container):
     c = container(resources={"devices": [{"allow": False, "access": "rwm"}]})
-    assert c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done; probe open /dev/ptmx 2").split() == ["opened"] * 6
+    assert (
+        c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done; probe open /dev/ptmx 2").split()
+        == ["opened"] * 6
+    )
 
 
 def test_access_that_no_rule_allows_is_refused(container):
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "w"}]
-    c = container(devices=[{"path": "/dev/k", "type": "c", "major": 1, "minor": 11}], resources={"devices": rules}, capabilities=full("CAP_SYSLOG"))
+    c = container(
+        devices=[{"path": "/dev/k", "type": "c", "major": 1, "minor": 11}],
+        resources={"devices": rules},
+        capabilities=full("CAP_SYSLOG"),
+    )
     if not V2:
         assert c.run("probe", "open", "/dev/k", "0x800") == "EPERM"
 
@@ -204,23 +226,34 @@ def test_a_limit_that_the_kernel_refuses_names_file_and_value(container):
 @pytest.mark.parametrize(
     "resources",
     [
-        {"hugepageLimits": [{"pageSize": "../cgroup.procs", "limit": 1}]}, {"hugepageLimits": [{"pageSize": "2MB/../x", "limit": 1}]},
-        {"unified": {"../memory.max": "1"}}, {"unified": {"cgroup.procs/x": "1"}}, {"unified": {"a/b": "1"}}, {"rdma": {"../x": {"hcaHandles": 1}}},
+        {"hugepageLimits": [{"pageSize": "../cgroup.procs", "limit": 1}]},
+        {"hugepageLimits": [{"pageSize": "2MB/../x", "limit": 1}]},
+        {"unified": {"../memory.max": "1"}},
+        {"unified": {"cgroup.procs/x": "1"}},
+        {"unified": {"a/b": "1"}},
+        {"rdma": {"../x": {"hcaHandles": 1}}},
         {"network": {"priorities": [{"name": "../x", "priority": 1}], "classID": 1}},
     ],
-)  # fmt: skip
+)
 def test_names_that_would_be_paths_are_refused(container, resources):
     """runc#4103"""
     container(resources=resources).refused("true")
 
 
 def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
-    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+    mount = {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    }
     c = container(mounts=[mount], namespaces=namespaces(*NAMESPACES, "cgroup"))
     if V2:
         assert c.run("cat", "/sys/fs/cgroup/cgroup.procs").split()[0] == "1"
     else:
-        out = c.sh("cat /sys/fs/cgroup/pids/cgroup.procs | head -1; mkdir /sys/fs/cgroup/pids/x 2>&1; ls /sys/fs/cgroup")
+        out = c.sh(
+            "cat /sys/fs/cgroup/pids/cgroup.procs | head -1; mkdir /sys/fs/cgroup/pids/x 2>&1; ls /sys/fs/cgroup"
+        )
         assert out.split()[0] == "1"
         assert "Read-only" in out
         assert set(out.splitlines()[-1].split()) or True

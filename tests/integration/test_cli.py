@@ -1,4 +1,4 @@
-"""The command line: flags as Go programs take them, tables and JSON as runc prints them, errors as engines read them."""
+"""The command line: flags as Go programs take them, tables and JSON as runc prints them, errors as engines read."""
 
 import json
 import os
@@ -16,9 +16,13 @@ runc = pytest.mark.skipif(not shutil.which("runc"), reason="runc, to compare wit
 
 def run_runc(*words, **how):
     return subprocess.run(
-        ["runc", *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        timeout=30, **how,
-    )  # fmt: skip
+        ["runc", *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        **how,
+    )
 
 
 @pytest.fixture
@@ -28,9 +32,13 @@ def twin(container, tmp_path):
     root = tmp_path / "runc"
     # Detached, it keeps the streams: no pipes.
     subprocess.run(
-        ["runc", "--root", root, "run", "-d", "--bundle", c.bundle.path, f"{c.id}-runc"], check=True, timeout=30,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["runc", "--root", root, "run", "-d", "--bundle", c.bundle.path, f"{c.id}-runc"],
+        check=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     yield c, lambda verb, *words: run_runc("--root", root, verb, *words)
     subprocess.run(["runc", "--root", root, "delete", "-f", f"{c.id}-runc"], check=True, timeout=30)
 
@@ -97,7 +105,9 @@ def test_a_flag_without_its_value_is_named(runtime):
 # --- flags as Go takes them
 
 
-@pytest.mark.parametrize("form", [("--bundle", "{}"), ("-bundle", "{}"), ("--bundle={}",), ("-bundle={}",), ("-b", "{}"), ("-b={}",)])
+@pytest.mark.parametrize(
+    "form", [("--bundle", "{}"), ("-bundle", "{}"), ("--bundle={}",), ("-bundle={}",), ("-b", "{}"), ("-b={}",)]
+)
 def test_forms_of_a_flag_with_a_value(container, form):
     c = container()
     c._prepare(("true",))
@@ -122,7 +132,9 @@ def test_a_flag_can_be_switched_off(container):
     assert c.status == "running"
 
 
-@pytest.mark.parametrize("words", [("--rootless", "auto"), ("--rootless=false",), ("--log-format", "text"), ("--debug=false",)])
+@pytest.mark.parametrize(
+    "words", [("--rootless", "auto"), ("--rootless=false",), ("--log-format", "text"), ("--debug=false",)]
+)
 def test_flags_of_engines_are_known(runtime, words):
     runtime.root.mkdir()
     assert runtime(*words, "list", "-q").out == ""
@@ -204,7 +216,9 @@ def test_state_has_runcs_members_in_runcs_order(twin):
     c, runc = twin
     ours, theirs = c.runtime("state", c.id).out, runc("state", f"{c.id}-runc").stdout
     assert list(json.loads(ours)) == list(json.loads(theirs))
-    assert [line.partition(":")[0] for line in ours.splitlines()] == [line.partition(":")[0] for line in theirs.splitlines()]
+    assert [line.partition(":")[0] for line in ours.splitlines()] == [
+        line.partition(":")[0] for line in theirs.splitlines()
+    ]
 
 
 def test_state_without_annotations_has_no_such_member(container):
@@ -362,7 +376,7 @@ def test_the_log_is_appended_to(runtime, tmp_path):
 
 def test_a_log_as_text_has_logrus_form(runtime, tmp_path):
     log = tmp_path / "log"
-    runtime("--log", log, "state", "no\"body", check=False)
+    runtime("--log", log, "state", 'no"body', check=False)
     assert log.read_text().startswith('time="')
     assert ' level=error msg="' in log.read_text()
     assert '\\"no' in log.read_text()

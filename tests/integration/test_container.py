@@ -11,7 +11,16 @@ import pytest
 
 from integration.harness import BUSYBOX, NAMESPACES, Running, full, namespaces
 
-KINDS = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt", "cgroup": "cgroup", "user": "user", "time": "time"}
+KINDS = {
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "mount": "mnt",
+    "cgroup": "cgroup",
+    "user": "user",
+    "time": "time",
+}
 WHOLE = [{"containerID": 0, "hostID": 0, "size": 65536}]
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
@@ -29,7 +38,7 @@ def mount_at(text, place):
         before, _, after = line.partition(" - ")
         fields = before.split()
         if fields[4] == place:
-            kind, source, options = (after.split(" ", 2) + ["", ""])[:3]
+            kind, source, options = [*after.split(" ", 2), "", ""][:3]
             found = (set(fields[5].split(",")), fields[3], kind, source, set(options.split(",")), fields[6:])
     assert found is not None, f"nothing is mounted at {place}:\n{text}"
     return found
@@ -50,9 +59,9 @@ def test_a_new_namespace_of_each_kind(container, kind):
 
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup", "time"])
 def test_a_namespace_that_is_not_listed_is_the_runtimes(container, kind):
-    assert container(namespaces=namespaces("mount", "pid")).run("readlink", f"/proc/self/ns/{KINDS[kind]}") == os.readlink(
-        f"/proc/self/ns/{KINDS[kind]}"
-    )
+    assert container(namespaces=namespaces("mount", "pid")).run(
+        "readlink", f"/proc/self/ns/{KINDS[kind]}"
+    ) == os.readlink(f"/proc/self/ns/{KINDS[kind]}")
 
 
 def test_the_processes_of_the_host_without_a_namespace(container):
@@ -117,7 +126,10 @@ def test_the_root_of_a_cgroup_namespace_is_the_containers_cgroup(container):
 
 
 def test_offsets_of_time(container):
-    c = container(namespaces=namespaces(*NAMESPACES, "time"), timeOffsets={"boottime": {"secs": 1000000}, "monotonic": {"secs": 5, "nanosecs": 7}})
+    c = container(
+        namespaces=namespaces(*NAMESPACES, "time"),
+        timeOffsets={"boottime": {"secs": 1000000}, "monotonic": {"secs": 5, "nanosecs": 7}},
+    )
     offsets = [line.split() for line in c.run("cat", "/proc/self/timens_offsets").splitlines()]
     assert offsets == [["monotonic", "5", "7"], ["boottime", "1000000", "0"]]
     assert float(c.run("cat", "/proc/uptime").split()[0]) > 1000000
@@ -131,19 +143,28 @@ def test_a_user_namespace_with_its_maps(container):
 
 
 def test_a_user_of_a_user_namespace(container):
-    c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 1000, "gid": 1000}).reachable()
+    c = container(
+        namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 1000, "gid": 1000}
+    ).reachable()
     assert c.run("id", "-u") == "1000"
 
 
 def test_devices_in_a_user_namespace(container):
     c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
     assert c.sh("for d in null zero full random urandom tty; do stat -c '%t:%T' /dev/$d; done").split() == [
-        "1:3", "1:5", "1:7", "1:8", "1:9", "5:0",
-    ]  # fmt: skip
+        "1:3",
+        "1:5",
+        "1:7",
+        "1:8",
+        "1:9",
+        "5:0",
+    ]
 
 
 def test_a_user_that_is_not_mapped_is_refused(container):
-    c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 70000, "gid": 0}).reachable()
+    c = container(
+        namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 70000, "gid": 0}
+    ).reachable()
     assert "70000" in c.refused("true")
 
 
@@ -172,14 +193,24 @@ def test_options_of_a_mount(container, tmp_path, kind, options, present, absent)
     (tmp_path / "source").mkdir()
     mount = {"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": options}
     if kind == "bind":
-        mount = {"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["rbind", *options]}
+        mount = {
+            "destination": "/m",
+            "type": "bind",
+            "source": str(tmp_path / "source"),
+            "options": ["rbind", *options],
+        }
     found = mount_at(container(mounts=[mount]).run("cat", "/proc/self/mountinfo"), "/m")[0]
     assert present <= found
     assert not absent & found
 
 
 def test_options_of_a_file_system(container):
-    mount = {"destination": "/m", "type": "tmpfs", "source": "name", "options": ["size=64k", "mode=1711", "uid=7", "gid=8", "nr_inodes=20"]}
+    mount = {
+        "destination": "/m",
+        "type": "tmpfs",
+        "source": "name",
+        "options": ["size=64k", "mode=1711", "uid=7", "gid=8", "nr_inodes=20"],
+    }
     c = container(mounts=[mount])
     _, _, kind, source, options, _ = mount_at(c.run("cat", "/proc/self/mountinfo"), "/m")
     assert (kind, source) == ("tmpfs", "name")
@@ -188,7 +219,9 @@ def test_options_of_a_file_system(container):
 
 
 def test_an_option_that_the_file_system_does_not_know_is_an_error(container):
-    error = container(mounts=[{"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": ["nosuchoption=1"]}]).refused("true")
+    error = container(
+        mounts=[{"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": ["nosuchoption=1"]}]
+    ).refused("true")
     assert "/m" in error
     assert "nosuchoption" in error
 
@@ -200,14 +233,20 @@ def test_a_file_system_that_the_kernel_does_not_know_is_an_error(container):
 
 
 def test_a_missing_source_of_a_bind_mount_is_named(container):
-    error = container(mounts=[{"destination": "/m", "type": "bind", "source": "/no/such/source", "options": ["bind"]}]).refused("true")
+    error = container(
+        mounts=[{"destination": "/m", "type": "bind", "source": "/no/such/source", "options": ["bind"]}]
+    ).refused("true")
     assert "/no/such/source" in error
     assert "/m" in error
 
 
 def test_a_file_is_mounted_on_a_file_that_is_made_for_it(container, tmp_path):
     (tmp_path / "source").write_text("text")
-    c = container(mounts=[{"destination": "/a/b/c", "type": "bind", "source": str(tmp_path / "source"), "options": ["bind", "ro"]}])
+    c = container(
+        mounts=[
+            {"destination": "/a/b/c", "type": "bind", "source": str(tmp_path / "source"), "options": ["bind", "ro"]}
+        ]
+    )
     assert c.run("cat", "/a/b/c") == "text"
     assert (c.bundle.rootfs / "a/b/c").read_text() == ""
 
@@ -224,6 +263,7 @@ def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
     try:
         (tmp_path / "source/sub/file").touch()
+
         def mount(option):
             return [{"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": [option]}]
 
@@ -237,8 +277,11 @@ def test_read_only_is_of_one_mount_and_rro_of_all_below(container, tmp_path):
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
     try:
+
         def mount(option):
-            return [{"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["rbind", option]}]
+            return [
+                {"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["rbind", option]}
+            ]
 
         assert "rw" in mount_at(container(mounts=mount("ro")).run("cat", "/proc/self/mountinfo"), "/m/sub")[0]
         assert "ro" in mount_at(container(mounts=mount("rro")).run("cat", "/proc/self/mountinfo"), "/m/sub")[0]
@@ -282,23 +325,38 @@ def test_a_tmpfs_with_what_was_below_it(container):
 
 def test_a_link_of_the_image_is_followed_inside_the_root(container, tmp_path):
     (tmp_path / "source").mkdir()
-    c = container(mounts=[{"destination": "/link/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["bind"]}])
+    c = container(
+        mounts=[{"destination": "/link/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["bind"]}]
+    )
     (c.bundle.rootfs / "link").symlink_to(f"/etc/../../../..{tmp_path}/outside")
     assert f"{tmp_path}/outside/m " in c.run("cat", "/proc/self/mountinfo")
     assert not (tmp_path / "outside").exists()
 
 
-@pytest.mark.parametrize(("option", "expected"), [("rprivate", []), ("rshared", ["shared:"]), ("rslave", []), ("runbindable", ["unbindable"])])
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("rprivate", []), ("rshared", ["shared:"]), ("rslave", []), ("runbindable", ["unbindable"])],
+)
 def test_propagation_of_a_mount(container, tmp_path, option, expected):
     (tmp_path / "source").mkdir()
-    c = container(mounts=[{"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["rbind", option]}])
+    c = container(
+        mounts=[{"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["rbind", option]}]
+    )
     fields = mount_at(c.run("cat", "/proc/self/mountinfo"), "/m")[5]
     assert len(fields) == len(expected)
     assert all(found.startswith(start) for found, start in zip(fields, expected, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("private", []), ("slave", []), ("shared", ["shared:"]), ("unbindable", ["unbindable"]), ("rshared", ["shared:"]), ("", [])]
+    ("value", "expected"),
+    [
+        ("private", []),
+        ("slave", []),
+        ("shared", ["shared:"]),
+        ("unbindable", ["unbindable"]),
+        ("rshared", ["shared:"]),
+        ("", []),
+    ],
 )
 def test_propagation_of_the_root(container, value, expected):
     fields = mount_at(container(rootfsPropagation=value).run("cat", "/proc/self/mountinfo"), "/")[5]
@@ -311,20 +369,43 @@ def test_mounts_of_the_container_do_not_reach_a_host_that_shares_its_mounts(cont
         c = container(rootfsPropagation=value)
         c._prepare(("true",))
         command = " ".join(c.runtime.command("run", "--bundle", str(c.bundle.path), c.id))
-        script = f"cat /proc/self/mountinfo > {tmp_path}/before; {command} && cat /proc/self/mountinfo > {tmp_path}/after"
-        process = Running(["unshare", "-m", "--propagation", "shared", "sh", "-c", script], str(tmp_path / "x"), stdin=-3, stdout=-3, stderr=-3)
+        script = (
+            f"cat /proc/self/mountinfo > {tmp_path}/before; {command} && cat /proc/self/mountinfo > {tmp_path}/after"
+        )
+        process = Running(
+            ["unshare", "-m", "--propagation", "shared", "sh", "-c", script],
+            str(tmp_path / "x"),
+            stdin=-3,
+            stdout=-3,
+            stderr=-3,
+        )
         assert process.end() == 0
         assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
 def test_mounts_of_a_host_that_is_a_slave_reach_the_container_and_not_back(container, tmp_path):
-    c = container(rootfsPropagation="slave", mounts=[{"destination": "/m", "type": "bind", "source": str(tmp_path / "v"), "options": ["rbind", "rslave"]}])
+    c = container(
+        rootfsPropagation="slave",
+        mounts=[{"destination": "/m", "type": "bind", "source": str(tmp_path / "v"), "options": ["rbind", "rslave"]}],
+    )
     (tmp_path / "v/sub").mkdir(parents=True)
-    c._prepare(("sh", "-c", "touch /tmp/up; until [ -e /m/sub/here ]; do sleep 0.02; done; mount -t tmpfs t /m/sub/mine 2>/dev/null; echo seen"))
+    c._prepare(
+        (
+            "sh",
+            "-c",
+            "touch /tmp/up; until [ -e /m/sub/here ]; do sleep 0.02; done; echo seen",
+        )
+    )
     command = " ".join(c.runtime.command("run", "--bundle", str(c.bundle.path), c.id))
     script = f"""{command} > {tmp_path}/out & until [ -e {c.bundle.rootfs}/tmp/up ]; do sleep 0.02; done
         mount -t tmpfs tmpfs {tmp_path}/v/sub; mkdir {tmp_path}/v/sub/mine; touch {tmp_path}/v/sub/here; wait $!"""
-    process = Running(["unshare", "-m", "--propagation", "shared", "sh", "-c", script], str(tmp_path / "x"), stdin=-3, stdout=-3, stderr=-3)
+    process = Running(
+        ["unshare", "-m", "--propagation", "shared", "sh", "-c", script],
+        str(tmp_path / "x"),
+        stdin=-3,
+        stdout=-3,
+        stderr=-3,
+    )
     assert process.end() == 0
     assert (tmp_path / "out").read_text() == "seen\n"
 
@@ -339,7 +420,14 @@ def test_an_idmapped_mount_is_refused_where_it_is_not_supported_or_maps(containe
     (tmp_path / "source").mkdir()
     os.chown(tmp_path / "source", 1000, 1000)
     maps = [{"containerID": 1000, "hostID": 2000, "size": 1}]
-    mount = {"destination": "/m", "type": "bind", "source": str(tmp_path / "source"), "options": ["bind"], "uidMappings": maps, "gidMappings": maps}
+    mount = {
+        "destination": "/m",
+        "type": "bind",
+        "source": str(tmp_path / "source"),
+        "options": ["bind"],
+        "uidMappings": maps,
+        "gidMappings": maps,
+    }
     c = container(mounts=[mount])
     result = c.attempt("stat", "-c", "%u", "/m")
     assert (result.code, result.out) == (0, "2000\n") or (result.code == 1 and "/m" in result.err), repr(result)
@@ -378,7 +466,14 @@ def test_the_devices_that_every_container_has(container):
     out = container().sh("for d in null zero full random urandom tty; do stat -c '%n %F %t:%T %a %u:%g' /dev/$d; done")
     assert out.splitlines() == [
         f"/dev/{name} character special file {number} 666 0:0"
-        for name, number in [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")]
+        for name, number in [
+            ("null", "1:3"),
+            ("zero", "1:5"),
+            ("full", "1:7"),
+            ("random", "1:8"),
+            ("urandom", "1:9"),
+            ("tty", "5:0"),
+        ]
     ]
 
 
@@ -394,10 +489,15 @@ def test_devices_of_the_configuration(container):
         {"path": "/dev/pipe", "type": "p", "fileMode": 0o622},
         {"path": "/elsewhere", "type": "u", "major": 1, "minor": 5},
     ]
-    out = container(devices=devices).sh("for d in dev/mine dev/deep/er/block dev/pipe elsewhere; do stat -c '%F %t:%T %a %u:%g' /$d; done")
+    out = container(devices=devices).sh(
+        "for d in dev/mine dev/deep/er/block dev/pipe elsewhere; do stat -c '%F %t:%T %a %u:%g' /$d; done"
+    )
     assert out.splitlines() == [
-        "character special file 1:3 640 7:8", "block special file 7:0 600 0:0", "fifo 0:0 622 0:0", "character special file 1:5 666 0:0",
-    ]  # fmt: skip
+        "character special file 1:3 640 7:8",
+        "block special file 7:0 600 0:0",
+        "fifo 0:0 622 0:0",
+        "character special file 1:5 666 0:0",
+    ]
 
 
 def test_the_callers_umask_does_not_reach_devices_and_mount_points(container):
@@ -428,7 +528,10 @@ def test_a_masked_folder_is_empty_and_stays_so(container):
 
 
 def test_a_masked_path_that_is_not_there_is_no_error(container):
-    assert container(maskedPaths=["/no/such", "/no"], readonlyPaths=["/no/such"]).sh("ls -d /no 2>&1; true") == "ls: /no: No such file or directory"
+    assert (
+        container(maskedPaths=["/no/such", "/no"], readonlyPaths=["/no/such"]).sh("ls -d /no 2>&1; true")
+        == "ls: /no: No such file or directory"
+    )
 
 
 def test_a_masked_link_masks_what_it_leads_to(container):
@@ -450,7 +553,10 @@ def test_a_read_only_path(container):
 
 
 def test_a_read_only_path_keeps_other_options(container):
-    c = container(readonlyPaths=["/m"], mounts=[{"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "nodev"]}])
+    c = container(
+        readonlyPaths=["/m"],
+        mounts=[{"destination": "/m", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "nodev"]}],
+    )
     assert {"ro", "nosuid", "noexec", "nodev"} <= mount_at(c.run("cat", "/proc/self/mountinfo"), "/m")[0]
 
 
@@ -487,7 +593,10 @@ def test_kernel_parameters(container, key, value, path):
     assert c.run("cat", f"/proc/sys/{path}") == value
 
 
-@pytest.mark.parametrize("key", ["kernel.core_pattern", "vm.swappiness", "kernel.hostname", "../../etc/x", "net.../../kernel/core_pattern", "net"])
+@pytest.mark.parametrize(
+    "key",
+    ["kernel.core_pattern", "vm.swappiness", "kernel.hostname", "../../etc/x", "net.../../kernel/core_pattern", "net"],
+)
 def test_parameters_of_the_host_are_refused(container, key):
     before = Path("/proc/sys/kernel/core_pattern").read_text()
     error = container(sysctl={key: "pyrunc-test"}).refused("true")
@@ -496,7 +605,9 @@ def test_parameters_of_the_host_are_refused(container, key):
 
 
 def test_a_parameter_of_a_namespace_that_is_the_hosts_is_refused(container):
-    error = container(sysctl={"net.ipv4.ip_forward": "1"}, namespaces=namespaces("mount", "pid", "ipc", "uts")).refused("true")
+    error = container(sysctl={"net.ipv4.ip_forward": "1"}, namespaces=namespaces("mount", "pid", "ipc", "uts")).refused(
+        "true"
+    )
     assert "net.ipv4.ip_forward" in error
 
 
@@ -589,11 +700,15 @@ def limits_of(text):
 
 def test_resource_limits(container):
     limits = [
-        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        {"type": "RLIMIT_CPU", "soft": 1000, "hard": 2000}, {"type": "RLIMIT_FSIZE", "soft": 1 << 20, "hard": 1 << 21},
-        {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 21}, {"type": "RLIMIT_NPROC", "soft": 500, "hard": 600},
-        {"type": "RLIMIT_AS", "soft": 1 << 30, "hard": 1 << 31}, {"type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": 8192},
-    ]  # fmt: skip
+        {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        {"type": "RLIMIT_CPU", "soft": 1000, "hard": 2000},
+        {"type": "RLIMIT_FSIZE", "soft": 1 << 20, "hard": 1 << 21},
+        {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 21},
+        {"type": "RLIMIT_NPROC", "soft": 500, "hard": 600},
+        {"type": "RLIMIT_AS", "soft": 1 << 30, "hard": 1 << 31},
+        {"type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": 8192},
+    ]
     found = limits_of(container(rlimits=limits).run("cat", "/proc/self/limits"))
     assert found["Max open files"] == ("100", "200")
     assert found["Max core file size"] == ("0", "0")
@@ -621,7 +736,11 @@ def test_a_soft_limit_above_the_hard_one_is_refused(container):
 
 
 def test_a_limit_on_everything_does_not_stop_the_runtime(container):
-    limits = [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}, {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}, {"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}]
+    limits = [
+        {"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3},
+        {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1},
+        {"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0},
+    ]
     c = container(rlimits=limits)
     assert c.attempt("true").code == 0
 
@@ -631,7 +750,13 @@ def test_the_oom_score(container):
     assert container().run("cat", "/proc/self/oom_score_adj") == Path("/proc/self/oom_score_adj").read_text().strip()
 
 
-SETS = {"CapBnd": "bounding", "CapEff": "effective", "CapPrm": "permitted", "CapInh": "inheritable", "CapAmb": "ambient"}
+SETS = {
+    "CapBnd": "bounding",
+    "CapEff": "effective",
+    "CapPrm": "permitted",
+    "CapInh": "inheritable",
+    "CapAmb": "ambient",
+}
 
 
 def capabilities_of(c):
@@ -643,18 +768,30 @@ def test_each_of_the_five_sets(container):
         user={"uid": 1000, "gid": 1000},
         capabilities={
             "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW", "CAP_SETUID"],
-            "permitted": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_CHOWN"],
-            "inheritable": ["CAP_KILL", "CAP_SETUID"], "ambient": ["CAP_KILL"],
+            "permitted": ["CAP_CHOWN", "CAP_KILL"],
+            "effective": ["CAP_CHOWN"],
+            "inheritable": ["CAP_KILL", "CAP_SETUID"],
+            "ambient": ["CAP_KILL"],
         },
-    )  # fmt: skip
+    )
     # For another user than root execve leaves what is ambient (capabilities(7)).
     assert capabilities_of(c) == {
-        "CapBnd": 1 << 0 | 1 << 5 | 1 << 13 | 1 << 7, "CapEff": 1 << 5, "CapPrm": 1 << 5, "CapInh": 1 << 5 | 1 << 7, "CapAmb": 1 << 5,
-    }  # fmt: skip
+        "CapBnd": 1 << 0 | 1 << 5 | 1 << 13 | 1 << 7,
+        "CapEff": 1 << 5,
+        "CapPrm": 1 << 5,
+        "CapInh": 1 << 5 | 1 << 7,
+        "CapAmb": 1 << 5,
+    }
 
 
 def test_root_has_what_the_bounding_set_lets_it(container):
-    assert capabilities_of(container(capabilities=full("CAP_CHOWN"))) == {"CapBnd": 1, "CapEff": 1, "CapPrm": 1, "CapInh": 0, "CapAmb": 0}
+    assert capabilities_of(container(capabilities=full("CAP_CHOWN"))) == {
+        "CapBnd": 1,
+        "CapEff": 1,
+        "CapPrm": 1,
+        "CapInh": 0,
+        "CapAmb": 0,
+    }
 
 
 def test_without_capabilities_there_are_none(container):
@@ -689,7 +826,9 @@ def test_the_personality(container):
 
 
 def test_the_scheduler_and_the_io_priority(container):
-    c = container(scheduler={"policy": "SCHED_BATCH", "nice": 5}, ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 3})
+    c = container(
+        scheduler={"policy": "SCHED_BATCH", "nice": 5}, ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 3}
+    )
     out = c.run("probe", "attributes").splitlines()
     assert {"scheduler 3", "nice 5", f"ioprio {2 << 13 | 3}"} <= set(out)
 

@@ -79,7 +79,9 @@ def test_it_reads_its_input(running):
 
 @pytest.mark.parametrize("name", ["TERM", "USR1", "HUP"])
 def test_signals_are_passed_on(running, name):
-    process = running.runtime.spawn("exec", running.id, "sh", "-c", f"trap 'exit 7' {name}; echo ready; while :; do sleep 0.01; done")
+    process = running.runtime.spawn(
+        "exec", running.id, "sh", "-c", f"trap 'exit 7' {name}; echo ready; while :; do sleep 0.01; done"
+    )
     wait_until(lambda: "ready" in process.out, "the trap")
     process.send_signal(getattr(signal, f"SIG{name}"))
     assert process.end(10) == 7
@@ -203,7 +205,13 @@ def test_the_working_directory(running):
 
 
 @pytest.mark.parametrize(
-    ("user", "ids"), [("1000", "1000 0"), ("1000:1001", "1000 1001"), ("0:5", "0 5"), ("4294967294:4294967294", "4294967294 4294967294")]
+    ("user", "ids"),
+    [
+        ("1000", "1000 0"),
+        ("1000:1001", "1000 1001"),
+        ("0:5", "0 5"),
+        ("4294967294:4294967294", "4294967294 4294967294"),
+    ],
 )
 def test_the_user(running, user, ids):
     assert running.exec_sh("echo $(id -u) $(id -g)", flags=("-u", user)) == ids
@@ -211,7 +219,26 @@ def test_the_user(running, user, ids):
 
 @pytest.mark.parametrize(
     "user",
-    ["1:", ":2", "-1", "4294967295", "4294967296", "18446744073709551616", "1x", "x", "", " 1", "1 ", "+1", "0x10", "1_0", "１", "1:2:3", "1:-1", "root"],
+    [
+        "1:",
+        ":2",
+        "-1",
+        "4294967295",
+        "4294967296",
+        "18446744073709551616",
+        "1x",
+        "x",
+        "",
+        " 1",
+        "1 ",
+        "+1",
+        "0x10",
+        "1_0",
+        "\N{FULLWIDTH DIGIT ONE}",
+        "1:2:3",
+        "1:-1",
+        "root",
+    ],
 )
 def test_a_user_that_is_no_number_is_refused(running, user):
     """crun CVE-2026-30892: what was not understood left the command root."""
@@ -254,7 +281,10 @@ def test_a_further_capability_is_never_inheritable(running):
 
 def test_no_new_privileges(running):
     assert running.exec_sh("grep NoNewPrivs /proc/self/status").split() == ["NoNewPrivs:", "0"]
-    assert running.exec_sh("grep NoNewPrivs /proc/self/status", flags=("--no-new-privs",)).split() == ["NoNewPrivs:", "1"]
+    assert running.exec_sh("grep NoNewPrivs /proc/self/status", flags=("--no-new-privs",)).split() == [
+        "NoNewPrivs:",
+        "1",
+    ]
 
 
 def test_no_new_privileges_of_the_container_stay(container):
@@ -284,10 +314,15 @@ def test_descriptors_are_preserved_when_asked(running, tmp_path):
 
 def test_a_process_from_a_file(running, tmp_path):
     result = exec_process(
-        running, tmp_path, args=["sh", "-c", "id -u; id -G; pwd; echo $A; ulimit -n; umask; grep NoNewPrivs /proc/self/status"],
-        env=["PATH=/bin", "A=b"], cwd="/tmp", user={"uid": 1000, "gid": 1001, "additionalGids": [7], "umask": 0o77},
-        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}], noNewPrivileges=True,
-    )  # fmt: skip
+        running,
+        tmp_path,
+        args=["sh", "-c", "id -u; id -G; pwd; echo $A; ulimit -n; umask; grep NoNewPrivs /proc/self/status"],
+        env=["PATH=/bin", "A=b"],
+        cwd="/tmp",
+        user={"uid": 1000, "gid": 1001, "additionalGids": [7], "umask": 0o77},
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],
+        noNewPrivileges=True,
+    )
     assert result.code == 0, repr(result)
     assert result.out.split() == ["1000", "1001", "7", "/tmp", "b", "100", "0077", "NoNewPrivs:", "1"]
 
@@ -305,7 +340,12 @@ def test_an_oom_score_of_the_file(running, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "culprit"),
-    [('{"args": ["true"]}', "cwd"), ('{"args": ', "process.json"), ('{"cwd": "/", "args": "true"}', "/args"), ("", "process.json")],
+    [
+        ('{"args": ["true"]}', "cwd"),
+        ('{"args": ', "process.json"),
+        ('{"cwd": "/", "args": "true"}', "/args"),
+        ("", "process.json"),
+    ],
 )
 def test_a_file_that_is_no_process_is_explained(running, tmp_path, text, culprit):
     (tmp_path / "process.json").write_text(text)
@@ -328,7 +368,15 @@ def test_a_terminal_through_a_console_socket(running, tmp_path):
         listener.bind(str(tmp_path / "console"))
         listener.listen()
         running.runtime(
-            "exec", "-d", "-t", "--console-socket", tmp_path / "console", running.id, "sh", "-c", "tty; probe attributes; sleep 1000"
+            "exec",
+            "-d",
+            "-t",
+            "--console-socket",
+            tmp_path / "console",
+            running.id,
+            "sh",
+            "-c",
+            "tty; probe attributes; sleep 1000",
         )
         master, _ = receive_master(listener)
     text = read_terminal(master, lambda text: "cpus" in text and "terminal" in text)
@@ -348,7 +396,9 @@ def test_a_terminal_without_a_socket_can_not_be_detached(running):
 
 def test_it_is_root_of_the_containers_user_namespace(container):
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-    c = container(namespaces=namespaces("pid", "network", "ipc", "uts", "mount", "user"), uidMappings=maps, gidMappings=maps)
+    c = container(
+        namespaces=namespaces("pid", "network", "ipc", "uts", "mount", "user"), uidMappings=maps, gidMappings=maps
+    )
     c.reachable().up()
     assert c.exec("id", "-u") == "0"
     assert c.exec_sh("cat /proc/self/uid_map").split() == ["0", "100000", "65536"]

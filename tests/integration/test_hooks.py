@@ -1,4 +1,4 @@
-"""Hooks of the six kinds: when, where and with what they run, and what their failure means. config.md#posix-platform-hooks"""
+"""Hooks of the six kinds: when, where, with what they run; what their failure means. config.md#posix-platform-hooks"""
 
 import contextlib
 import json
@@ -71,10 +71,14 @@ def test_their_order(hooked, hooks):
 @pytest.mark.parametrize(
     ("kind", "statuses"),
     [
-        ("prestart", ("creating", "created")), ("createRuntime", ("creating",)), ("createContainer", ("creating",)),
-        ("startContainer", ("created",)), ("poststart", ("running",)), ("poststop", ("stopped",)),
+        ("prestart", ("creating", "created")),
+        ("createRuntime", ("creating",)),
+        ("createContainer", ("creating",)),
+        ("startContainer", ("created",)),
+        ("poststart", ("running",)),
+        ("poststop", ("stopped",)),
     ],
-)  # fmt: skip
+)
 def test_the_state_that_they_read(hooked, hooks, kind, statuses):
     c = hooked(**{kind: [hooks.script("cat > $D/state", kind)]}).change(annotations={"key": "value"})
     c.up()
@@ -96,7 +100,9 @@ def test_the_state_that_they_read(hooked, hooks, kind, statuses):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_namespaces_that_they_run_in(hooked, hooks, kind):
-    c = hooked(**{kind: [hooks.script("readlink /proc/self/ns/mnt >> $L; readlink /proc/self/ns/net >> $L", kind)]}).up()
+    c = hooked(
+        **{kind: [hooks.script("readlink /proc/self/ns/mnt >> $L; readlink /proc/self/ns/net >> $L", kind)]}
+    ).up()
     inside = [os.readlink(f"/proc/{c.pid}/ns/{name}") for name in ("mnt", "net")]
     c.delete("--force")
     own = [os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "net")]
@@ -105,7 +111,13 @@ def test_the_namespaces_that_they_run_in(hooked, hooks, kind):
 
 
 def test_create_container_sees_the_host_and_the_mounts(hooked, hooks):
-    c = hooked(createContainer=[hooks.script(f"ls {hooks.folder} > /dev/null && grep -c -E '/rootfs/(proc|dev|hooks) ' /proc/self/mountinfo > $L")])
+    c = hooked(
+        createContainer=[
+            hooks.script(
+                f"ls {hooks.folder} > /dev/null && grep -c -E '/rootfs/(proc|dev|hooks) ' /proc/self/mountinfo > $L"
+            )
+        ]
+    )
     c.run("true")
     assert hooks.read() == "3\n"
 
@@ -113,14 +125,16 @@ def test_create_container_sees_the_host_and_the_mounts(hooked, hooks):
 def test_a_mount_of_create_container_is_the_containers(hooked, hooks):
     """What hooks of GPU vendors do."""
     c = hooked(createContainer=[])
-    c.config["hooks"]["createContainer"] = [hooks.script(f"mount -t tmpfs tmpfs {c.bundle.rootfs}/tmp && touch {c.bundle.rootfs}/tmp/by-the-hook")]
+    c.config["hooks"]["createContainer"] = [
+        hooks.script(f"mount -t tmpfs tmpfs {c.bundle.rootfs}/tmp && touch {c.bundle.rootfs}/tmp/by-the-hook")
+    ]
     assert c.run("ls", "/tmp") == "by-the-hook"
     assert not (c.bundle.rootfs / "tmp/by-the-hook").exists()
 
 
 def test_create_runtime_can_enter_the_container(hooked, hooks):
     """Network set-up of engines: by the pid of the state."""
-    script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); nsenter -t $pid -n ip link add hooked type dummy 2> $L.err || nsenter -t $pid -u hostname hooked"
+    script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); nsenter -t $pid -u hostname hooked"
     c = hooked(createRuntime=[hooks.script(script)])
     assert "hooked" in c.sh("ls /sys/class/net; hostname")
 
@@ -131,30 +145,37 @@ def test_start_container_runs_in_the_containers_root_as_its_user(hooked, hooks):
     assert hooks.read().split() == ["1000", "/tmp", "/bin/busybox"]
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("createRuntime", "caller"), ("poststop", "caller"), ("createContainer", ""), ("startContainer", "payload")])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("createRuntime", "caller"), ("poststop", "caller"), ("createContainer", ""), ("startContainer", "payload")],
+)
 def test_their_environment_by_default(hooked, hooks, kind, expected):
-    c = hooked(**{kind: [hooks.script("echo \"[$ORIGIN]\" >> $L", kind)]}).change(env=["PATH=/bin", "ORIGIN=payload"])
+    c = hooked(**{kind: [hooks.script('echo "[$ORIGIN]" >> $L', kind)]}).change(env=["PATH=/bin", "ORIGIN=payload"])
     c.run("true", env={**os.environ, "ORIGIN": "caller"})
     assert hooks.read() == f"[{expected}]\n"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_their_own_environment(hooked, hooks, kind):
-    hook = hooks.script("env | grep -v -E '^(PWD|SHLVL|_|OLDPWD)=' | sort >> $L", kind, env=["PATH=/usr/bin:/bin", "A=b c"])
+    hook = hooks.script(
+        "env | grep -v -E '^(PWD|SHLVL|_|OLDPWD)=' | sort >> $L", kind, env=["PATH=/usr/bin:/bin", "A=b c"]
+    )
     c = hooked(**{kind: [hook]}).up()
     c.delete("--force")
     assert hooks.read().splitlines() == ["A=b c", "PATH=/usr/bin:/bin"]
 
 
 def test_their_arguments(hooked, hooks):
-    c = hooked(createRuntime=[{"path": BUSYBOX, "args": ["sh", "-c", f'echo "$0|$1" > {hooks.log}', "zero", "one two"]}])
+    c = hooked(
+        createRuntime=[{"path": BUSYBOX, "args": ["sh", "-c", f'echo "$0|$1" > {hooks.log}', "zero", "one two"]}]
+    )
     c.run("true")
     assert hooks.read() == "zero|one two\n"
 
 
 def test_they_have_three_descriptors(hooked, hooks):
     """None of the runtime's."""
-    look = "for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && open=\"$open $n\"; done; echo $open >> $L"
+    look = 'for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && open="$open $n"; done; echo $open >> $L'
     given = {kind: [hooks.script(look, kind)] for kind in KINDS}
     c = hooked(**given).up()
     c.delete("--force")
@@ -172,7 +193,15 @@ def test_a_hook_need_not_read_its_input(hooked, hooks):
 @pytest.mark.parametrize("kind", BEFORE_START)
 @pytest.mark.parametrize("how", ["exit 7", "kill -9 $$"])
 def test_a_failure_before_start_is_an_error_of_create(hooked, hooks, kind, how):
-    c = hooked(**{kind: [hooks.script("echo first >> $L"), hooks.script(f"echo oops; {how}"), hooks.script("echo third >> $L")]})
+    c = hooked(
+        **{
+            kind: [
+                hooks.script("echo first >> $L"),
+                hooks.script(f"echo oops; {how}"),
+                hooks.script("echo third >> $L"),
+            ]
+        }
+    )
     result = c.create("true", check=False)
     assert result.code == 1
     assert kind in result.err

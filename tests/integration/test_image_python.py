@@ -13,25 +13,76 @@ import pytest
 
 from integration.harness import NAMESPACES, namespaces
 
-MODULES = (
-    "encodings", "json", "site", "sitecustomize", "usercustomize", "locale", "codecs", "io", "os", "re", "traceback", "warnings", "linecache", "struct",
-    "types", "collections", "contextlib", "socket", "subprocess", "ctypes", "enum", "signal", "pwd", "grp", "idna", "pyrunc", "_cffi_backend", "cffi",
-    "encodings/idna", "encodings/ascii", "encodings/latin_1", "encodings/utf_8", "encodings/aliases", "pyrunc/errors", "pyrunc/init/steps",
-)  # fmt: skip
+MODULES = [
+    "encodings",
+    "json",
+    "site",
+    "sitecustomize",
+    "usercustomize",
+    "locale",
+    "codecs",
+    "io",
+    "os",
+    "re",
+    "traceback",
+    "warnings",
+    "linecache",
+    "struct",
+    "types",
+    "collections",
+    "contextlib",
+    "socket",
+    "subprocess",
+    "ctypes",
+    "enum",
+    "signal",
+    "pwd",
+    "grp",
+    "idna",
+    "pyrunc",
+    "_cffi_backend",
+    "cffi",
+    "encodings/idna",
+    "encodings/ascii",
+    "encodings/latin_1",
+    "encodings/utf_8",
+    "encodings/aliases",
+    "pyrunc/errors",
+    "pyrunc/init/steps",
+]
 CODE = "import posix; posix.close(posix.open('/hostile-ran', posix.O_CREAT | posix.O_WRONLY, 0o644)); posix._exit(86)\n"
-LIBRARIES = ("libc.so.6", "libseccomp.so.2", "libgcc_s.so.1", "libnss_files.so.2", "libm.so.6", "libz.so.1", "libexpat.so.1", "libffi.so.8")
+LIBRARIES = (
+    "libc.so.6",
+    "libseccomp.so.2",
+    "libgcc_s.so.1",
+    "libnss_files.so.2",
+    "libm.so.6",
+    "libz.so.1",
+    "libexpat.so.1",
+    "libffi.so.8",
+)
 LOOKUPS = re.compile(
     r"\.py[co]?$|\.so(\.|$)|/python3|site-packages|dist-packages|lib-dynload|/locale/|gconv|nsswitch|ld\.so|\.pth$|pyvenv|/etc/(localtime|resolv|hosts|host\.conf)"
     r"|zoneinfo|\._pth$"
 )
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace, which sees what is opened, is not installed")
+pytestmark = pytest.mark.skipif(
+    not shutil.which("strace"), reason="strace, which sees what is opened, is not installed"
+)
 
 
 def folders():
     """Where the host's Python and the installed runtime lie."""
     code = "import sys, pyrunc, cffi; print(*sys.path, pyrunc.__path__[0], sep='\\n')"
-    path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/").stdout.split("\n")
-    return sorted({os.path.realpath(folder) for folder in (*path, sysconfig.get_path("stdlib"), "/usr/local/lib/python3/dist-packages") if folder})
+    path = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/"
+    ).stdout.split("\n")
+    return sorted(
+        {
+            os.path.realpath(folder)
+            for folder in (*path, sysconfig.get_path("stdlib"), "/usr/local/lib/python3/dist-packages")
+            if folder
+        }
+    )
 
 
 @pytest.fixture
@@ -51,7 +102,9 @@ def hostile(container):
                 package = plain.with_suffix("") / "__init__.py"
                 package.parent.mkdir(exist_ok=True)
                 package.write_text(CODE)
-                plain.with_suffix(f".cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so").write_bytes(b"\x7fELF")
+                plain.with_suffix(
+                    f".cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so"
+                ).write_bytes(b"\x7fELF")
                 plain.with_suffix(".abi3.so").write_bytes(b"\x7fELF")
             (root / folder.lstrip("/") / "hostile.pth").write_text("import hostile\n")
         for folder in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
@@ -59,7 +112,9 @@ def hostile(container):
             for library in LIBRARIES:
                 (root / folder / library).write_bytes(b"\x7fELF")
         c.file("/etc/ld.so.preload", "/lib/libc.so.6\n").file("/etc/nsswitch.conf", "passwd: hostile\n")
-        c.file("/usr/lib/locale/locale-archive", "x").file("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules", "x").file("/etc/localtime", "x")
+        c.file("/usr/lib/locale/locale-archive", "x").file("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules", "x").file(
+            "/etc/localtime", "x"
+        )
         return c
 
     return make
@@ -89,24 +144,34 @@ def lookups(trace: Path):
 CASES = {
     "plain": {},
     "everything": {
-        "namespaces": namespaces(*NAMESPACES, "cgroup", "time"), "hostname": "x", "sysctl": {"net.ipv4.ip_forward": "1"}, "noNewPrivileges": True,
-        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}, "maskedPaths": ["/proc/kcore", "/etc"], "readonlyPaths": ["/proc/sys"],
-        "user": {"uid": 1000, "gid": 1000}, "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}], "root": {"path": "rootfs", "readonly": True},
+        "namespaces": namespaces(*NAMESPACES, "cgroup", "time"),
+        "hostname": "x",
+        "sysctl": {"net.ipv4.ip_forward": "1"},
+        "noNewPrivileges": True,
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+        "maskedPaths": ["/proc/kcore", "/etc"],
+        "readonlyPaths": ["/proc/sys"],
+        "user": {"uid": 1000, "gid": 1000},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}],
+        "root": {"path": "rootfs", "readonly": True},
         "hooks": {"createContainer": [{"path": "/bin/true"}], "startContainer": [{"path": "/bin/true"}]},
         "mounts": [{"destination": "/m", "type": "tmpfs", "source": "t", "options": ["ro", "tmpcopyup"]}],
         "timeOffsets": {"boottime": {"secs": 10}},
     },
     "warnings": {"capabilities": {"bounding": ["CAP_NONSENSE"]}},
     "user namespace": {
-        "namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        "namespaces": namespaces(*NAMESPACES, "user"),
+        "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
         "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
     },
     "a missing program": {"args": ["/no/such/prögram"]},
     "a wrong working directory": {"cwd": "/etc/passwd"},
-    "a mount that fails": {"mounts": [{"destination": "/m", "type": "tmpfs", "source": "t", "options": ["nonsense=1"]}]},
+    "a mount that fails": {
+        "mounts": [{"destination": "/m", "type": "tmpfs", "source": "t", "options": ["nonsense=1"]}]
+    },
     "a masked procfs": {"mounts": [{"destination": "/proc/self", "type": "tmpfs", "source": "t"}]},
     "letters of another script": {"cwd": "/ünï/код", "args": ["printf", "%s", "код"]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("case", "flags"), [*((case, ()) for case in CASES), ("plain", ("--no-pivot",))])
@@ -155,8 +220,14 @@ def test_variables_of_the_caller_choose_no_code(hostile, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
     (tmp_path / "posixpath.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
     env = {
-        **os.environ, "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "sitecustomize.py"),
-        "PYTHONUSERBASE": str(tmp_path), "PYTHONINSPECT": "1", "PYTHONDONTWRITEBYTECODE": "", "LD_LIBRARY_PATH": str(c.bundle.rootfs / "lib"),
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONHOME": str(tmp_path),
+        "PYTHONSTARTUP": str(tmp_path / "sitecustomize.py"),
+        "PYTHONUSERBASE": str(tmp_path),
+        "PYTHONINSPECT": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "LD_LIBRARY_PATH": str(c.bundle.rootfs / "lib"),
+    }
     assert c.run("echo", "fine", env=env, cwd=tmp_path) == "fine"
     assert not (tmp_path / "ran").exists()

@@ -229,7 +229,9 @@ def test_two_starts_at_once_run_the_program_once(container):
 
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "sigterm", "15", "Term"])
 def test_signals_have_numbers_and_names(container, name):
-    c = container().up("sh", "-c", "trap 'echo got > /tmp/got; exit' TERM; touch /tmp/ready; while :; do sleep 0.01; done")
+    c = container().up(
+        "sh", "-c", "trap 'echo got > /tmp/got; exit' TERM; touch /tmp/ready; while :; do sleep 0.01; done"
+    )
     wait_until((c.bundle.rootfs / "tmp/ready").exists, "the trap")
     c.kill(name)
     c.wait_for("stopped")
@@ -237,7 +239,9 @@ def test_signals_have_numbers_and_names(container, name):
 
 
 def test_the_default_signal_is_term(container):
-    c = container().up("sh", "-c", "trap 'echo got > /tmp/got; exit' TERM; touch /tmp/ready; while :; do sleep 0.01; done")
+    c = container().up(
+        "sh", "-c", "trap 'echo got > /tmp/got; exit' TERM; touch /tmp/ready; while :; do sleep 0.01; done"
+    )
     wait_until((c.bundle.rootfs / "tmp/ready").exists, "the trap")
     c.kill()
     c.wait_for("stopped")
@@ -495,7 +499,9 @@ def test_descriptors_of_the_caller_are_preserved_when_asked(container, tmp_path)
             os.set_inheritable(number, True)
 
     try:
-        out = container().run("probe", "descriptors", flags=("--preserve-fds", "2"), preexec_fn=arrange, close_fds=False)
+        out = container().run(
+            "probe", "descriptors", flags=("--preserve-fds", "2"), preexec_fn=arrange, close_fds=False
+        )
     finally:
         for fd in fds:
             os.close(fd)
@@ -516,9 +522,13 @@ def test_sockets_of_activation_are_handed_on(container, tmp_path):
 
     try:
         out = container().run(
-            "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID; probe descriptors",
-            preexec_fn=arrange, close_fds=False, env={**os.environ, "LISTEN_FDS": "1"},
-        )  # fmt: skip
+            "sh",
+            "-c",
+            "echo $LISTEN_FDS $LISTEN_PID; probe descriptors",
+            preexec_fn=arrange,
+            close_fds=False,
+            env={**os.environ, "LISTEN_FDS": "1"},
+        )
     finally:
         os.close(fd)
     first, *rest = out.splitlines()
@@ -527,5 +537,7 @@ def test_sockets_of_activation_are_handed_on(container, tmp_path):
 
 
 def test_sockets_that_were_meant_for_another_process_are_not_handed_on(container):
-    out = container().run("sh", "-c", "echo $LISTEN_FDS $LISTEN_PID", env={**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": "1"})
+    out = container().run(
+        "sh", "-c", "echo $LISTEN_FDS $LISTEN_PID", env={**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": "1"}
+    )
     assert out.strip() == ""

@@ -8,13 +8,62 @@ import pytest
 
 from integration.test_nothing_left import PACKAGES
 
-FORBIDDEN = {
-    "re", "enum", "json", "typing", "ctypes", "_ctypes", "subprocess", "socket", "os", "collections", "collections.abc", "functools", "dataclasses",
-    "argparse", "struct", "signal", "contextlib", "pathlib", "importlib", "logging", "traceback", "tempfile", "shutil", "inspect", "site", "jsonschema",
-    "pyseccomp", "warnings", "threading", "types", "random", "cffi",
-}  # fmt: skip
-# C modules, which cost microseconds, beside what the interpreter itself brings. A name that is added here is a decision.
-ALLOWED = {"_cffi_backend", "fcntl", "select", "_socket", "_sha256", "_sha2", "time", "_signal", "math", "_json", "gc", "posix", "errno", "marshal", "itertools"}
+FORBIDDEN = set(
+    [
+        "re",
+        "enum",
+        "json",
+        "typing",
+        "ctypes",
+        "_ctypes",
+        "subprocess",
+        "socket",
+        "os",
+        "collections",
+        "collections.abc",
+        "functools",
+        "dataclasses",
+        "argparse",
+        "struct",
+        "signal",
+        "contextlib",
+        "pathlib",
+        "importlib",
+        "logging",
+        "traceback",
+        "tempfile",
+        "shutil",
+        "inspect",
+        "site",
+        "jsonschema",
+        "pyseccomp",
+        "warnings",
+        "threading",
+        "types",
+        "random",
+        "cffi",
+    ]
+)
+# C modules, which cost microseconds, beside the interpreter's own. A name that is added here is a decision.
+ALLOWED = set(
+    [
+        "_cffi_backend",
+        "fcntl",
+        "select",
+        "_socket",
+        "_sha256",
+        "_sha2",
+        "time",
+        "_signal",
+        "math",
+        "_json",
+        "gc",
+        "posix",
+        "errno",
+        "marshal",
+        "itertools",
+    ]
+)
 RUN = """
 import posix, sys
 before = set(sys.modules)
@@ -33,13 +82,30 @@ def loaded(container, tmp_path):
 
     class Recorder:
         c = container(
-            seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["getppid"], "action": "SCMP_ACT_ERRNO"}]},
-            hooks={"createRuntime": [{"path": "/bin/true"}]}, hostname="x", maskedPaths=["/proc/kcore"], readonlyPaths=["/proc/sys"],
-        )  # fmt: skip
+            seccomp={
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["getppid"], "action": "SCMP_ACT_ERRNO"}],
+            },
+            hooks={"createRuntime": [{"path": "/bin/true"}]},
+            hostname="x",
+            maskedPaths=["/proc/kcore"],
+            readonlyPaths=["/proc/sys"],
+        )
 
         def __call__(self, *words, code=0):
             out = tmp_path / "modules"
-            command = [sys.executable, "-I", "-S", "-c", RUN, str(PACKAGES), str(out), "--root", str(self.c.runtime.root), *map(str, words)]
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                RUN,
+                str(PACKAGES),
+                str(out),
+                "--root",
+                str(self.c.runtime.root),
+                *map(str, words),
+            ]
             with open(tmp_path / "printed", "wb") as output:
                 process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=30)
             assert process.returncode == code, (tmp_path / "printed").read_text()

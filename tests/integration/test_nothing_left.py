@@ -1,4 +1,4 @@
-"""Whatever fails and whenever it is killed: no process, mount, cgroup or folder is left, or delete --force removes it."""
+"""Whatever fails, whenever it is killed: no process, mount, cgroup or folder is left that delete --force leaves."""
 
 import importlib.util
 import os
@@ -21,7 +21,9 @@ MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 def list_of_steps():
     """Asked of the package itself, in a process of its own: importing the runtime here would not be its start."""
     code = "from pyrunc.init import steps; print(*dict.fromkeys(f'{s.__module__}.{s.__name__}' for s in steps.INIT))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/").stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/"
+    ).stdout.split()
 
 
 class Faulty(Runtime):
@@ -33,21 +35,41 @@ class Faulty(Runtime):
         self.fault = fault
 
     def command(self, *words):
-        return [sys.executable, "-I", "-S", str(DRIVER), str(PACKAGES), *self.fault, "--", "--root", str(self.root), *map(str, words)]
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            str(DRIVER),
+            str(PACKAGES),
+            *self.fault,
+            "--",
+            "--root",
+            str(self.root),
+            *map(str, words),
+        ]
 
 
 def everything(c):
     """A configuration in which every step has something to do."""
     return c.change(
-        namespaces=namespaces(*NAMESPACES, "cgroup", "time"), hostname="x", domainname="y", sysctl={"net.ipv4.ip_forward": "1"},
-        maskedPaths=["/proc/kcore", "/sys/firmware"], readonlyPaths=["/proc/sys"], root={"path": "rootfs", "readonly": True},
-        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}], oomScoreAdj=100, noNewPrivileges=True,
-        user={"uid": 1000, "gid": 1000, "additionalGids": [7]}, personality={"domain": "LINUX"},
+        namespaces=namespaces(*NAMESPACES, "cgroup", "time"),
+        hostname="x",
+        domainname="y",
+        sysctl={"net.ipv4.ip_forward": "1"},
+        maskedPaths=["/proc/kcore", "/sys/firmware"],
+        readonlyPaths=["/proc/sys"],
+        root={"path": "rootfs", "readonly": True},
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],
+        oomScoreAdj=100,
+        noNewPrivileges=True,
+        user={"uid": 1000, "gid": 1000, "additionalGids": [7]},
+        personality={"domain": "LINUX"},
         seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["getppid"], "action": "SCMP_ACT_ERRNO"}]},
         hooks={kind: [{"path": "/bin/true"}] for kind in ("prestart", "createRuntime", "createContainer", "poststop")},
-        resources={"pids": {"limit": 100}}, rootfsPropagation="private",
+        resources={"pids": {"limit": 100}},
+        rootfsPropagation="private",
         mounts=[{"destination": "/ro", "type": "tmpfs", "source": "t", "options": ["ro"]}],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("step", list_of_steps())
@@ -62,7 +84,17 @@ def test_a_step_that_fails(container, runtime, step):
     c.assert_gone()
 
 
-@pytest.mark.parametrize("step", ["namespaces.join", "rootfs.adopt", "credentials.set_user", "execute.find", "execute.execute", "execute.filter_system_calls"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "namespaces.join",
+        "rootfs.adopt",
+        "credentials.set_user",
+        "execute.find",
+        "execute.execute",
+        "execute.filter_system_calls",
+    ],
+)
 def test_a_step_of_exec_that_fails(container, runtime, step):
     c = container(seccomp={"defaultAction": "SCMP_ACT_ALLOW"}).up()
     result = Faulty(runtime, "step", f"pyrunc.init.{step}")("exec", c.id, "sleep", "4321", check=False)
@@ -97,11 +129,32 @@ def test_a_failure_of_any_function_of_the_hosts_side(container, runtime, tmp_pat
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace, which makes system calls fail, is not installed")
-@pytest.mark.parametrize("call", ["move_mount", "openat2", "mkdirat", "mknodat", "mount_setattr", "fsmount", "symlinkat", "setns,unshare", "clone3", "capset", "pivot_root"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "move_mount",
+        "openat2",
+        "mkdirat",
+        "mknodat",
+        "mount_setattr",
+        "fsmount",
+        "symlinkat",
+        "setns,unshare",
+        "clone3",
+        "capset",
+        "pivot_root",
+    ],
+)
 def test_a_system_call_that_fails(container, runtime, call):
     """Each of the first calls of a kind in turn."""
     for nth in (1, 2, 3, 5, 8):
-        c = container(maskedPaths=["/etc"], readonlyPaths=["/proc/sys"], root={"path": "rootfs", "readonly": True}, cwd="/made", namespaces=namespaces(*NAMESPACES, "cgroup"))
+        c = container(
+            maskedPaths=["/etc"],
+            readonlyPaths=["/proc/sys"],
+            root={"path": "rootfs", "readonly": True},
+            cwd="/made",
+            namespaces=namespaces(*NAMESPACES, "cgroup"),
+        )
         c._prepare(("true",))
         inject = f"inject={call}:error=EIO:when={nth}"
         wrapper = ("strace", "-f", "-qq", "-e", f"trace={call}", "-e", inject, "-o", "/dev/null")
@@ -142,7 +195,10 @@ def test_create_that_is_killed(container, kind):
         elif kind == "user namespace":
             c.change(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
         else:
-            paths = {name: f"/proc/{other.pid}/ns/{file}" for name, file in (("pid", "pid"), ("network", "net"), ("ipc", "ipc"))}
+            paths = {
+                name: f"/proc/{other.pid}/ns/{file}"
+                for name, file in (("pid", "pid"), ("network", "net"), ("ipc", "ipc"))
+            }
             c.change(namespaces=namespaces("mount", "uts", **paths))
         c._prepare(("sleep", "1000"))
         process = c.runtime.spawn("create", "--bundle", c.bundle.path, c.id)
@@ -164,7 +220,9 @@ def test_other_verbs_that_are_killed(container, verb):
             process = c.runtime.spawn("run", "-d", "--bundle", c.bundle.path, c.id)
         else:
             c.create("sleep", "1000")
-            words = {"start": ("start", c.id), "delete": ("delete", "--force", c.id), "kill": ("kill", c.id, "KILL")}[verb]
+            words = {"start": ("start", c.id), "delete": ("delete", "--force", c.id), "kill": ("kill", c.id, "KILL")}[
+                verb
+            ]
             process = c.runtime.spawn(*words)
         survives(c, process, 0.045 * n / 12)
 
@@ -190,7 +248,9 @@ def test_the_container_dies_with_a_foreground_run_only_when_asked(container):
 
 
 def test_interrupted_create_cleans_up_itself(container, tmp_path):
-    c = container(hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/there; sleep 1"]}]})
+    c = container(
+        hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/there; sleep 1"]}]}
+    )
     c._prepare(("true",))
     for name in ("SIGTERM", "SIGINT"):
         process = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
@@ -272,5 +332,3 @@ def test_nothing_of_the_caller_is_left_open(container):
     os.set_blocking(read, False)
     assert os.read(read, 1) == b"", "the container holds a pipe of the caller's"
     os.close(read)
-
-

@@ -15,27 +15,38 @@ from integration.harness import BUSYBOX, NAMESPACES, full, namespaces
 
 pytestmark = pytest.mark.skipif(not shutil.which("runc"), reason="runc, to compare with, is not installed")
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-CGROUP_MOUNT = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+CGROUP_MOUNT = {
+    "destination": "/sys/fs/cgroup",
+    "type": "cgroup",
+    "source": "cgroup",
+    "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+}
 SCRIPT = """
 section() { echo "=== $1"; }
 section environment; cat /proc/self/environ | tr '\\0' '\\n' | sort
 section mounts; cat /proc/self/mountinfo
-section dev; ls -lan /dev /dev/pts 2>&1 | sed 's/^total.*//' | awk '{ $2 = ""; if ($0 !~ /^[cb]/) $5 = ""; print }' | sed -E 's/[A-Z][a-z][a-z] +[0-9]+ +[0-9:]+ +//'
-section status; grep -v -E '^(Pid|Tgid|Ngid|Vm|Rss|Hugetlb|voluntary|nonvoluntary|Threads|SigQ|Name|FDSize|NStgid|NSpid|NSpgid|NSsid|Kthread|PPid|THP|untag|CoreDump|State)' /proc/1/status
+section dev; ls -lan /dev /dev/pts 2>&1 | sed 's/^total.*//' | awk '{ $2 = ""; if ($0 !~ /^[cb]/) $5 = ""; print }' \
+    | sed -E 's/[A-Z][a-z][a-z] +[0-9]+ +[0-9:]+ +//'
+section status; grep -v -E '^(Pid|Tgid|Ngid|Vm|Rss|Hugetlb|voluntary|nonvoluntary|Threads|SigQ|Name|'\
+'FDSize|NStgid|NSpid|NSpgid|NSsid|Kthread|PPid|THP|untag|CoreDump|State)' /proc/1/status
 section limits; cat /proc/1/limits
 section cgroup; cat /proc/self/cgroup
 section oom; cat /proc/1/oom_score_adj
 section keyring; probe keyring
-section descriptors; probe descriptors | sed 's|pipe:.*|pipe|; s|[^ ]*/[0-9a-z-]*\\.out|OUTPUT|; s|[^ ]*/[0-9a-z-]*\\.err|OUTPUT|'
+section descriptors; probe descriptors | sed 's|pipe:.*|pipe|
+    s|[^ ]*/[0-9a-z-]*\\.out|OUTPUT|; s|[^ ]*/[0-9a-z-]*\\.err|OUTPUT|'
 section attributes; probe attributes
 section names; hostname; cat /proc/sys/kernel/domainname; pwd; id
 section root; ls -lan / | awk '{ print $1, $3, $4, $NF }' | grep -v -E '^total'
-section files; for f in /proc/kcore /proc/keys /proc/timer_list /sys/firmware /proc/scsi; do stat -c '%n %F %a %u:%g %t:%T' $f 2>&1; done
+section files; for f in /proc/kcore /proc/keys /proc/timer_list /sys/firmware /proc/scsi
+    do stat -c '%n %F %a %u:%g %t:%T' $f 2>&1; done
 section maps; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups
 section namespaces; for n in cgroup ipc mnt net pid time user uts; do readlink /proc/self/ns/$n; done
 section network; cat /proc/net/dev | awk '{ print $1 }'
-section parameters; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ping_group_range
-section writable; for p in /proc/sys/kernel/domainname /proc/sysrq-trigger /proc/irq /sys /x /dev/x /tmp/x; do if ( : >> $p ) 2>/dev/null; then echo $p; fi; done
+section parameters; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced
+    cat /proc/sys/net/ipv4/ping_group_range
+section writable; for p in /proc/sys/kernel/domainname /proc/sysrq-trigger /proc/irq /sys /x /dev/x /tmp/x
+    do if ( : >> $p ) 2>/dev/null; then echo $p; fi; done
 section cpus; grep -E 'allowed' /proc/self/status
 section sessions; awk '{ print $5, $6, $7 }' /proc/1/stat
 section command; tr '\\0' ' ' < /proc/1/cmdline
@@ -43,42 +54,106 @@ section command; tr '\\0' ' ' < /proc/1/cmdline
 
 
 def docker_like():
-    caps = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
-            "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE"]  # fmt: skip
+    caps = [
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FSETID",
+        "CAP_FOWNER",
+        "CAP_MKNOD",
+        "CAP_NET_RAW",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_SETFCAP",
+        "CAP_SETPCAP",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_CHROOT",
+        "CAP_KILL",
+        "CAP_AUDIT_WRITE",
+    ]
     return {
-        "capabilities": full(*caps), "oomScoreAdj": 0, "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]}, "env": ["PATH=/bin:/usr/bin", "HOSTNAME=web"],
-        "hostname": "web", "maskedPaths": ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                                           "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"],
+        "capabilities": full(*caps),
+        "oomScoreAdj": 0,
+        "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]},
+        "env": ["PATH=/bin:/usr/bin", "HOSTNAME=web"],
+        "hostname": "web",
+        "maskedPaths": [
+            "/proc/asound",
+            "/proc/acpi",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/sys/firmware",
+        ],
         "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0"},
         "mounts": [
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]},
+            {
+                "destination": "/dev/mqueue",
+                "type": "mqueue",
+                "source": "mqueue",
+                "options": ["nosuid", "noexec", "nodev"],
+            },
+            {
+                "destination": "/dev/shm",
+                "type": "tmpfs",
+                "source": "shm",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"],
+            },
             CGROUP_MOUNT,
         ],
-        "resources": {"devices": [{"allow": False, "access": "rwm"}], "memory": {"disableOOMKiller": False}, "pids": {"limit": 100}, "blockIO": {"weight": 0}},
-        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"}]},
-    }  # fmt: skip
+        "resources": {
+            "devices": [{"allow": False, "access": "rwm"}],
+            "memory": {"disableOOMKiller": False},
+            "pids": {"limit": 100},
+            "blockIO": {"weight": 0},
+        },
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"}],
+        },
+    }
 
 
 CONFIGS = {
     "small": {},
     "docker": docker_like(),
     "read-only": {
-        "root": {"path": "rootfs", "readonly": True}, "noNewPrivileges": True, "user": {"uid": 1000, "gid": 1000}, "capabilities": {},
-        "mounts": [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]},
-                   {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}],
+        "root": {"path": "rootfs", "readonly": True},
+        "noNewPrivileges": True,
+        "user": {"uid": 1000, "gid": 1000},
+        "capabilities": {},
+        "mounts": [
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]},
+            {"destination": "/ro", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+        ],
     },
     "user namespace": {
-        "namespaces": namespaces(*NAMESPACES, "user", "cgroup"), "uidMappings": MAPS, "gidMappings": MAPS, "maskedPaths": ["/proc/kcore", "/sys/firmware"],
+        "namespaces": namespaces(*NAMESPACES, "user", "cgroup"),
+        "uidMappings": MAPS,
+        "gidMappings": MAPS,
+        "maskedPaths": ["/proc/kcore", "/sys/firmware"],
         "readonlyPaths": ["/proc/sys"],
     },
     "everything of the host's": {"namespaces": namespaces("mount")},
     "a user": {
-        "user": {"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027}, "cwd": "/home/user/new", "rlimits": [
-            {"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 2000}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_NPROC", "soft": 900, "hard": 1000}],
-        "capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "inheritable": ["CAP_KILL"],
-                         "ambient": ["CAP_KILL"]},
+        "user": {"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o027},
+        "cwd": "/home/user/new",
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 2000},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            {"type": "RLIMIT_NPROC", "soft": 900, "hard": 1000},
+        ],
+        "capabilities": {
+            "bounding": ["CAP_KILL", "CAP_CHOWN"],
+            "effective": ["CAP_KILL"],
+            "permitted": ["CAP_KILL", "CAP_CHOWN"],
+            "inheritable": ["CAP_KILL"],
+            "ambient": ["CAP_KILL"],
+        },
         "oomScoreAdj": 500,
     },
     "mounts": {
@@ -87,7 +162,12 @@ CONFIGS = {
             {"destination": "/m/private", "type": "bind", "source": "data", "options": ["bind", "rprivate", "noexec"]},
             {"destination": "/m/shared", "type": "bind", "source": "data", "options": ["rbind", "rshared"]},
             {"destination": "/m/file", "type": "bind", "source": "data/file", "options": ["bind", "ro"]},
-            {"destination": "/m/tmpfs", "type": "tmpfs", "source": "tmpfs", "options": ["noatime", "size=1m", "mode=700", "uid=3"]},
+            {
+                "destination": "/m/tmpfs",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["noatime", "size=1m", "mode=700", "uid=3"],
+            },
             {"destination": "/m/strict", "type": "tmpfs", "source": "tmpfs", "options": ["strictatime", "nodiratime"]},
             {"destination": "/m/bind-noatime", "type": "bind", "source": "data", "options": ["bind", "noatime"]},
             CGROUP_MOUNT,
@@ -96,23 +176,53 @@ CONFIGS = {
     },
     "devices": {
         "devices": [
-            {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4}, {"path": "/dev/pipe", "type": "p"},
+            {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4},
+            {"path": "/dev/pipe", "type": "p"},
             {"path": "/dev/deep/block", "type": "b", "major": 7, "minor": 0, "fileMode": 0o660},
         ],
     },
     "cgroup namespace": {"namespaces": namespaces(*NAMESPACES, "cgroup"), "mounts": [CGROUP_MOUNT]},
-    "parameters": {"sysctl": {"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"}, "hostname": "a.b.c", "readonlyPaths": ["/proc/sys"]},
-}  # fmt: skip
+    "parameters": {
+        "sysctl": {"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1"},
+        "hostname": "a.b.c",
+        "readonlyPaths": ["/proc/sys"],
+    },
+}
 
 # (section, configuration or "" for all, what is taken out of both before they are compared, why they differ)
 EXPLAINED = [
-    ("descriptors", "", r"^[012] (socket|pipe|/dev/null|.*OUTPUT).*$", "the streams are those that each was started with"),
-    ("mounts", "docker", r"^/ /sys/fs/cgroup .* - tmpfs .*$", "runc 1.1 leaves the folder of v1's controllers writable where `ro` was asked for"),
+    (
+        "descriptors",
+        "",
+        r"^[012] (socket|pipe|/dev/null|.*OUTPUT).*$",
+        "the streams are those that each was started with",
+    ),
+    (
+        "mounts",
+        "docker",
+        r"^/ /sys/fs/cgroup .* - tmpfs .*$",
+        "runc 1.1 leaves the folder of v1's controllers writable where `ro` was asked for",
+    ),
     ("mounts", "cgroup namespace", r"^/ /sys/fs/cgroup .* - tmpfs .*$", "the same"),
     ("mounts", "mounts", r"^/ /sys/fs/cgroup .* - tmpfs .*$", "the same"),
-    ("mounts", "", r"(?<= - tmpfs tmpfs )(gid=\d+,)?(nr_inodes=1,)?ro(,size=4k)?(,uid=\d+)?$", "the folder that masks others: ours has no room to be filled"),
-    ("mounts", "", r"(?<= - cgroup )(cgroup|systemd)(?= name=systemd)", "the source of a cgroup mount is a word without meaning"),
-    ("root", "read-only", r"^\S+ 0 0 tmp$", "runc before 1.2 lets the mode of the image's folder win over the one that config.json gives the tmpfs"),
+    (
+        "mounts",
+        "",
+        r"(?<= - tmpfs tmpfs )(gid=\d+,)?(nr_inodes=1,)?ro(,size=4k)?(,uid=\d+)?$",
+        "the folder that masks others: ours has no room to be filled",
+    ),
+    (
+        "mounts",
+        "",
+        r"(?<= - cgroup )(cgroup|systemd)(?= name=systemd)",
+        "the source of a cgroup mount is a word without meaning",
+    ),
+    (
+        "root",
+        "read-only",
+        r"^\S+ 0 0 tmp$",
+        "runc before 1.2 lets the mode of the image's folder win over the one that config.json gives the tmpfs",
+    ),
     ("writable", "read-only", r"^/tmp/x$", "follows from it"),
 ]
 
@@ -123,9 +233,22 @@ def normal_mounts(text):
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields = before.split()
-        kind, source, options = (after.split(" ", 2) + [""] * 2)[:3]
+        kind, source, options = [*after.split(" ", 2), "", ""][:3]
         propagation = [re.sub(r"\d+", "N", field) for field in fields[6:]]
-        found.append(" ".join([fields[3], fields[4], ",".join(sorted(fields[5].split(","))), *propagation, "-", kind, source, ",".join(sorted(options.split(",")))]))
+        found.append(
+            " ".join(
+                [
+                    fields[3],
+                    fields[4],
+                    ",".join(sorted(fields[5].split(","))),
+                    *propagation,
+                    "-",
+                    kind,
+                    source,
+                    ",".join(sorted(options.split(","))),
+                ]
+            )
+        )
     return "\n".join(in_some_order(found))
 
 
@@ -164,7 +287,11 @@ def under_runc(c, tmp_path):
     id = f"{c.id}-runc"
     with open(tmp_path / "runc.out", "wb") as out, open(tmp_path / "runc.err", "wb") as err:
         process = subprocess.run(
-            ["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, id], stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60
+            ["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, id],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            timeout=60,
         )
     assert process.returncode == 0, (tmp_path / "runc.err").read_text()
     return sections((tmp_path / "runc.out").read_text(), id)
@@ -223,16 +350,27 @@ def test_every_explained_difference_is_still_one(container, tmp_path, pairs):
 
 
 def test_statuses_of_programs_are_the_same(container, tmp_path):
-    for command, code in ((("sh", "-c", "exit 7"), 7), (("sh", "-c", "sh -c 'kill -9 $$'; exit $?"), 137), (("true",), 0)):
+    for command, code in (
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "sh -c 'kill -9 $$'; exit $?"), 137),
+        (("true",), 0),
+    ):
         c = container()
         assert c.attempt(*command).code == code
-        process = subprocess.run(["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, f"{c.id}-runc"], stdin=subprocess.DEVNULL, timeout=30)
+        process = subprocess.run(
+            ["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, f"{c.id}-runc"],
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+        )
         assert process.returncode == code
 
 
 ERRORS = {
     "a missing program": ({}, ("/no/such/program",)),
-    "a missing source": ({"mounts": [{"destination": "/m", "type": "bind", "source": "/no/such", "options": ["bind"]}]}, ("true",)),
+    "a missing source": (
+        {"mounts": [{"destination": "/m", "type": "bind", "source": "/no/such", "options": ["bind"]}]},
+        ("true",),
+    ),
     "a hostname without a namespace": ({"hostname": "x", "namespaces": namespaces("mount")}, ("true",)),
     "a parameter of the host": ({"sysctl": {"kernel.core_pattern": "x"}}, ("true",)),
     "a link in the place of procfs": ({}, ("true",)),
@@ -249,7 +387,10 @@ def test_both_refuse(container, tmp_path, name):
         (c.bundle.rootfs / "proc").symlink_to("tmp")
     c.refused(*command)
     process = subprocess.run(
-        ["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, f"{c.id}-runc"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        ["runc", "--root", tmp_path / "runc", "run", "--bundle", c.bundle.path, f"{c.id}-runc"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
     )
     assert process.returncode == 1
 
@@ -264,5 +405,17 @@ def test_the_configuration_that_spec_writes(container, tmp_path):
     path.write_text(json.dumps(config))
     ours = sections(c.runtime("run", "--bundle", c.bundle.path, c.id).out, c.id)
     theirs = under_runc(c, tmp_path)
-    for section in ("environment", "dev", "cgroup", "keyring", "attributes", "names", "root", "files", "writable", "network", "namespaces"):
+    for section in (
+        "environment",
+        "dev",
+        "cgroup",
+        "keyring",
+        "attributes",
+        "names",
+        "root",
+        "files",
+        "writable",
+        "network",
+        "namespaces",
+    ):
         assert ours[section] == theirs[section], section

@@ -18,8 +18,16 @@ from integration.test_nothing_left import PACKAGES
 
 INTERPRETER = Path(os.path.realpath(sys._base_executable))
 ALL = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_KILL", "CAP_SETUID", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_MKNOD",
-]  # fmt: skip
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETUID",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_ADMIN",
+    "CAP_MKNOD",
+]
 
 
 class Sealed:
@@ -107,7 +115,7 @@ def test_a_process_that_waits_for_start(container, sealed):
     other.create("true")
     handle = os.open(f"/proc/{other.pid}/exe", os.O_PATH)
     assert os.fstat(handle).st_ino == sealed.interpreter.stat().st_ino
-    with pytest.raises(OSError, match="Text file busy|Read-only file system"):
+    with pytest.raises(OSError, match=r"Text file busy|Read-only file system"):
         os.open(f"/proc/self/fd/{handle}", os.O_WRONLY)
     other.delete("--force")
     with pytest.raises(OSError, match="Read-only file system"):
@@ -121,7 +129,11 @@ def test_a_program_that_is_the_runtime_itself(container, tmp_path, how):
     """The image's dynamic loader runs in the runtime's process, with its file as /proc/self/exe."""
     loader = tmp_path / "loader"
     source = Path(harness.__file__).with_name("loader.c")
-    subprocess.run(["cc", "-nostdlib", "-static-pie", "-fPIE", "-O1", "-fno-stack-protector", "-o", loader, source], check=True, timeout=60)
+    subprocess.run(
+        ["cc", "-nostdlib", "-static-pie", "-fPIE", "-O1", "-fno-stack-protector", "-o", loader, source],
+        check=True,
+        timeout=60,
+    )
     c = container(capabilities=full(*ALL))
     for place in ("lib64", "lib"):
         (c.bundle.rootfs / place).mkdir()

@@ -45,7 +45,10 @@ def test_other_calls_go_through(container):
     assert call(c, GETPID) == "1"
 
 
-@pytest.mark.parametrize(("action", "code"), [("SCMP_ACT_KILL", 159), ("SCMP_ACT_KILL_PROCESS", 159), ("SCMP_ACT_KILL_THREAD", 159), ("SCMP_ACT_TRAP", 159)])
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [("SCMP_ACT_KILL", 159), ("SCMP_ACT_KILL_PROCESS", 159), ("SCMP_ACT_KILL_THREAD", 159), ("SCMP_ACT_TRAP", 159)],
+)
 def test_a_call_ends_the_program(container, action, code):
     assert container(seccomp=deny("getppid", action=action)).attempt("probe", "syscall", str(GETPPID)).code == code
 
@@ -57,11 +60,16 @@ def test_a_call_that_is_only_logged_goes_through(container):
 @pytest.mark.parametrize(
     ("op", "value", "two", "refused"),
     [
-        ("SCMP_CMP_EQ", 5, 0, [5]), ("SCMP_CMP_NE", 5, 0, [4, 6, 2**40]), ("SCMP_CMP_LT", 5, 0, [0, 4]), ("SCMP_CMP_LE", 5, 0, [0, 5]),
-        ("SCMP_CMP_GT", 5, 0, [6, 2**40]), ("SCMP_CMP_GE", 5, 0, [5, 6]), ("SCMP_CMP_MASKED_EQ", 4, 4, [4, 5, 12]),
+        ("SCMP_CMP_EQ", 5, 0, [5]),
+        ("SCMP_CMP_NE", 5, 0, [4, 6, 2**40]),
+        ("SCMP_CMP_LT", 5, 0, [0, 4]),
+        ("SCMP_CMP_LE", 5, 0, [0, 5]),
+        ("SCMP_CMP_GT", 5, 0, [6, 2**40]),
+        ("SCMP_CMP_GE", 5, 0, [5, 6]),
+        ("SCMP_CMP_MASKED_EQ", 4, 4, [4, 5, 12]),
         ("SCMP_CMP_EQ", 2**40 + 1, 0, [2**40 + 1]),
     ],
-)  # fmt: skip
+)
 def test_conditions_on_arguments(container, op, value, two, refused):
     # The first argument of sync(2), which has none and always succeeds.
     c = container(seccomp=deny("sync", args=[{"index": 0, "value": value, "valueTwo": two, "op": op}]))
@@ -70,7 +78,9 @@ def test_conditions_on_arguments(container, op, value, two, refused):
     if op == "SCMP_CMP_MASKED_EQ":  # value is the mask, valueTwo what is left of it
         refused = [v for v in candidates if v & value == two]
     else:
-        compare = {"EQ": "__eq__", "NE": "__ne__", "LT": "__lt__", "LE": "__le__", "GT": "__gt__", "GE": "__ge__"}[op[9:]]
+        compare = {"EQ": "__eq__", "NE": "__ne__", "LT": "__lt__", "LE": "__le__", "GT": "__gt__", "GE": "__ge__"}[
+            op[9:]
+        ]
         refused = [v for v in candidates if getattr(v, compare)(value)]
     found = c.sh(script).split()
     assert [v for v, text in zip(candidates, found, strict=True) if text == "EPERM"] == refused
@@ -79,14 +89,22 @@ def test_conditions_on_arguments(container, op, value, two, refused):
 def test_conditions_on_two_arguments_must_both_hold(container):
     args = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 2, "op": "SCMP_CMP_EQ"}]
     c = container(seccomp=deny("sync", args=args))
-    assert c.sh(f"probe syscall {SYNC} 1 2; probe syscall {SYNC} 1 3; probe syscall {SYNC} 0 2").split() == ["EPERM", "0", "0"]
+    assert c.sh(f"probe syscall {SYNC} 1 2; probe syscall {SYNC} 1 3; probe syscall {SYNC} 0 2").split() == [
+        "EPERM",
+        "0",
+        "0",
+    ]
 
 
 def test_of_two_conditions_on_one_argument_either_holds(container):
     """As runc has it: libseccomp takes one an argument."""
     args = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}]
     c = container(seccomp=deny("sync", args=args))
-    assert c.sh(f"probe syscall {SYNC} 1; probe syscall {SYNC} 2; probe syscall {SYNC} 3").split() == ["EPERM", "EPERM", "0"]
+    assert c.sh(f"probe syscall {SYNC} 1; probe syscall {SYNC} 2; probe syscall {SYNC} 3").split() == [
+        "EPERM",
+        "EPERM",
+        "0",
+    ]
 
 
 def test_a_name_that_nobody_knows_is_no_error(container):
@@ -143,8 +161,29 @@ def test_an_architecture_that_the_profile_does_not_name_is_not_allowed(container
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_the_runtimes_own_calls_are_not_filtered(container, no_new_privileges):
     """Little is left between the filter and execve: a profile may forbid what set the container up."""
-    names = ["mount", "umount2", "pivot_root", "setuid", "setgid", "setresuid", "setresgid", "setgroups", "capset", "prctl", "unshare",
-             "setns", "mkdirat", "openat2", "move_mount", "open_tree", "mount_setattr", "sethostname", "close_range", "sendmsg", "recvmsg"]  # fmt: skip
+    names = [
+        "mount",
+        "umount2",
+        "pivot_root",
+        "setuid",
+        "setgid",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capset",
+        "prctl",
+        "unshare",
+        "setns",
+        "mkdirat",
+        "openat2",
+        "move_mount",
+        "open_tree",
+        "mount_setattr",
+        "sethostname",
+        "close_range",
+        "sendmsg",
+        "recvmsg",
+    ]
     c = container(seccomp=deny(*names, action="SCMP_ACT_KILL_PROCESS"), noNewPrivileges=no_new_privileges)
     result = c.attempt("probe", "syscall", str(GETPID))
     # Without no_new_privs CAP_SYS_ADMIN is given up after the filter, which takes capset and prctl.
@@ -156,7 +195,13 @@ def test_the_runtimes_own_calls_are_not_filtered(container, no_new_privileges):
 def test_the_program_has_no_right_left_of_installing_the_filter(container, no_new_privileges):
     c = container(seccomp=deny("getppid"), noNewPrivileges=no_new_privileges, capabilities=full("CAP_CHOWN"))
     lines = c.run("grep", "Cap", "/proc/self/status").splitlines()
-    assert {line.split()[0]: int(line.split()[1], 16) for line in lines} == {"CapInh:": 0, "CapPrm:": 1, "CapEff:": 1, "CapBnd:": 1, "CapAmb:": 0}
+    assert {line.split()[0]: int(line.split()[1], 16) for line in lines} == {
+        "CapInh:": 0,
+        "CapPrm:": 1,
+        "CapEff:": 1,
+        "CapBnd:": 1,
+        "CapAmb:": 0,
+    }
 
 
 def test_an_unprivileged_user_is_filtered(container):
@@ -186,7 +231,9 @@ def test_a_profile_that_forbids_execve_is_an_error_of_start(container):
     c.wait_for("stopped")
 
 
-@pytest.mark.parametrize("flags", [[], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_TSYNC"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]])
+@pytest.mark.parametrize(
+    "flags", [[], ["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_TSYNC"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]]
+)
 def test_flags(container, flags):
     assert call(container(seccomp={**deny("getppid"), "flags": flags}), GETPPID) == "EPERM"
 
@@ -200,12 +247,32 @@ def test_speculation_is_left_alone_by_default(container):
 @pytest.mark.parametrize(
     ("change", "culprit"),
     [
-        ({"defaultAction": "SCMP_ACT_NO_SUCH"}, "SCMP_ACT_NO_SUCH"), ({"architectures": ["SCMP_ARCH_NO_SUCH"]}, "SCMP_ARCH_NO_SUCH"),
-        ({"flags": ["SECCOMP_FILTER_FLAG_NO_SUCH"]}, "SECCOMP_FILTER_FLAG_NO_SUCH"), ({"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}, "names"),
-        ({"syscalls": [{"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 9, "value": 1, "op": "SCMP_CMP_EQ"}]}]}, "index"),
-        ({"syscalls": [{"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "EQUAL"}]}]}, "EQUAL"),
+        ({"defaultAction": "SCMP_ACT_NO_SUCH"}, "SCMP_ACT_NO_SUCH"),
+        ({"architectures": ["SCMP_ARCH_NO_SUCH"]}, "SCMP_ARCH_NO_SUCH"),
+        ({"flags": ["SECCOMP_FILTER_FLAG_NO_SUCH"]}, "SECCOMP_FILTER_FLAG_NO_SUCH"),
+        ({"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}, "names"),
+        (
+            {
+                "syscalls": [
+                    {
+                        "names": ["sync"],
+                        "action": "SCMP_ACT_ERRNO",
+                        "args": [{"index": 9, "value": 1, "op": "SCMP_CMP_EQ"}],
+                    }
+                ]
+            },
+            "index",
+        ),
+        (
+            {
+                "syscalls": [
+                    {"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "EQUAL"}]}
+                ]
+            },
+            "EQUAL",
+        ),
     ],
-)  # fmt: skip
+)
 def test_profiles_that_are_none_are_explained(container, change, culprit):
     assert culprit in container(seccomp={**deny("getppid"), **change}).refused("true")
 
@@ -282,7 +349,9 @@ def poison(cache, container):
     return cache.entry(), data
 
 
-@pytest.mark.parametrize("spoil", ["owner", "mode", "truncated", "empty", "flipped", "link", "folder", "garbage", "fifo", "hardlink"])
+@pytest.mark.parametrize(
+    "spoil", ["owner", "mode", "truncated", "empty", "flipped", "link", "folder", "garbage", "fifo", "hardlink"]
+)
 def test_an_entry_that_is_not_ours_whole_and_private_is_not_used(container, cache, tmp_path, spoil):
     entry, harmless = poison(cache, container)
     genuine = entry.read_bytes()

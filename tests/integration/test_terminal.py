@@ -73,7 +73,7 @@ def test_the_program_has_a_terminal(container):
 
 
 def test_what_is_typed_reaches_the_program(container):
-    f = at_terminal(container(), "sh", "-c", "echo ready; read line; echo \"got:$line\"; exit 3")
+    f = at_terminal(container(), "sh", "-c", 'echo ready; read line; echo "got:$line"; exit 3')
     f.read("ready")
     f.type("hello\r")
     assert f.end() == 3
@@ -82,7 +82,9 @@ def test_what_is_typed_reaches_the_program(container):
 
 
 def test_control_c_is_a_key_of_the_containers(container):
-    f = at_terminal(container(), "sh", "-c", "trap 'echo trapped; exit 9' INT; echo ready; while :; do sleep 0.05; done")
+    f = at_terminal(
+        container(), "sh", "-c", "trap 'echo trapped; exit 9' INT; echo ready; while :; do sleep 0.05; done"
+    )
     f.read("ready")
     f.type("\x03")
     assert f.end() == 9
@@ -96,7 +98,9 @@ def test_the_size_is_that_of_the_callers_terminal(container):
 
 
 def test_a_new_size_reaches_the_program(container):
-    f = at_terminal(container(), "sh", "-c", "echo ready; while [ \"$(probe size)\" != '12 34' ]; do sleep 0.02; done; echo resized")
+    f = at_terminal(
+        container(), "sh", "-c", "echo ready; while [ \"$(probe size)\" != '12 34' ]; do sleep 0.02; done; echo resized"
+    )
     f.read("ready")
     fcntl.ioctl(f.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 34, 0, 0))
     f.process.send_signal(signal.SIGWINCH)
@@ -105,7 +109,12 @@ def test_a_new_size_reaches_the_program(container):
 
 
 def test_much_output_arrives_whole(container):
-    f = at_terminal(container(), "sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo line-$i-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; i=$((i+1)); done")
+    f = at_terminal(
+        container(),
+        "sh",
+        "-c",
+        "i=0; while [ $i -lt 3000 ]; do echo line-$i-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; i=$((i+1)); done",
+    )
     f.read("line-2999-x")
     assert f.end() == 0
     assert [int(line.split("-")[1]) for line in f.text.split() if line.startswith("line-")] == list(range(3000))
@@ -146,8 +155,13 @@ def test_the_console_size_of_the_configuration(container, console):
 def test_the_console_is_the_terminal(container, console):
     path, listener = console
     c = container(terminal=True)
-    c.up("sh", "-c", "echo to-the-console > /dev/console; stat -c '%t:%T' /dev/console; grep /dev/console /proc/self/mountinfo; sleep 1000",
-         flags=("--console-socket", str(path)))  # fmt: skip
+    c.up(
+        "sh",
+        "-c",
+        "echo to-the-console > /dev/console; stat -c '%t:%T' /dev/console; "
+        "grep /dev/console /proc/self/mountinfo; sleep 1000",
+        flags=("--console-socket", str(path)),
+    )
     master, _ = receive_master(listener)
     text = read_terminal(master, lambda text: "devpts" in text)
     os.close(master)
@@ -158,7 +172,12 @@ def test_the_console_is_the_terminal(container, console):
 def test_the_terminal_is_the_users(container, console):
     path, listener = console
     c = container(terminal=True, user={"uid": 1000, "gid": 1000})
-    c.up("sh", "-c", "stat -c %u /dev/pts/0; echo > /dev/pts/0 && echo fine; sleep 1000", flags=("--console-socket", str(path)))
+    c.up(
+        "sh",
+        "-c",
+        "stat -c %u /dev/pts/0; echo > /dev/pts/0 && echo fine; sleep 1000",
+        flags=("--console-socket", str(path)),
+    )
     master, _ = receive_master(listener)
     text = read_terminal(master, lambda text: "fine" in text)
     os.close(master)
@@ -167,7 +186,9 @@ def test_the_terminal_is_the_users(container, console):
 
 def test_a_terminal_that_is_hung_up_ends_the_program(container, console):
     path, listener = console
-    c = container(terminal=True).up("sh", "-c", "trap exit HUP; echo ready; while :; do sleep 0.02; done", flags=("--console-socket", str(path)))
+    c = container(terminal=True).up(
+        "sh", "-c", "trap exit HUP; echo ready; while :; do sleep 0.02; done", flags=("--console-socket", str(path))
+    )
     master, _ = receive_master(listener)
     read_terminal(master, lambda text: "ready" in text)
     os.close(master)
