@@ -1,4 +1,4 @@
-"""Fixtures. Containers run in a mount namespace of the session's own, so that what leaks is seen and harms nobody."""
+"""Fixtures. Containers run in mount and UTS namespaces of the session's own: what leaks is seen, and harms nobody."""
 
 import ctypes
 import itertools
@@ -15,7 +15,7 @@ import pytest
 from integration import harness
 from integration.harness import BUSYBOX, MARK, Bundle, Container, Runtime
 
-CLONE_NEWNS = 0x20000
+CLONE_NEWNS, CLONE_NEWUTS = 0x20000, 0x4000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 PR_SET_CHILD_SUBREAPER = 36
 STATE_FOLDERS = ("/run/pyrunc", "/run/runc")
@@ -36,7 +36,7 @@ def binary() -> str:
 def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The host's mounts, cgroups, processes and state folders are after all tests what they were before."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWUTS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
         raise OSError(ctypes.get_errno(), "a mount namespace for the tests")
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # containers' processes end as ours, and are buried
     base = str(tmp_path_factory.getbasetemp())

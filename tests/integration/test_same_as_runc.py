@@ -372,7 +372,7 @@ ERRORS = {
         ("true",),
     ),
     "a hostname without a namespace": ({"hostname": "x", "namespaces": namespaces("mount")}, ("true",)),
-    "a parameter of the host": ({"sysctl": {"kernel.core_pattern": "x"}}, ("true",)),
+    "a parameter of the host": ({"sysctl": {"kernel.panic": "x"}}, ("true",)),
     "a link in the place of procfs": ({}, ("true",)),
     "a hook that fails": ({"hooks": {"createRuntime": [{"path": BUSYBOX, "args": ["false"]}]}}, ("true",)),
 }
