@@ -95,7 +95,7 @@ def test_cve_2025_31133_a_null_device_that_becomes_a_link(container, tmp_path, c
     c.config["linux"]["maskedPaths"] = ["/etc/secret"]
     c.file("etc/secret", "hidden")
     with unchanged(canary):
-        made, failed = race(c, dev / "null", dev / "b")
+        _, failed = race(c, dev / "null", dev / "b")
     assert failed, "the link was never met: this run has tried nothing"
 
 
