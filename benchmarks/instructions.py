@@ -59,10 +59,15 @@ def interpreter_command(runtime: str, folder: Path) -> list[str]:
     sys.exit(f"{runtime} does not start an interpreter as pyrunc's launcher does")
 
 
-def up_to_the_clone(interpreter: list[str]) -> list[str]:
+NEVER_DIES = "posix.pidfd_open = lambda pid: posix.eventfd(0)\n"  # start polls it beside the fifo
+
+
+def with_stand_ins(interpreter: list[str], verb: str) -> list[str]:
+    """The command line with something in the place of the system calls that valgrind 3.19 does not know."""
+    lines = END_AT_CLONE if verb in CLONING else NEVER_DIES if verb == "start" else ""
     code = interpreter.index("-c") + 1
     changed = list(interpreter)
-    changed[code] = changed[code].replace(MAIN, MAIN + END_AT_CLONE)
+    changed[code] = changed[code].replace(MAIN, MAIN + lines)
     return changed
 
 
@@ -117,7 +122,7 @@ def main() -> None:
                 if verb == "delete":
                     run("start", "one")
                 words = [str(once) if word == "BUNDLE" else word for word in WORDS[verb]]
-                command = up_to_the_clone(interpreter) if verb in CLONING else interpreter
+                command = with_stand_ins(interpreter, verb)
                 instructions = count([*command, *root, verb, *words], folder)
                 told = f"{verb}, to the clone" if verb in CLONING else verb
                 print(f"{told:22}{instructions / 1e6:8.1f} M  {instructions / bare:5.2f} bare interpreters", flush=True)
