@@ -128,7 +128,8 @@ def main() -> None:
                 print(f"{told:22}{instructions / 1e6:8.1f} M  {instructions / bare:5.2f} bare interpreters", flush=True)
                 run("delete", "--force", "one")
         finally:
-            run("delete", "--force", "long")
+            for name in ("one", "long"):
+                run("delete", "--force", name)
 
 
 if __name__ == "__main__":
