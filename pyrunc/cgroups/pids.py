@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def write_limit(directory: str, pids: "dict[str, Any]") -> None:
-    """0 is a limit since runtime-spec 1.3: no process may be made."""
+    """0 is a limit since runtime-spec 1.3: no further process may be made. The first one counts: so it is 1."""
     if pids.get("limit") is not None:
-        write(directory, "pids.max", or_max(pids["limit"]))
+        write(directory, "pids.max", or_max(pids["limit"] or 1))
 
 
 V1 = V2 = Limits("pids", (), also=write_limit)

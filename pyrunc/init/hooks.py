@@ -116,6 +116,8 @@ def create_container(context: Context) -> None:
     In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see.
     """
     hooks = (context.config.get("hooks") or {}).get("createContainer") or []
+    if hooks and context.root is not None:
+        posix.fchdir(context.root.number)  # where runc starts them: hooks such as ldconfig's rely on it
     run_all("createContainer", hooks, context.state("creating"), {})
 
 

@@ -1,8 +1,8 @@
 """Run by the build: puts the compiled modules of the start-up path into one file, `pyrunc/modules.marshal`.
 
 The import system finds a module in four to six system calls and some hundred lines of its own: for the forty modules
-of `create` 7 M instructions, half of a bare interpreter's start (docs/architecture.md has the figures). One file that
-is read once, and boot.py in place of the search, cost a tenth. The modules lie beside it as ever: without the file,
+of `create` 7 M instructions, half of a bare interpreter's start (docs/architecture.md has the figures). One file
+with an index, and boot.py in place of the search, cost a tenth. The modules lie beside it as ever: without the file,
 or for a module that is not in it, Python's own import finds them.
 
 Usage: python archive.py OUTPUT SOURCE-FOLDER [GENERATED-MODULE…]
@@ -12,7 +12,6 @@ import marshal
 import sys
 from pathlib import Path
 
-BOOT = ""  # the key under which boot.py itself stands
 OFF_THE_PATH = (
     "pyrunc.cli.features", "pyrunc.cli.help", "pyrunc.cli.validate", "pyrunc.launcher", "pyrunc.linux._build",
     "pyrunc.seccomp.profile", "pyrunc.spec._checker_rest", "pyrunc.spec._compile", "pyrunc.spec.default",
@@ -23,17 +22,21 @@ OFF_THE_PATH = (
 def main(output: str, root: str, *generated: str) -> None:
     sources = {path: path.relative_to(root) for path in Path(root, "pyrunc").rglob("*.py")}
     sources |= {Path(path): Path("pyrunc/spec", Path(path).name) for path in generated}
-    archive: dict[str, object] = {}
+    boot, blobs = b"", b""
+    index: dict[str, tuple[bool, str, int, int]] = {}  # name: is it a package, its file, where it lies, how long it is
     for path, relative in sorted(sources.items(), key=lambda item: item[1]):
-        name = ".".join(relative.with_suffix("").parts)
-        is_package = relative.name == "__init__.py"
-        name = name.removesuffix(".__init__")
-        code = compile(path.read_text(), str(relative), "exec", dont_inherit=True)
+        name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+        code = marshal.dumps(compile(path.read_text(), str(relative), "exec", dont_inherit=True))
         if name == "pyrunc.launcher.boot":
-            archive[BOOT] = code
+            boot = code
         elif not name.startswith(OFF_THE_PATH):
-            archive[name] = (is_package, str(relative), marshal.dumps(code))
-    Path(output).write_bytes(marshal.dumps(archive))
+            index[name] = (relative.name == "__init__.py", str(relative), len(blobs), len(code))
+            blobs += code
+    Path(output).write_bytes(sized(boot) + sized(marshal.dumps(index)) + blobs)
+
+
+def sized(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
 
 
 if __name__ == "__main__":

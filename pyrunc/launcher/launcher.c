@@ -44,12 +44,9 @@ static const char CODE[] =
     "i=sys.argv.index('--')\n"
     "home=sys.argv[1]\n"
     "sys.path+=sys.argv[1:i]\n" /* after the standard library: nothing there can stand in for it */
-    "try:f=posix.open(home+'/pyrunc/modules.marshal',posix.O_RDONLY|posix.O_CLOEXEC)\n"
+    "try:archive=posix.open(home+'/pyrunc/modules.marshal',posix.O_RDONLY|posix.O_CLOEXEC)\n"
     "except OSError:pass\n"
-    "else:\n"
-    " modules=marshal.loads(posix.read(f,posix.fstat(f).st_size))\n"
-    " posix.close(f)\n"
-    " exec(modules.pop(''))\n" /* boot.py */
+    "else:exec(marshal.loads(posix.read(archive,int.from_bytes(posix.read(archive,4),'little'))))\n" /* boot.py */
     "from pyrunc.cli.main import main\n"
     "posix._exit(main(sys.argv[i+1:]))"; /* no finalization: nothing is left to finalize */
 
