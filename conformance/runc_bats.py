@@ -1,7 +1,7 @@
 """Run runc's integration tests (tests/integration/*.bats) against a runtime, and compare with the stored score.
 
-The tree has to be built, with its test helpers and images, as its own README says. bats and jq are needed. Exit status: 0 when every test that fails is one of which
-the stored score knows it, 1 when another one does.
+The tree has to be built, with its test helpers and images, as its own README says. bats and jq are needed. Exit status:
+0 when every test that fails is one of which the stored score knows it, 1 when another one does.
 """
 
 import argparse
