@@ -29,11 +29,23 @@ def prepare(context: "Context") -> None:
         options = Options(entry.get("options") or [])
         if not (options.idmap or entry.get("uidMappings")):
             continue
+        joined = _joined(context)
+        if joined and not entry.get("uidMappings"):
+            context.idmaps[index] = open_at(None, joined, posix.O_RDONLY)
+            continue
         uids, gids = _mappings(context, entry)
         key = userns.lines(uids) + "/" + userns.lines(gids)
         if key not in known:
             known[key] = namespace_of(uids, gids)
         context.idmaps[index] = known[key]
+
+
+def _joined(context: "Context") -> str:
+    """The user namespace that the container joins: it has the mapping that `idmap` alone means."""
+    for namespace in context.config["linux"].get("namespaces") or []:
+        if namespace["type"] == "user":
+            return namespace.get("path") or ""
+    return ""
 
 
 def _mappings(context: "Context", entry: "Mount") -> "tuple[list[IDMapping], list[IDMapping]]":
