@@ -5,8 +5,6 @@ import time
 
 from pyrunc.linux.fd import Fd, write_all
 
-LEVELS = {"debug": "DEBU", "info": "INFO", "warning": "WARN", "error": "ERRO"}
-
 
 class Log:
     """Args:

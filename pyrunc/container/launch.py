@@ -46,7 +46,7 @@ class Launch:
         console: takes the master of its terminal.
     """
 
-    __slots__ = ("born", "channel", "console", "context", "log", "pid", "pidfd", "run_hooks")
+    __slots__ = ("born", "channel", "console", "context", "log", "moved_later", "pid", "pidfd", "run_hooks")
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Launch:
         self.run_hooks = run_hooks
         self.pid = 0
         self.pidfd: Fd | None = None
+        self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
@@ -98,10 +99,11 @@ class Launch:
                 if error.errno not in INTO_CGROUP_REFUSED:
                     raise
         self.pid, self.pidfd = process.clone3(clone_flags)
-        if self.pidfd is not None:
-            cgroup.join_unified(self.pid)
+        self.moved_later = True
 
     def _lead(self, clone_flags: int) -> None:
+        if self.moved_later and self.context.cgroup is not None:
+            self.context.cgroup.join_unified(self.pid)
         try:
             self._converse(clone_flags)
         except BrokenPipeError:

@@ -52,11 +52,3 @@ def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
     child = posix.posix_spawn(path, arguments, posix.environ)
     if posix.waitpid(child, 0)[1]:
         raise PyruncError("mapping IDs", " ".join(arguments[2:]), f"{name} refused", "see /etc/subuid and /etc/subgid")
-
-
-def host_id(mappings: "list[IDMapping]", container_id: int) -> int:
-    """The host's ID of a container's. Raises PyruncError when it is not mapped."""
-    for m in mappings:
-        if m["containerID"] <= container_id < m["containerID"] + m["size"]:
-            return m["hostID"] + container_id - m["containerID"]
-    raise PyruncError("mapping IDs", str(container_id), "is not mapped in the container's user namespace")

@@ -48,5 +48,5 @@ class Archive:
         exec(marshal.loads(posix.pread(self.descriptor, size, self.start + offset)), module.__dict__)
 
 
-gc.disable()  # a command makes no garbage to speak of, and looking for it costs its start-up 2 M instructions
+gc.disable()  # a command makes no garbage to speak of, and ends soon
 sys.meta_path.insert(0, Archive(archive, home))  # noqa: F821  # the launcher's

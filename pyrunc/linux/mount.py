@@ -1,5 +1,7 @@
 """Mounts made detached and attached by file descriptor: the mount API of Linux 5.2, mount_setattr of 5.12."""
 
+import posix
+
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
@@ -7,7 +9,6 @@ from pyrunc.linux.fd import Fd
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
@@ -41,7 +42,6 @@ MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 PROC_SUPER_MAGIC = 0x9FA0
-SYSFS_MAGIC = 0x62656572
 DEVPTS_SUPER_MAGIC = 0x1CD1
 CGROUP2_SUPER_MAGIC = 0x63677270
 
@@ -132,8 +132,6 @@ def fsconfig(context: Fd, command: int, key: "str | None" = None, value: "str | 
 
 def _with_message_of(context: Fd, error: OSError) -> OSError:
     """The kernel explains some refusals in the context's own log: 'e tmpfs: Bad value for 'size''."""
-    import posix
-
     try:
         text = posix.read(context.number, 512).decode("utf-8", "replace").strip()
     except OSError:

@@ -1,5 +1,7 @@
 """Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
 
+import fcntl
+
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
@@ -23,7 +25,6 @@ CLONE_INTO_CGROUP = 0x200000000
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
-PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -75,8 +76,6 @@ def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFF
 
 
 def _cloexec_one_by_one(first: int) -> None:
-    import fcntl
-
     for number in range(first, 1 << 16):
         try:
             fcntl.fcntl(number, fcntl.F_SETFD, fcntl.FD_CLOEXEC)

@@ -63,7 +63,7 @@ def compile(profile: "Seccomp") -> bytes:
     program = pyseccomp.SyscallFilter(default)
     architectures = _architectures(profile)
     for architecture in architectures:
-        if not _has(program, architecture):
+        if architecture != pyseccomp.system_arch():  # which libseccomp starts every filter with
             program.add_arch(architecture)
     rules = profile.get("syscalls") or []
     program.set_attr(pyseccomp.Attr.CTL_NNP, 0)
@@ -81,10 +81,6 @@ def compile(profile: "Seccomp") -> bytes:
     if profile["defaultAction"] in PERMISSIVE:
         return code
     return enosys_stub(profile, architectures or [pyseccomp.system_arch()]) + code
-
-
-def _has(program: "pyseccomp.SyscallFilter", architecture: int) -> bool:
-    return bool(architecture == pyseccomp.system_arch())  # libseccomp starts every filter with it
 
 
 def _architectures(profile: "Seccomp") -> "list[int]":
