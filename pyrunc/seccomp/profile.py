@@ -1,6 +1,6 @@
 """A profile as a BPF program, by libseccomp. config-linux.md#seccomp
 
-Off the start-up path: pyseccomp brings ctypes (26 ms to import, 11 ms for Docker's profile). See cache.py.
+Off the start-up path: pyseccomp brings ctypes (Docker's profile: 25 ms with the imports). See cache.py.
 """
 
 import struct
