@@ -62,4 +62,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         words = error.strerror[0].lower() + error.strerror[1:]  # as Go has them, and as engines look for them
         return f"{error.filename}: {words}" if error.filename else words
+    if isinstance(error, OverflowError):
+        return "a number is larger than the kernel takes"
     return str(error) or type(error).__name__

@@ -9,13 +9,13 @@ from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
 from pyrunc.errors import ConfigError, PyruncError, reason
-from pyrunc.init import steps
+from pyrunc.init import labels, steps
 from pyrunc.init.context import Context
 from pyrunc.linux.fd import Fd, open_at, replace_file
 from pyrunc.linux.pid import start_time
 from pyrunc.linux.process import set_dumpable
 from pyrunc.log import Log, rfc3339
-from pyrunc.spec import load
+from pyrunc.spec import load, rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def create(
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
         config = load.config(folder.number)
+    for pointer, doubt, hint in rules.warnings(config):
+        log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     config["linux"] = config.get("linux") or {}
     _refuse_what_is_missing(config)
     process = config.get("process")
@@ -142,6 +144,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.fifo = container.directory.make_fifo()
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)
+    labels.prepare(context, container.log)
     if any(
         m.get("uidMappings") or {"idmap", "ridmap"} & {*(m.get("options") or [])} for m in config.get("mounts") or []
     ):

@@ -7,10 +7,11 @@ from pyrunc.container.container import Container
 from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
 from pyrunc.errors import StateError
-from pyrunc.init import namespaces, steps
+from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at
+from pyrunc.spec import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         raise StateError("cannot exec in a stopped container", container.id)
     if status == "paused" and not ignore_paused:
         raise StateError("cannot exec in a paused container", container.id, "", "resume it, or use --ignore-paused")
+    for pointer, doubt, hint in rules.process_warnings(what):
+        container.log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
     process.set_dumpable(False)
     take_master = console.receiver(options, bool(what.get("terminal")))
     with Fd(posix.pidfd_open(container.pid), f"process {container.pid}") as init:
@@ -59,6 +62,7 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.not_ours.append(container.directory.fd)
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     use_filter(context, container)
+    labels.prepare(context, container.log)
     return context
 
 

@@ -1,4 +1,4 @@
-"""What a process carries besides its credentials: scheduling, memory policy, personality, OOM score, labels."""
+"""What a process carries besides its credentials: scheduling, memory policy, personality, OOM score."""
 
 import posix
 
@@ -98,36 +98,6 @@ def set_personality(context: Context) -> None:
     personality = context.config["linux"].get("personality")
     if personality:
         process.personality(DOMAINS[personality["domain"]])
-
-
-def set_labels(context: Context) -> None:
-    """setting the AppArmor profile and the SELinux label for the program
-
-    Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
-    """
-    profile = context.process.get("apparmorProfile")
-    if profile:
-        if _enabled("/sys/module/apparmor/parameters/enabled"):
-            _write_label(context, "apparmor/exec", f"exec {profile}")
-        else:
-            context.warn(f"the kernel has no AppArmor: profile {profile} is not applied")
-    label = context.process.get("selinuxLabel")
-    if label:
-        if _enabled("/sys/fs/selinux/enforce"):
-            _write_label(context, "exec", label)
-        else:
-            context.warn(f"the kernel has no SELinux: label {label} is not applied")
-
-
-def _enabled(path: str) -> bool:
-    try:
-        return posix.stat(path) is not None
-    except OSError:
-        return False
-
-
-def _write_label(context: Context, name: str, value: str) -> None:
-    write_file(f"self/attr/{name}", value.encode(), context.host_proc)
 
 
 def numbers(text: str) -> "list[int]":

@@ -19,26 +19,23 @@ if TYPE_CHECKING:
 
 
 class Sets:
-    """The five sets as bit masks, and the names that this runtime does not know (a warning, since spec 1.1)."""
+    """The five sets as bit masks. Names that this runtime does not know are not in them (spec 1.1; rules.py warns)."""
 
-    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown")
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted")
 
     def __init__(self, capabilities: "Capabilities") -> None:
-        self.unknown: list[str] = []
-        self.bounding = self._mask(capabilities.get("bounding"))
-        self.effective = self._mask(capabilities.get("effective"))
-        self.permitted = self._mask(capabilities.get("permitted"))
-        self.inheritable = self._mask(capabilities.get("inheritable"))
-        self.ambient = self._mask(capabilities.get("ambient"))
+        self.bounding = mask(capabilities.get("bounding"))
+        self.effective = mask(capabilities.get("effective"))
+        self.permitted = mask(capabilities.get("permitted"))
+        self.inheritable = mask(capabilities.get("inheritable"))
+        self.ambient = mask(capabilities.get("ambient"))
 
-    def _mask(self, names: "list[str] | None") -> int:
-        mask = 0
-        for name in names or ():
-            bit = BIT.get(name.upper(), 0)
-            if not bit:
-                self.unknown.append(name)
-            mask |= bit
-        return mask
+
+def mask(names: "list[str] | None") -> int:
+    bits = 0
+    for name in names or ():
+        bits |= BIT.get(name.upper(), 0)
+    return bits
 
 
 def names_of(mask: int) -> "list[str]":

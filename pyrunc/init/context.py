@@ -91,11 +91,11 @@ class Context:
     state: "Callable[[Status], bytes]"
 
     __slots__ = (
-        "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel", "config", "debug",
-        "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps", "init",
-        "joins", "keyring", "listen_fds", "new_namespaces", "new_network", "no_pivot", "not_ours",
-        "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone",
-        "sets", "state", "terminal", "userns", "waiting",
+        "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
+        "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
+        "idmaps", "init", "joins", "keyring", "listen_fds", "mount_label", "new_namespaces", "new_network",
+        "no_pivot", "not_ours", "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root",
+        "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -109,6 +109,7 @@ class Context:
         self.new_network = False
         self.userns = False
         self.keyring = ""
+        self.apparmor_profile = self.selinux_label = self.mount_label = ""  # those that the kernel can apply
         self.no_pivot = False
         self.not_ours: list[Fd] = []
         self.preserve_fds = 0
@@ -157,7 +158,7 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
             if error.operation.startswith("exec"):
                 raise  # the program's own fault, which has a form of its own
             raise StepError(f"{IN_INIT}: {error.operation}", error.subject, error.cause, error.hint) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise StepError(f"{IN_INIT}: {title(step)}", "", reason(error)) from error
         if context.debug:
             now = time.perf_counter_ns()

@@ -41,9 +41,7 @@ def limit_bounding(context: Context) -> None:
 
 
 def _grantable(context: Context, sets: Sets) -> Sets:
-    """Without what can't be granted: that is a warning, and no failure (config.md#linux-process, since 1.1)."""
-    for name in dict.fromkeys(sets.unknown):
-        context.warn(f"capability {name} is not known and is ignored")
+    """Without what the runtime does not have: a warning, and no failure (config.md#linux-process, since 1.1)."""
     ours = capget()[1]
     missing = (sets.bounding | sets.permitted | sets.effective | sets.inheritable) & ~ours
     if missing:
@@ -139,4 +137,4 @@ def no_new_privileges(context: Context) -> None:
 
 def set_umask(context: Context) -> None:
     """setting the umask (config.md#posix-platform-user)"""
-    posix.umask(context.process.get("user", {}).get("umask", 0o022))
+    posix.umask(context.process.get("user", {}).get("umask", 0o022) & 0o777)

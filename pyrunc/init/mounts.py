@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init import cgroup_mounts, copy_up
+from pyrunc.init import cgroup_mounts, copy_up, labels
 from pyrunc.init.attach import attach
 from pyrunc.init.context import Context
 from pyrunc.init.options import Options
@@ -18,10 +18,12 @@ from pyrunc.linux.mount import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW,
     MOUNT_ATTR_RDONLY,
+    ONLY_MOUNT_KNOWS,
     PROC_SUPER_MAGIC,
     filesystem_type,
     mount_setattr,
     new_filesystem,
+    new_filesystem_by_mount,
     open_tree,
     reconfigure,
 )
@@ -51,7 +53,7 @@ def attach_all(context: Context) -> None:
             _attach(context, index, entry)
         except StepError:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             subject = f'"{entry.get("source") or ""}" to rootfs at "{entry["destination"]}"'
             raise StepError("error mounting", subject, reason(error)) from error
 
@@ -156,7 +158,7 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> No
         target = _real_directory(root, destination)
     except OSError as error:
         raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
-    mount = _new(entry, options)
+    mount = _new(context, entry, options)
     attach(context, mount, target, options)
 
 
@@ -186,7 +188,9 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
         if not any(key == "mode" for key, _ in options.data):
             _inherit_mode(root, entry["destination"], options)
     target = _target(context, entry, directory=True)
-    mount = _new(entry, options)
+    mount = _new(context, entry, options)
+    if kind == "mqueue":
+        labels.for_message_queues(context, mount)
     if options.copy_up:
         copy_up.copy(target, mount)
     if index in context.idmaps:
@@ -205,13 +209,13 @@ def _inherit_mode(root: Fd, destination: str, options: Options) -> None:
         pass
 
 
-def _new(entry: "Mount", options: Options) -> Fd:
-    data: list[tuple[str, str | None]] = [(flag, None) for flag in options.superblock]
-    if options.set & MOUNT_ATTR_RDONLY:
-        data.append(("ro", None))
-    return new_filesystem(
-        entry["type"], entry.get("source") or "", data + options.data, options.set, entry["destination"]
-    )
+def _new(context: Context, entry: "Mount", options: Options) -> Fd:
+    kind, source, name = entry["type"], entry.get("source") or "", entry["destination"]
+    flags = options.superblock + (["ro"] if options.set & MOUNT_ATTR_RDONLY else [])
+    data = options.data + labels.for_mount(context, kind)
+    if {*flags} & {*ONLY_MOUNT_KNOWS}:
+        return new_filesystem_by_mount(kind, source, flags, data, options.set, name)
+    return new_filesystem(kind, source, [(flag, None) for flag in flags] + data, options.set, name)
 
 
 def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | None" = None) -> Fd:

@@ -1,5 +1,6 @@
 """Paths that the container must not see or change. config-linux.md#masked-paths, #readonly-paths"""
 
+from pyrunc.init import labels
 from pyrunc.init.context import Context
 from pyrunc.init.devices import verified_null
 from pyrunc.linux import path
@@ -45,7 +46,7 @@ def mask(context: Context) -> None:
             if path.file_type(target) != path.S_IFDIR:
                 move_mount(open_tree(verified_null(context)), target)
             elif empty is None:
-                empty = _empty_directory()
+                empty = _empty_directory(context)
                 move_mount(empty, target)
             else:
                 move_mount(open_tree(empty), target)
@@ -61,13 +62,12 @@ def _resolve(context: Context, place: str) -> "Fd | None":
         return None
 
 
-def _empty_directory() -> Fd:
+def _empty_directory(context: Context) -> Fd:
     attributes = MOUNT_ATTR_RDONLY
-    limits: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
+    options: list[tuple[str, str | None]] = [("ro", None), ("nr_blocks", "1"), *labels.for_mount(context, "tmpfs")]
     try:
-        return new_filesystem("tmpfs", "tmpfs", [("ro", None), *limits], attributes, "an empty directory")
+        return new_filesystem("tmpfs", "tmpfs", [*options, ("nr_inodes", "1")], attributes, "an empty directory")
     except OSError as error:
         if error.errno != EINVAL:
-            raise
-    limits[1] = ("nr_inodes", "2")  # some kernels count the root's inode otherwise
-    return new_filesystem("tmpfs", "tmpfs", [("ro", None), *limits], attributes, "an empty directory")
+            raise  # some kernels count the root's inode otherwise
+    return new_filesystem("tmpfs", "tmpfs", [*options, ("nr_inodes", "2")], attributes, "an empty directory")

@@ -13,6 +13,7 @@ from pyrunc.init import (
     devices,
     execute,
     hooks,
+    labels,
     limits,
     mounts,
     namespaces,
@@ -40,7 +41,9 @@ ENTER: "tuple[Step, ...]" = (
     namespaces.fork,  # a new or joined process namespace is only for children
     namespaces.make_cgroup,  # its root is the cgroup that we are in
     namespaces.session,
+    labels.for_keyring,
     namespaces.join_keyring,
+    labels.no_longer_for_keyring,
 )
 
 PREPARE: "tuple[Step, ...]" = (
@@ -85,7 +88,7 @@ BECOME: "tuple[Step, ...]" = (
     attributes.set_personality,
     execute.set_environment,
     rootfs.enter_cwd,  # as root, who may make it
-    attributes.set_labels,
+    labels.for_program,
     credentials.limit_bounding,
     credentials.own_streams,
     limits.set,  # by a user they could not be raised

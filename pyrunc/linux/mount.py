@@ -110,6 +110,34 @@ def new_filesystem(
         return Fd(mount, name)
 
 
+# Flags of a file system: as mount(2) has them. fsconfig(2) has a word for all but the last two.
+MS_OF = {
+    "ro": 1, "sync": 16, "mand": 64, "dirsync": 128, "async": 0, "nomand": 0, "lazytime": 1 << 25, "nolazytime": 0,
+    "silent": 1 << 15, "iversion": 1 << 23,
+}  # fmt: skip
+ONLY_MOUNT_KNOWS = ("silent", "iversion")
+SCRATCH = "/proc"  # any directory of the host's that everyone may enter
+
+
+def new_filesystem_by_mount(
+    kind: str, source: str, flags: "list[str]", options: "list[tuple[str, str | None]]", attributes: int, name: str
+) -> Fd:
+    """The same as new_filesystem(), for flags that only mount(2) knows: mounted on a directory of the host's, in our
+    own mount namespace where nobody else is, and taken away from there."""
+    data = ",".join(key if value is None else f"{key}={value}" for key, value in options)
+    bits = 0
+    for flag in flags:
+        bits |= MS_OF[flag]
+    if lib.sys_mount(source.encode() or ffi.NULL, SCRATCH.encode(), kind.encode(), bits, data.encode()) < 0:
+        raise kernel_error(f"mount {kind}", name)
+    try:
+        mount = open_tree(SCRATCH)
+    finally:
+        umount_detach(SCRATCH)
+    mount_setattr(mount, set=attributes)
+    return mount
+
+
 def reconfigure(mount: Fd, options: "list[tuple[str, str | None]]") -> None:
     """Change the options of a mounted file system. fspick(2), Linux 5.2."""
     number = lib.sys_fspick(mount.number, b"", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)

@@ -95,8 +95,17 @@ def _architectures(profile: "Seccomp") -> "list[int]":
 
 
 def architecture_names() -> "list[str]":
-    """Without SCMP_ARCH_."""
-    return [*(name for name in vars(pyseccomp.Arch) if name.isupper() and name != "NATIVE"), *YOUNGER_ARCHITECTURES]
+    """Those that this libseccomp can make a filter for, without SCMP_ARCH_."""
+    tokens = {name: token for name, token in vars(pyseccomp.Arch).items() if name.isupper() and name != "NATIVE"}
+    return [name for name, token in {**tokens, **YOUNGER_ARCHITECTURES}.items() if _is_known(token)]
+
+
+def _is_known(token: int) -> bool:
+    try:
+        pyseccomp.SyscallFilter(pyseccomp.ALLOW).exist_arch(token)
+    except OSError:
+        return False
+    return True
 
 
 def version() -> str:

@@ -377,7 +377,7 @@ def warnings(document: "Config") -> list[Problem]:
     if ".." in linux.get("cgroupsPath", "").split("/"):
         found.append(("/linux/cgroupsPath", "it is resolved as if / were its own parent", ""))
     memory = linux.get("resources", {}).get("memory", {})
-    for deprecated in ("kernel", "kernelTCP", "useHierarchy"):
+    for deprecated in ("kernel", "useHierarchy"):
         if deprecated in memory:
             found.append((f"/linux/resources/memory/{deprecated}", "it is deprecated and ignored", ""))
     return found
@@ -391,7 +391,7 @@ def process_warnings(document: "Process") -> list[Problem]:
         names = sets.get(kind)
         if isinstance(names, list) and not CAPABILITIES.issuperset(names):
             found += [(f"/capabilities/{kind}", f'unknown capability "{name}" is ignored', "")
-                      for name in names if name not in CAPABILITIES]
+                      for name in names if name.upper() not in CAPABILITIES]
     if document.get("user", {}).get("umask", 0) > 0o777:
         found.append(("/user/umask", "bits above 0777 are ignored", "JSON numbers are decimal: 022 is 18"))
     return found

@@ -186,6 +186,9 @@ def test_a_user_that_is_not_mapped_is_refused(container):
         (["nosymfollow"], {"nosymfollow"}, set()),
         (["rro", "rnosuid"], {"ro", "nosuid"}, set()),
         (["defaults"], {"rw"}, {"nosuid"}),
+        (["silent", "nodev"], {"nodev"}, set()),
+        (["iversion", "noexec"], {"noexec"}, set()),
+        (["noiversion", "loud", "nomand", "async"], {"rw"}, set()),
     ],
 )
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
@@ -216,6 +219,15 @@ def test_options_of_a_file_system(container):
     assert (kind, source) == ("tmpfs", "name")
     assert {"size=64k", "mode=1711", "uid=7", "gid=8", "nr_inodes=20"} <= options
     assert c.run("stat", "-c", "%a %u %g", "/m") == "1711 7 8"
+
+
+@pytest.mark.parametrize("option", ["sync", "dirsync", "mand", "lazytime"])
+@pytest.mark.parametrize("more", [[], ["silent"]], ids=["", "by mount(2)"])
+def test_flags_of_a_file_system(container, option, more):
+    mount = {"destination": "/m", "type": "tmpfs", "source": "name", "options": ["mode=711", option, *more]}
+    _, _, kind, source, options, _ = mount_at(container(mounts=[mount]).run("cat", "/proc/self/mountinfo"), "/m")
+    assert (kind, source) == ("tmpfs", "name")
+    assert {"mode=711", option} <= options
 
 
 def test_an_option_that_the_file_system_does_not_know_is_an_error(container):

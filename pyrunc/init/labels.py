@@ -1,0 +1,98 @@
+"""AppArmor and SELinux: the profile of the program, the labels of its processes, mounts and keyring.
+
+Whether the kernel has a module is looked up on the host, before clone: /sys in the container is the image's to fake,
+or not mounted at all, and either would lose the confinement.
+"""
+
+import posix
+
+from pyrunc.errors import reason
+from pyrunc.init.context import Context
+from pyrunc.linux.fd import Fd, open_at, read_file, write_file
+from pyrunc.linux.mount import filesystem_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.log import Log
+
+SELINUX_MAGIC = 0xF97CFF8C
+# Their files are the kernel's, or labelled by its policy alone; mqueue takes no label as it is mounted, but later.
+WITHOUT_LABEL = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
+
+
+def prepare(context: Context, log: "Log") -> None:
+    """In the parent: what of config.json's labels this kernel can apply. What it can't is said, and left out.
+
+    runc refuses them; crun, Docker and Podman do not. It is the caller who asks, and he knows his kernel.
+    """
+    profile = context.process.get("apparmorProfile") or ""
+    label = context.process.get("selinuxLabel") or ""
+    mount_label = context.config["linux"].get("mountLabel") or ""
+    if profile:
+        if has_apparmor():
+            context.apparmor_profile = profile
+        else:
+            log.warning(f"the kernel has no AppArmor: profile {profile} is not applied")
+    if label or mount_label:
+        if has_selinux():
+            context.selinux_label, context.mount_label = label, mount_label
+        elif context.init:
+            log.warning(f"the kernel has no SELinux: label {label or mount_label} is not applied")
+
+
+def has_apparmor() -> bool:
+    try:
+        return read_file("/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
+    except OSError:
+        return False
+
+
+def has_selinux() -> bool:
+    """Whether selinuxfs is mounted where it has been since Linux 3.0."""
+    try:
+        with open_at(None, "/sys/fs/selinux", posix.O_PATH) as directory:
+            return filesystem_type(directory) == SELINUX_MAGIC
+    except OSError:
+        return False
+
+
+def for_program(context: Context) -> None:
+    """setting the AppArmor profile and the SELinux label for the program (config.md#linux-process)
+
+    Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
+    """
+    if context.apparmor_profile:
+        _write(context, "apparmor/exec", f"exec {context.apparmor_profile}")
+    if context.selinux_label:
+        _write(context, "exec", context.selinux_label)
+
+
+def for_keyring(context: Context) -> None:
+    """labelling the session keyring: what keyrings(7) makes from now on is the container's"""
+    if context.selinux_label and context.keyring:
+        _write(context, "keycreate", context.selinux_label)
+
+
+def no_longer_for_keyring(context: Context) -> None:
+    """ending that"""
+    if context.selinux_label and context.keyring:
+        _write(context, "keycreate", "")
+
+
+def for_mount(context: Context, kind: str) -> "list[tuple[str, str | None]]":
+    """The option that labels the files of a new file system (config-linux.md#mount-label)."""
+    return [("context", context.mount_label)] if context.mount_label and kind not in WITHOUT_LABEL else []
+
+
+def for_message_queues(context: Context, mount: Fd) -> None:
+    """mqueue knows no `context`: the label is an attribute of its root."""
+    if context.mount_label:
+        with open_at(mount, ".", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
+            posix.setxattr(directory.number, b"security.selinux", context.mount_label.encode() + b"\0")
+
+
+def _write(context: Context, name: str, value: str) -> None:
+    try:
+        write_file(f"self/attr/{name}", value.encode(), context.host_proc)
+    except OSError as error:
+        raise OSError(error.errno, f"{value or 'no label'}: {reason(error)}", f"/proc/self/attr/{name}") from error
