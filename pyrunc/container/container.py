@@ -7,7 +7,7 @@ from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.container.state import CONFIG, FIFO, StateDirectory, StateRoot
 from pyrunc.errors import NotRunning, PyruncError, StateError, StepError
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
-from pyrunc.linux.pid import start_time
+from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
 
@@ -206,7 +206,7 @@ class Container:
         """Until the other end is closed: by execve, or by the death of a process, which has written why. Our end keeps
         what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go."""
         try:
-            with Fd(posix.pidfd_open(self.pid), "the container's process") as pidfd:
+            with pidfd_open(self.pid) as pidfd:
                 poll = select.poll()
                 poll.register(fifo.number, 0)  # POLLERR comes unasked
                 poll.register(pidfd.number, select.POLLIN)
@@ -246,12 +246,10 @@ class Container:
 
     def _signal_init(self, signal: int) -> None:
         """By pidfd, and only after its start time was compared: it can't be another process that took the number."""
-        import _signal
-
         try:
-            with Fd(posix.pidfd_open(self.pid), f"process {self.pid}") as pidfd:
+            with pidfd_open(self.pid) as pidfd:
                 if self.is_alive():
-                    _signal.pidfd_send_signal(pidfd.number, signal)
+                    pidfd_send_signal(pidfd, signal)
                     return
         except ProcessLookupError:
             pass
@@ -340,7 +338,7 @@ class Container:
 
     def _kill_and_wait(self) -> None:
         try:
-            with Fd(posix.pidfd_open(self.pid), f"process {self.pid}") as pidfd:
+            with pidfd_open(self.pid) as pidfd:
                 self.kill(SIGKILL)
                 if not select.select([pidfd], [], [], DEATH_SECONDS)[0]:
                     raise PyruncError("killing container", self.id, f"it is still alive after {DEATH_SECONDS:.0f} s")

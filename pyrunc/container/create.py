@@ -12,7 +12,7 @@ from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.context import Context
 from pyrunc.linux.fd import Fd, open_at, replace_file
-from pyrunc.linux.pid import start_time
+from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.linux.process import set_dumpable
 from pyrunc.log import Log, rfc3339
 from pyrunc.spec import load, rules
@@ -45,6 +45,7 @@ def create(
     process = config.get("process")
     take_master = console.receiver(options, bool(process and process.get("terminal")))
     verify_preserved(options.preserve_fds + _listen_fds())
+    _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
     directory = StateDirectory.make(root, container_id)
     container = Container(directory, _record(container_id, config, bundle, rootfs), log)
@@ -57,6 +58,12 @@ def create(
     finally:
         directory.unlock()
     return container
+
+
+def _verify_that_it_can_be_killed() -> None:
+    """What only start, kill and delete need: without it there would be a container that nobody can remove."""
+    with pidfd_open(posix.getpid()) as ourselves:
+        pidfd_send_signal(ourselves, 0)
 
 
 def _refuse_what_is_missing(config: "Config") -> None:

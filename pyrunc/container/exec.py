@@ -11,6 +11,7 @@ from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.pid import pidfd_open
 from pyrunc.spec import rules
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         container.log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
     process.set_dumpable(False)
     take_master = console.receiver(options, bool(what.get("terminal")))
-    with Fd(posix.pidfd_open(container.pid), f"process {container.pid}") as init:
+    with pidfd_open(container.pid) as init:
         if not container.is_alive():
             raise StateError("cannot exec in a stopped container", container.id)
         context = _context(container, what, options)

@@ -10,6 +10,7 @@ import select
 
 from pyrunc.init.context import rights
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Proxy:
     def wait(self, pid: int) -> None:
         """For `start`: until the container is ready, or has ended."""
         self.pid = pid
-        with Fd(posix.pidfd_open(pid), f"process {pid}") as pidfd:
+        with pidfd_open(pid) as pidfd:
             while not self.done:
                 ready = select.select([self.fileno(), pidfd.number], [], [])[0]
                 if self.fileno() in ready:

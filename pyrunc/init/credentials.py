@@ -5,7 +5,7 @@ The order is the kernel's: each step takes away a right that the steps before it
 
 import posix
 
-from pyrunc.errors import StepError
+from pyrunc.errors import StepError, reason
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, NAMES, Sets, names_of
 from pyrunc.init.context import Context
 from pyrunc.linux.process import (
@@ -89,7 +89,7 @@ def set_user(context: Context) -> None:
         posix.setresuid(uid, uid, uid)
     except OSError as error:
         hint = "is it mapped in the container's user namespace?" if error.errno == EINVAL else ""
-        raise StepError("becoming user", f"{uid}:{gid}", error.strerror or "", hint) from error
+        raise StepError("becoming user", f"{uid}:{gid}", reason(error), hint) from error
     prctl(PR_SET_KEEPCAPS, 0)
 
 

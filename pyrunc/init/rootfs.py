@@ -150,6 +150,15 @@ def adopt(context: Context) -> None:
     context.root = open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
 
 
+def make_cwd(context: Context) -> None:
+    """making the working directory, where the image has none, while the root can be written to"""
+    assert context.root is not None
+    try:
+        path.ensure_directory(context.root, context.process["cwd"]).close()
+    except OSError:
+        pass  # why not is said when it is entered, perhaps by one who may more
+
+
 def enter_cwd(context: Context) -> None:
     """entering the working directory
 

@@ -63,6 +63,7 @@ PREPARE: "tuple[Step, ...]" = (
     console.allocate,  # in the container's devpts, before /dev may become read-only
     console.attach,
     devices.reopen_null,
+    rootfs.make_cwd,  # a read-only root could not get it any more
     mounts.make_read_only,
     rootfs.protect,
     sysctl.write,

@@ -196,7 +196,8 @@ int main(int count, char **arguments, char **environment)
     if (sealed < 0)
         sealed = within_reach(file) ? as_sealed_copy(file) : file;
     if (sealed < 0)
-        fail(126, "sealing", path, strerror(errno), "neither a read-only mount nor a sealed copy could be made of it");
+        fail(126, "sealing", path, strerror(errno),
+             "neither a read-only mount (open_tree, mount_setattr) nor a sealed copy (memfd_create) could be made of it");
 
     /* -I: no variables, no user's packages; -S: no site; -B: no bytecode is written as whoever runs us first. */
     char *options[] = { path, "-ISB", "-Xutf8", "-c", (char *)CODE, home };
@@ -208,5 +209,5 @@ int main(int count, char **arguments, char **environment)
     memcpy(end, arguments + (count > 0), (count > 0 ? count : 1) * sizeof *arguments);  /* with the NULL */
 
     syscall(SYS_execveat, sealed, "", words, environment, AT_EMPTY_PATH);
-    fail(126, "executing", path, strerror(errno), "pyrunc runs in this interpreter");
+    fail(126, "executing", path, format("execveat: %s%s", strerror(errno), ""), "pyrunc runs in this interpreter");
 }

@@ -4,9 +4,32 @@ import posix
 
 from pyrunc.linux._kernel import ffi
 
+ENOSYS = 38
+# The Linux that has a call first. What is not here is older than all that we run on.
+SINCE = {
+    "clone3": "5.3",
+    "close_range": "5.9",
+    "fsconfig": "5.2",
+    "fsmount": "5.2",
+    "fsopen": "5.2",
+    "fspick": "5.2",
+    "mount_setattr": "5.12",
+    "move_mount": "5.2",
+    "open_tree": "5.2",
+    "openat2": "5.6",
+    "pidfd_getfd": "5.6",
+    "pidfd_open": "5.3",
+    "pidfd_send_signal": "5.1",
+}
 
-def kernel_error(call: str, subject: str) -> OSError:
-    """The error of the system call that has just failed: `subject: call: why`."""
-    number = ffi.errno
+
+def kernel_error(call: str, subject: str, number: int = 0) -> OSError:
+    """The error of the system call that has just failed: `subject: call: why`. `number`: its errno, if posix has it."""
+    number = number or ffi.errno
     words = posix.strerror(number)
-    return OSError(number, f"{call}: {words[0].lower()}{words[1:]}", subject)
+    text = f"{call}: {words[0].lower()}{words[1:]}"
+    since = SINCE.get(call.partition(" ")[0])
+    if number == ENOSYS and since:
+        release = posix.uname().release
+        text += f" (it needs Linux {since}, and no seccomp filter around the runtime; this is Linux {release})"
+    return OSError(number, text, subject)

@@ -2,7 +2,8 @@
 
 import posix
 
-from pyrunc.linux.fd import read_file
+from pyrunc.linux import kernel_error
+from pyrunc.linux.fd import Fd, read_file
 
 
 def start_time(pid: int) -> int:
@@ -18,3 +19,21 @@ def start_time(pid: int) -> int:
     if fields[0] in (b"Z", b"X"):
         raise ProcessLookupError(3, "is a zombie", f"process {pid}")
     return int(fields[19])
+
+
+def pidfd_open(pid: int) -> Fd:
+    """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError."""
+    try:
+        return Fd(posix.pidfd_open(pid), f"process {pid}")
+    except OSError as error:
+        raise kernel_error("pidfd_open", f"process {pid}", error.errno or 0) from None
+
+
+def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
+    """pidfd_send_signal(2), Linux 5.1. Raises ProcessLookupError."""
+    import _signal
+
+    try:
+        _signal.pidfd_send_signal(pidfd.number, signal)
+    except OSError as error:
+        raise kernel_error("pidfd_send_signal", pidfd.name, error.errno or 0) from None

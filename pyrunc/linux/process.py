@@ -67,7 +67,7 @@ def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFF
     """Mark every descriptor from `first` on as close-on-exec, or, without the flag, close it. close_range(2),
     Linux 5.9; the flag 5.11.
 
-    Where the flag is not known (Linux 5.10) they are closed there and then: nothing of ours is needed after.
+    Where the flag is not known they are marked one by one.
     """
     if lib.sys_close_range(first, last, flags) < 0:
         if flags and ffi.errno == 22:

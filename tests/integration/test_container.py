@@ -667,6 +667,10 @@ def test_the_working_directory(container):
     assert container(cwd="/tmp").run("pwd") == "/tmp"
 
 
+def test_a_missing_working_directory_of_a_read_only_root_is_made_too(container):
+    assert container(cwd="/not/there", root={"path": "rootfs", "readonly": True}).run("pwd") == "/not/there"
+
+
 def test_a_working_directory_that_is_not_there_is_made(container):
     c = container(cwd="/not/there", user={"uid": 1000, "gid": 1000})
     assert c.sh("pwd; stat -c '%a %u' .") == "/not/there\n755 0"
