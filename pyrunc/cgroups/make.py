@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.cgroups import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
+from pyrunc.cgroups.cgroup import UNIFIED, Cgroup, processes
 from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
 from pyrunc.cgroups.limits import Limits, read, write
 from pyrunc.errors import PyruncError, reason
@@ -24,11 +24,13 @@ NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
 
 def place(cgroups_path: "str | None", container_id: str) -> Cgroup:
     """Where cgroupsPath says: an absolute one from the hierarchy's root, a relative one, and the container's
-    ID where there is none, from the cgroup of the caller."""
+    ID where there is none, from the cgroup of the caller; in v2 from its parent, since a cgroup with processes of
+    its own passes no controllers on."""
     hierarchies = find()
+    unified = is_unified(hierarchies)
     path = cgroups_path or container_id
-    paths = {h.name: _directory(h, path) for h in hierarchies}
-    return Cgroup(paths, is_unified(hierarchies), {h.name: h.mount for h in hierarchies})
+    paths = {h.name: _directory(h, path, beside=unified) for h in hierarchies}
+    return Cgroup(paths, unified, {h.name: h.mount for h in hierarchies})
 
 
 def create(cgroup: Cgroup, tolerant: bool = False) -> None:
@@ -77,7 +79,7 @@ def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = T
             devices.apply_v1(directory, rules)
 
 
-def _directory(hierarchy: Hierarchy, path: str) -> str:
+def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -87,8 +89,10 @@ def _directory(hierarchy: Hierarchy, path: str) -> str:
     if not parts:
         raise PyruncError("cgroupsPath", path, "the root cgroup can't be a container's")
     inside = "/".join(parts)
-    base = hierarchy.mount if path.startswith("/") else hierarchy.mount + hierarchy.own.rstrip("/")
-    return f"{base}/{inside}"
+    own = "" if path.startswith("/") else hierarchy.own.rstrip("/")
+    if beside:
+        own = own.rpartition("/")[0]
+    return f"{hierarchy.mount}{own}/{inside}"
 
 
 def _make_directories(path: str) -> "list[str]":
@@ -117,11 +121,14 @@ def _inherit_cpuset(path: str, mount: str, made: "list[str]") -> None:
 
 def _make_unified(path: str, mount: str) -> None:
     """v2: a controller is there when every ancestor passes it on. One that can't be (a threaded parent, realtime
-    processes) is missed only when a limit asks for it, which is then an error."""
+    processes) is missed only when a limit asks for it, which is then an error. From a cgroup that has processes of
+    its own, other than the root, nothing is passed on: the kernel would take some controllers, by making the cgroup
+    a threaded one, below which there can be no container."""
     controllers = read_file(f"{mount}/cgroup.controllers").decode().split()
     current = mount
     for part in path[len(mount) :].strip("/").split("/"):
-        for controller in controllers:
+        used = posix.access(f"{current}/cgroup.type", posix.F_OK) and processes(current)
+        for controller in () if used else controllers:
             try:
                 write(current, "cgroup.subtree_control", f"+{controller}")
             except PyruncError:

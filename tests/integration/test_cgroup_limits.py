@@ -8,6 +8,7 @@ import pytest
 
 from integration.harness import MARK, NAMESPACES, Running, cgroups_of, full, hierarchies, namespaces, wait_until
 
+pytestmark = pytest.mark.vm
 V2 = "cpu" not in hierarchies()
 MIB = 1 << 20
 

@@ -8,6 +8,7 @@ import pytest
 
 from integration.harness import MARK, host_mounts, unchanged
 
+pytestmark = pytest.mark.slow
 TRIES = 2000
 HERE = Path(__file__).parent
 
