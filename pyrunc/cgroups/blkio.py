@@ -2,11 +2,14 @@
 
 import posix
 
-from pyrunc.cgroups.limits import Limits, write
+from pyrunc.cgroups.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
+
+    from pyrunc.cgroups.limits import Write
 
 # property: (file of v1, key in io.max of v2)
 THROTTLES = {
@@ -21,36 +24,37 @@ def number_of(device: "dict[str, Any]") -> str:
     return f"{device['major']}:{device['minor']}"
 
 
-def write_v1(directory: str, blkio: "dict[str, Any]") -> None:
+def writes_v1(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
     """CFQ's files where the kernel still has them, BFQ's elsewhere (Linux >= 5.0)."""
     prefix = "blkio.bfq." if posix.access(f"{directory}/blkio.bfq.weight", posix.F_OK) else "blkio."
     if blkio.get("weight"):
-        write(directory, f"{prefix}weight", str(blkio["weight"]))
+        yield f"{prefix}weight", str(blkio["weight"])
     if blkio.get("leafWeight"):
-        write(directory, "blkio.leaf_weight", str(blkio["leafWeight"]))
+        yield "blkio.leaf_weight", str(blkio["leafWeight"])
     for device in blkio.get("weightDevice") or []:
         if device.get("weight"):
-            write(directory, f"{prefix}weight_device", f"{number_of(device)} {device['weight']}")
+            yield f"{prefix}weight_device", f"{number_of(device)} {device['weight']}"
         if device.get("leafWeight"):
-            write(directory, "blkio.leaf_weight_device", f"{number_of(device)} {device['leafWeight']}")
+            yield "blkio.leaf_weight_device", f"{number_of(device)} {device['leafWeight']}"
     for name, (file, _) in THROTTLES.items():
         for device in blkio.get(name) or []:
-            write(directory, file, f"{number_of(device)} {device.get('rate', 0)}")
+            yield file, f"{number_of(device)} {device.get('rate', 0)}"
 
 
-def write_v2(directory: str, blkio: "dict[str, Any]") -> None:
+def writes_v2(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
     """BFQ takes weights as config.json has them; io.weight (blk-iocost) has a scale of its own."""
     bfq = posix.access(f"{directory}/io.bfq.weight", posix.F_OK)
+    file = "io.bfq.weight" if bfq else "io.weight"
     weight = blkio.get("weight")
     if weight:
-        write(directory, "io.bfq.weight" if bfq else "io.weight", str(weight) if bfq else io_weight(weight))
+        yield file, str(weight) if bfq else io_weight(weight)
     for device in blkio.get("weightDevice") or []:
         if device.get("weight"):
             value = str(device["weight"]) if bfq else io_weight(device["weight"])
-            write(directory, "io.bfq.weight" if bfq else "io.weight", f"{number_of(device)} {value}")
+            yield file, f"{number_of(device)} {value}"
     for name, (_, key) in THROTTLES.items():
         for device in blkio.get(name) or []:
-            write(directory, "io.max", f"{number_of(device)} {key}={device.get('rate') or 'max'}")
+            yield "io.max", f"{number_of(device)} {key}={device.get('rate') or 'max'}"
 
 
 def io_weight(weight: int) -> str:
@@ -58,5 +62,5 @@ def io_weight(weight: int) -> str:
     return str(1 + (weight - 10) * 9999 // 990)
 
 
-V1 = Limits("blockIO", (), also=write_v1, controller="blkio")
-V2 = Limits("blockIO", (), also=write_v2, controller="io")
+V1 = Limits("blockIO", (), also=writes_v1, controller="blkio")
+V2 = Limits("blockIO", (), also=writes_v2, controller="io")

@@ -1,13 +1,16 @@
 """cpu: shares, quota, period, burst, idle, realtime. config-linux.md#cpu"""
 
-from pyrunc.cgroups.limits import Limits, or_max, write
+from pyrunc.cgroups.limits import Limits, or_max
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from pyrunc.cgroups.limits import Write
+
 V1 = Limits("cpu", (
-    ("shares", "cpu.shares", str),
+    ("shares", "cpu.shares", str),  # an idle cgroup has none: before it becomes idle
     ("period", "cpu.cfs_period_us", str),
     ("quota", "cpu.cfs_quota_us", str),
     ("burst", "cpu.cfs_burst_us", str),
@@ -17,11 +20,11 @@ V1 = Limits("cpu", (
 ))  # fmt: skip
 
 
-def write_cpu_max(directory: str, cpu: "dict[str, Any]") -> None:
+def cpu_max(_: str, cpu: "dict[str, Any]") -> "Iterator[Write]":
     """Quota and period share one file in v2; the kernel's default period is 100 ms."""
     if cpu.get("quota") or cpu.get("period"):
         quota = or_max(cpu.get("quota") or -1)
-        write(directory, "cpu.max", f"{quota} {cpu['period']}" if cpu.get("period") else quota)
+        yield "cpu.max", f"{quota} {cpu['period']}" if cpu.get("period") else quota
 
 
 def weight_of_shares(shares: int) -> str:
@@ -38,7 +41,7 @@ def weight_of_shares(shares: int) -> str:
 
 
 V2 = Limits("cpu", (
-    ("idle", "cpu.idle", str),
     ("shares", "cpu.weight", weight_of_shares),
     ("burst", "cpu.max.burst", str),
-), also=write_cpu_max, covers=("quota", "period"))  # fmt: skip
+    ("idle", "cpu.idle", str),
+), also=cpu_max, covers=("quota", "period"))  # fmt: skip

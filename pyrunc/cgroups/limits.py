@@ -7,11 +7,16 @@ from pyrunc.linux.fd import read_file, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     Row = tuple[str, str, Callable[[Any], str]]
-    Also = Callable[[str, "dict[str, Any]"], None]
+    Write = tuple[str, str]  # a control file, and one write(2) to it
+    Also = Callable[[str, Any], Iterable[Write]]
+
+# Engines write zeros for what they leave alone. Of these a zero is a wish.
+ZERO_COUNTS = ("burst", "idle", "swappiness")
+EINVAL, ENOENT = 22, 2
 
 
 class Limits:
@@ -20,7 +25,7 @@ class Limits:
     Args:
         name: of the member of linux.resources that holds its properties.
         rows: (property, file, conversion to text), in the order in which they are to be written.
-        also: what a table can't say; called first, with the directory and the properties.
+        also: what a table can't say: writes that go before those of the rows, from the directory and the properties.
         controller: where the kernel's name is another one.
         covers: the properties that `also` sees to; none named: all.
     """
@@ -48,12 +53,14 @@ class Limits:
             return any(_says_something(values.get(name)) for name in names)
         return _says_something(values)
 
-    def apply(self, directory: str, values: "dict[str, Any]") -> None:
-        if self.also is not None:
-            self.also(directory, values)
+    def writes(self, directory: str, values: "Any") -> "list[Write]":
+        """What to write, in order."""
+        found = [*self.also(directory, values)] if self.also is not None else []
         for key, file, convert in self.rows:
-            if values.get(key):
-                write(directory, file, convert(values[key]))
+            value = values.get(key)
+            if value or (value == 0 and key in ZERO_COUNTS and posix.access(f"{directory}/{file}", posix.F_OK)):
+                found.append((file, convert(value)))
+        return found
 
 
 def _says_something(value: "Any") -> bool:
@@ -62,13 +69,34 @@ def _says_something(value: "Any") -> bool:
     return bool(value)
 
 
+def write_all(directory: str, writes: "list[Write]") -> None:
+    """Write them in order; those that the kernel finds invalid as things stand, once more after the others.
+
+    Limits that bound each other (memory and memory with swap, quota, period and burst, idle and shares) can grow or
+    shrink in one order only, which depends on what they were.
+    """
+    refused: list[tuple[str, str, PyruncError]] = []
+    for file, value in writes:
+        try:
+            write(directory, file, value)
+        except PyruncError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno != EINVAL:
+                raise
+            refused.append((file, value, error))
+    if refused and len(refused) == len(writes):
+        raise refused[0][2]
+    if refused:
+        write_all(directory, [(file, value) for file, value, _ in refused])
+
+
 def write(directory: str, file: str, value: str) -> None:
     """One value into one control file. Raises PyruncError, which names both and what the kernel said."""
     try:
         write_file(f"{directory}/{file}", value.encode())
     except OSError as error:
         hint = ""
-        if error.errno == 2:
+        if error.errno == ENOENT:
             hint = "the kernel or the parent cgroup does not offer this controller"
         raise PyruncError(
             f"writing {value!r} to cgroup file", f"{directory}/{file}", posix.strerror(error.errno or 0), hint

@@ -5,7 +5,7 @@ import posix
 from pyrunc.cgroups import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup, processes
 from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
-from pyrunc.cgroups.limits import Limits, read, write
+from pyrunc.cgroups.limits import Limits, read, write, write_all
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import read_file
 
@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroups.limits import Write
     from pyrunc.spec.types import Resources
 
 V1: "tuple[Limits, ...]" = (
@@ -57,26 +58,38 @@ def create(cgroup: Cgroup, tolerant: bool = False) -> None:
 def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = True) -> None:
     """Apply linux.resources. What no controller of this host can hold is an error: nothing may be silently
     unlimited."""
+    for directory, writes in plan(cgroup, resources):
+        write_all(directory, writes)
+    if may_set_devices:
+        set_devices(cgroup, resources)
+
+
+def set_devices(cgroup: Cgroup, resources: "Resources") -> None:
+    directory = cgroup.directory("devices")
+    rules = resources.get("devices") or []
+    if directory and cgroup.unified:
+        from pyrunc.cgroups import device_filter
+
+        device_filter.apply(directory, rules)
+    elif directory:
+        devices.apply_v1(directory, rules)
+
+
+def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]]]":
+    """What linux.resources asks for, but for devices: the writes to each controller's directory."""
     properties: dict[str, Any] = {**resources}
     if properties.get("unified") and not cgroup.unified:
         raise PyruncError("linux.resources", "unified", "this host has no cgroup v2 with controllers")
+    found = []
     for limits in V2 if cgroup.unified else V1:
         values = properties.get(limits.name)
         directory = cgroup.directory(limits.controller)
         if values and directory:
-            limits.apply(directory, values)
+            found.append((directory, limits.writes(directory, values)))
         elif limits.are_asked_for_in(values):
             cause = f"this host has no cgroup controller {limits.controller} for us"
             raise PyruncError("linux.resources", limits.name, cause)
-    directory = cgroup.directory("devices")
-    if directory and may_set_devices:
-        rules = properties.get("devices") or []
-        if cgroup.unified:
-            from pyrunc.cgroups import device_filter
-
-            device_filter.apply(directory, rules)
-        else:
-            devices.apply_v1(directory, rules)
+    return found
 
 
 def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:

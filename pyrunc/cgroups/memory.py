@@ -1,49 +1,41 @@
 """memory: limit, reservation, swap. config-linux.md#memory"""
 
-from pyrunc.cgroups.limits import Limits, or_max, read, write
+from pyrunc.cgroups.limits import Limits, or_max, read
 from pyrunc.errors import PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-
-def write_limit_and_swap(directory: str, memory: "dict[str, Any]") -> None:
-    """The kernel keeps limit <= limit with swap at every moment: of two that shrink the smaller goes first."""
-    limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
-    if limit == -1 and not swap:
-        swap = -1  # no limit on memory: then none on both together either
-    pairs = [("memory.limit_in_bytes", limit), ("memory.memsw.limit_in_bytes", swap)]
-    if swap == -1 or (
-        swap
-        and swap > _number(directory, "memory.limit_in_bytes")
-        and limit > _number(directory, "memory.memsw.limit_in_bytes")
-    ):
-        pairs.reverse()
-    for file, value in pairs:
-        if value:
-            write(directory, file, str(value))
-
-
-def _number(directory: str, file: str) -> int:
-    return int(read(directory, file))
-
+    from pyrunc.cgroups.limits import Write
 
 V1 = Limits("memory", (
     ("reservation", "memory.soft_limit_in_bytes", str),
     ("kernelTCP", "memory.kmem.tcp.limit_in_bytes", str),
     ("swappiness", "memory.swappiness", str),
     ("disableOOMKiller", "memory.oom_control", lambda _: "1"),
-), also=write_limit_and_swap, covers=("limit", "swap"))  # fmt: skip
+), also=lambda _, memory: limit_and_swap(memory), covers=("limit", "swap"))  # fmt: skip
 
 
-def write_swap(directory: str, memory: "dict[str, Any]") -> None:
+def limit_and_swap(memory: "dict[str, Any]") -> "Iterator[Write]":
+    """v1's limit on swap includes memory, and is never below the limit on memory."""
+    limit, swap = memory.get("limit") or 0, _swap(memory)
+    if limit:
+        yield "memory.limit_in_bytes", str(limit)
+    if swap:
+        yield "memory.memsw.limit_in_bytes", str(swap)
+
+
+def _swap(memory: "dict[str, Any]") -> int:
+    """Without a limit on memory there is none on both together either."""
+    swap: int = memory.get("swap") or 0
+    return -1 if memory.get("limit") == -1 and not swap else swap
+
+
+def limit_and_swap_alone(directory: str, memory: "dict[str, Any]") -> "Iterator[Write]":
     """v2 counts swap alone: what config.json calls swap, less the memory in it."""
-    limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
-    if limit == -1 and not swap:
-        swap = -1
-    if not swap:
-        return
+    limit, swap = memory.get("limit") or 0, _swap(memory)
     if swap > 0:
         if limit <= 0:
             raise PyruncError(
@@ -54,10 +46,22 @@ def write_swap(directory: str, memory: "dict[str, Any]") -> None:
                 "memory limit", f"swap {swap}", f"is less than the memory limit {limit}, which it includes"
             )
         swap -= limit
-    write(directory, "memory.swap.max", or_max(swap))
+        yield "memory.swap.max", str(swap)
+    elif swap:
+        yield "memory.swap.max", "max"
+    if limit:
+        if memory.get("checkBeforeUpdate"):
+            _check(directory, limit)
+        yield "memory.max", or_max(limit)
+
+
+def _check(directory: str, limit: int) -> None:
+    """The kernel of v2 takes any limit and kills until it holds. checkBeforeUpdate (spec 1.1): refuse it instead."""
+    used = int(read(directory, "memory.current"))
+    if 0 < limit < used:
+        raise PyruncError("memory limit", str(limit), f"rejecting memory limit {limit} < usage {used}")
 
 
 V2 = Limits("memory", (
-    ("limit", "memory.max", or_max),
     ("reservation", "memory.low", or_max),
-), also=write_swap, covers=("swap",))  # fmt: skip
+), also=limit_and_swap_alone, covers=("limit", "swap"))  # fmt: skip

@@ -1,16 +1,19 @@
 """pids: how many processes and threads. config-linux.md#pids"""
 
-from pyrunc.cgroups.limits import Limits, or_max, write
+from pyrunc.cgroups.limits import Limits, or_max
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from pyrunc.cgroups.limits import Write
 
-def write_limit(directory: str, pids: "dict[str, Any]") -> None:
+
+def limit(_: str, pids: "dict[str, Any]") -> "Iterator[Write]":
     """0 is a limit since runtime-spec 1.3: no further process may be made. The first one counts: so it is 1."""
     if pids.get("limit") is not None:
-        write(directory, "pids.max", or_max(pids["limit"] or 1))
+        yield "pids.max", or_max(pids["limit"] or 1)
 
 
-V1 = V2 = Limits("pids", (), also=write_limit)
+V1 = V2 = Limits("pids", (), also=limit)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 VERBS = {
     "create": "create a container",
     "delete": "delete a container and all that belongs to it",
+    "events": "show what a container uses, and when it runs out of memory",
     "exec": "execute a new process in a container",
     "features": "show what this runtime supports, as JSON",
     "kill": "send a signal to a container's first process",
@@ -26,6 +27,7 @@ VERBS = {
     "spec": "write a new configuration",
     "start": "run the program of a created container",
     "state": "show a container's state, as JSON",
+    "update": "change the limits of a container",
     "validate": "check a bundle's configuration and explain every mistake",
 }
 

@@ -1,0 +1,105 @@
+"""update: other limits for a container that exists. All of them, or none."""
+
+from pyrunc.cgroups import make
+from pyrunc.cgroups.limits import read, write_all
+from pyrunc.container.container import Container
+from pyrunc.errors import PyruncError, StateError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroups.cgroup import Cgroup
+    from pyrunc.cgroups.limits import Write
+    from pyrunc.spec.types import Resources
+
+# Members that the kernel takes together, in one file or bounding each other: with one the others are written again.
+TOGETHER = {"memory": ("limit", "swap"), "cpu": ("quota", "period")}
+# What makes two entries of a list the same one.
+SAME = {"pageSize": ("pageSize",), "major": ("major", "minor"), "name": ("name",)}
+
+
+def update(container: Container, changes: "Resources") -> None:
+    """Change the limits that `changes` names, and keep the others; config.json on record is then what holds.
+
+    The rules for devices are never touched: engines and their plug-ins (nvidia's) add to them behind our back.
+    """
+    container.directory.lock()
+    try:
+        if container.status() == "stopped":
+            raise StateError("cannot update container", container.id, "container not running")
+        linux = container.config["linux"]
+        old: dict[str, Any] = {**(linux.get("resources") or {})}
+        wanted: dict[str, Any] = {name: value for name, value in changes.items() if name != "devices" and value}
+        apply(container.cgroup, _with_companions(wanted, old))  # type: ignore[arg-type]
+        linux["resources"] = merged(old, wanted)
+        container.directory.save_config(container.config)
+    finally:
+        container.directory.unlock()
+
+
+def apply(cgroup: "Cgroup", resources: "Resources") -> None:
+    """Write limits; when the kernel refuses one, those before it are put back as they were."""
+    done: list[tuple[str, list[Write]]] = []
+    try:
+        for directory, writes in make.plan(cgroup, resources):
+            done.append((directory, [before for file, value in writes for before in previous(directory, file, value)]))
+            write_all(directory, writes)
+    except PyruncError as error:
+        for directory, before in reversed(done):
+            try:
+                write_all(directory, before)
+            except PyruncError as another:
+                error.hint = f"and what was written before it could not be put back: {reason(another)}"
+        raise
+
+
+def previous(directory: str, file: str, value: str) -> "list[Write]":
+    """What to write to undo a write; nothing where the kernel does not tell."""
+    try:
+        text = read(directory, file)
+    except PyruncError:
+        return []
+    lines = text.splitlines()
+    first, blank, rest = value.partition(" ")
+    if blank and (":" in first or file.endswith(("ifpriomap", "rdma.max"))):  # a line for each device
+        for line in lines:
+            if line.startswith(f"{first} "):
+                return [(file, line)]
+        return [(file, f"{first} {rest.partition('=')[0]}=max" if "=" in rest else f"{first} 0")]
+    if file == "memory.oom_control":
+        return [(file, lines[0].rpartition(" ")[2])]
+    return [(file, lines[0] if lines else "\n")]
+
+
+def _with_companions(changes: "dict[str, Any]", old: "dict[str, Any]") -> "dict[str, Any]":
+    found = {**changes}
+    for name, members in TOGETHER.items():
+        if any(changes.get(name, {}).get(member) for member in members):
+            before = old.get(name) or {}
+            found[name] = {**{member: before.get(member) for member in members}, **_said(changes[name])}
+    memory = changes.get("memory") or {}
+    if memory.get("limit") == -1 and not memory.get("swap"):
+        found["memory"] = {**found["memory"], "swap": None}  # nor a limit on both together
+    return found
+
+
+def _said(members: "dict[str, Any]") -> "dict[str, Any]":
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def merged(old: "Any", new: "Any") -> "Any":
+    """`old` with what `new` says; lists of devices, pages and interfaces by their entries."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{name: merged(old.get(name), value) for name, value in new.items() if value is not None}}
+    if isinstance(old, list) and isinstance(new, list):
+        replaced = [_identity(entry) for entry in new]
+        return [entry for entry in old if _identity(entry) not in replaced] + new
+    return new
+
+
+def _identity(entry: "dict[str, Any]") -> "list[Any]":
+    for name, members in SAME.items():
+        if name in entry:
+            return [entry.get(member) for member in members]
+    return [entry]
