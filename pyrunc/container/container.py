@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+    from pyrunc.cgroups.rdt import Group
     from pyrunc.container.notify import Proxy
     from pyrunc.container.options import Options
     from pyrunc.spec.types import Config, State
@@ -83,6 +84,14 @@ class Container:
     def cgroup(self) -> Cgroup:
         cgroup = self.record["cgroup"]
         return Cgroup(cgroup["paths"], cgroup["unified"], cgroup["mounts"])
+
+    def rdt_group(self) -> "Group | None":
+        """Its class of service (config-linux.md#intelrdt). Few have one; the code for it is loaded for those."""
+        if not self.record.get("rdt"):
+            return None
+        from pyrunc.cgroups import rdt
+
+        return rdt.load(self.record["rdt"])
 
     def is_alive(self) -> bool:
         """Whether its first process runs: a pid alone may be somebody else's by now."""
@@ -321,8 +330,22 @@ class Container:
         if self.pid and (force or not self._has_own_processes()):
             self.cgroup.kill()
         self.cgroup.remove()
+        self.remove_rdt_group()
+        self._restore_devices()
         self.directory.remove()
         self.poststop()
+
+    def remove_rdt_group(self) -> None:
+        group = self.rdt_group()
+        if group is not None:
+            group.remove()
+
+    def _restore_devices(self) -> None:
+        """Physical network devices, which the kernel gives back when the last process of the container is dead."""
+        if self.record.get("netDevices"):
+            from pyrunc.container import network
+
+            network.restore(self.record["netDevices"], self.log)
 
     def poststop(self) -> None:
         """After all else is gone; a hook that fails is a warning (config.md#poststop)."""
@@ -360,10 +383,16 @@ def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None
     from pyrunc.cgroups import make
 
     config = directory.load(CONFIG) or {}
-    cgroup = make.place((config.get("linux") or {}).get("cgroupsPath"), directory.id)
+    linux = config.get("linux") or {}
+    cgroup = make.place(linux.get("cgroupsPath"), directory.id)
     cgroup.kill()
     paths = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
-    return {"pid": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {}, "cgroup": paths}
+    record = {"pid": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {}, "cgroup": paths}
+    if linux.get("intelRdt") is not None:
+        from pyrunc.cgroups import rdt
+
+        record["rdt"] = rdt.named(linux["intelRdt"], directory.id)
+    return record
 
 
 def _interrupt(directory: StateDirectory, log: "Log | None") -> None:

@@ -21,10 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.cgroups.rdt import Group
+    from pyrunc.container.network import Devices
     from pyrunc.spec.types import Config
-
-
-NOT_YET = ("intelRdt", "netDevices")
 
 
 def create(
@@ -41,21 +40,24 @@ def create(
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     config["linux"] = config.get("linux") or {}
-    _refuse_what_is_missing(config)
     process = config.get("process")
     take_master = console.receiver(options, bool(process and process.get("terminal")))
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
+    devices = _net_devices(config, options)
+    group = _rdt_group(config, container_id)
     directory = StateDirectory.make(root, container_id)
     container = Container(directory, _record(container_id, config, bundle, rootfs), log)
     container.known_config = config
     try:
-        _create(container, config, options, take_master)
+        _create(container, config, options, take_master, devices, group)
     except BaseException:
-        _undo(container)
+        _undo(container, devices)
         raise
     finally:
+        if devices is not None:
+            devices.close()
         directory.unlock()
     return container
 
@@ -66,11 +68,23 @@ def _verify_that_it_can_be_killed() -> None:
         pidfd_send_signal(ourselves, 0)
 
 
-def _refuse_what_is_missing(config: "Config") -> None:
-    """Nothing that is asked for is ignored: what this version can't do yet is an error."""
-    for name in NOT_YET:
-        if config["linux"].get(name):
-            raise ConfigError("config.json", f"/linux/{name}", "this version of pyrunc does not support it yet")
+def _net_devices(config: "Config", options: Options) -> "Devices | None":
+    """The network devices that are to move into the container, as they are now. Few containers have any."""
+    if not config["linux"].get("netDevices"):
+        return None
+    from pyrunc.container import network
+
+    return network.Devices(config["linux"], _is_rootless(options))
+
+
+def _rdt_group(config: "Config", container_id: str) -> "Group | None":
+    """Its class of service, and its monitoring group. An empty object asks for a class of its own."""
+    wanted = config["linux"].get("intelRdt")
+    if wanted is None:
+        return None
+    from pyrunc.cgroups import rdt
+
+    return rdt.plan(wanted, container_id)
 
 
 def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
@@ -95,7 +109,14 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
     }
 
 
-def _create(container: Container, config: "Config", options: Options, take_master: "Callable[[Fd], None]") -> None:
+def _create(
+    container: Container,
+    config: "Config",
+    options: Options,
+    take_master: "Callable[[Fd], None]",
+    devices: "Devices | None",
+    group: "Group | None",
+) -> None:
     linux = config["linux"]
     record, directory = container.record, container.directory
     cgroup = make.place(linux.get("cgroupsPath"), container.id)
@@ -106,10 +127,17 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     cgroup.refuse_used()
     # On record before it exists: what is killed between the two is what delete removes.
     record["cgroup"] = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
+    if group is not None:
+        record["rdt"] = group.record()
     directory.save(record)
     make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
     record["cgroup"]["paths"] = cgroup.paths
     make.set_limits(cgroup, linux.get("resources") or {}, may_set_devices=not _is_rootless(options))
+    if group is not None:
+        try:
+            group.make(linux["intelRdt"])
+        finally:
+            record["rdt"] = group.record()
     context = _context(container, config, options)
     context.cgroup = cgroup
     context.cgroup_tasks = cgroup.open_tasks()
@@ -118,6 +146,15 @@ def _create(container: Container, config: "Config", options: Options, take_maste
         record["pid"] = pid
         record["start"] = start_time(pid)
         directory.save(record)
+        if group is not None:
+            group.join(pid)
+
+    def move_devices(namespace: Fd) -> None:
+        assert devices is not None
+        devices.arrive(namespace)
+        record["netDevices"] = devices.record()
+        directory.save(record)
+        devices.move()
 
     def run_hooks() -> None:
         container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
@@ -126,9 +163,13 @@ def _create(container: Container, config: "Config", options: Options, take_maste
     namespaces = linux.get("namespaces") or []
     flags = launch.plan_namespaces(context, namespaces)
     own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
-    child = launch.Launch(context, container.log, born, take_master, run_hooks)
+    child = launch.Launch(context, container.log, born, take_master, run_hooks, move_devices)
     child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
     write_pid_file(options.pid_file, child)
+    if group is not None:
+        group.settle()
+        record["rdt"] = group.record()
+        directory.save(record)
 
 
 def _is_rootless(options: Options) -> bool:
@@ -172,11 +213,14 @@ def use_filter(context: Context, container: Container) -> None:
         container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
 
 
-def _undo(container: Container) -> None:
-    """After a failed create, whose process is dead: its cgroup, its directory. What can't be removed is left for
-    `delete --force`, and said."""
+def _undo(container: Container, devices: "Devices | None") -> None:
+    """After a failed create, whose process is dead: its network devices, its cgroup, its directory. What can't be
+    removed is left for `delete --force`, and said."""
     try:
+        if devices is not None:
+            devices.give_back(container.log)
         container.cgroup.remove()
+        container.remove_rdt_group()
         container.directory.remove()
         if container.pid:
             container.poststop()

@@ -40,7 +40,8 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         if not container.is_alive():
             raise StateError("cannot exec in a stopped container", container.id)
         context = _context(container, what, options)
-        child = launch.Launch(context, container.log, lambda _: None, take_master)
+        group = container.rdt_group()
+        child = launch.Launch(context, container.log, group.join if group else lambda _: None, take_master)
         with _Entrance(container, context, init):
             child.run(steps.EXEC, 0)
     write_pid_file(options.pid_file, child)

@@ -43,10 +43,13 @@ class Launch:
         context: what it is to become; its channel is made here.
         born: called with the pid once there is one and before it does anything: it is put on record.
         run_hooks: called when its mounts stand (prestart, createRuntime).
+        move_devices: called with its network namespace, when it waits for network devices.
         console: takes the master of its terminal.
     """
 
-    __slots__ = ("born", "channel", "console", "context", "log", "moved_later", "pid", "pidfd", "run_hooks")
+    __slots__ = (
+        "born", "channel", "console", "context", "log", "move_devices", "moved_later", "pid", "pidfd", "run_hooks",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -55,12 +58,14 @@ class Launch:
         born: "Callable[[int], None]",
         console: "Callable[[Fd], None]",
         run_hooks: "Callable[[], None] | None" = None,
+        move_devices: "Callable[[Fd], None] | None" = None,
     ) -> None:
         self.context = context
         self.log = log
         self.born = born
         self.console = console
         self.run_hooks = run_hooks
+        self.move_devices = move_devices
         self.pid = 0
         self.pidfd: Fd | None = None
         self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
@@ -147,6 +152,11 @@ class Launch:
             self._reap()
             self.pid, self.pidfd = int(text), fd
             self.born(self.pid)
+            self.channel.send("G")
+        elif kind == "N":
+            assert fd is not None
+            assert self.move_devices is not None
+            self.move_devices(fd)
             self.channel.send("G")
         elif kind == "H":
             if self.run_hooks is not None:

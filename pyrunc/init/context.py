@@ -28,12 +28,11 @@ IN_INIT = "error during container init"
 class Channel:
     """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
 
-    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid,
-    after a second clone; `L` set my limits; `S` fetch this
-    descriptor of mine, the filter's listener; `T` write my time offsets; `O` open the source of
-    this mount for me; `H` the mounts stand, run the runtime's hooks; `R` ready to wait
-    for start; `C` the console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields
-    of the error. The end of the stream: the other side is dead.
+    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid, after a second clone; `L` set my
+    limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
+    devices to my network namespace, its fd attached; `O` open the source of this mount for me; `H` the mounts stand,
+    run the runtime's hooks; `R` ready to wait for start; `C` the console's master, its fd attached; `W` a warning;
+    `D` debug; `E` failed, with the four fields of the error. The end of the stream: the other side is dead.
     """
 
     __slots__ = ("socket",)

@@ -203,6 +203,14 @@ def loopback_up(context: Context) -> None:
     any_socket.close()
 
 
+def take_devices(context: Context) -> None:
+    """having network devices moved here (config-linux.md#network-devices): by the runtime, which may on both sides"""
+    if context.config["linux"].get("netDevices"):
+        with open_at(context.host_proc, "self/ns/net", posix.O_RDONLY) as namespace:
+            context.channel.send("N", fd=namespace)
+        context.wait_for_go()
+
+
 def verify_kinds(opened: "Iterable[tuple[str, Fd]]") -> None:
     """A namespace path must lead to a namespace of its type (config-linux.md#namespaces)."""
     for kind, namespace in opened:

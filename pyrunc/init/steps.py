@@ -48,6 +48,7 @@ ENTER: "tuple[Step, ...]" = (
 
 PREPARE: "tuple[Step, ...]" = (
     namespaces.loopback_up,
+    namespaces.take_devices,
     attributes.set_scheduling,
     attributes.set_memory_policy,
     rootfs.isolate,  # before any mount of ours can propagate to the host
@@ -74,6 +75,7 @@ PREPARE: "tuple[Step, ...]" = (
 # In a mount namespace that is not the container's own, the host's or a joined one: nothing is mounted, nothing made.
 PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
     namespaces.loopback_up,
+    namespaces.take_devices,
     attributes.set_scheduling,
     attributes.set_memory_policy,
     hooks.ask_runtime,

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyrunc.spec.types import Config, ExecCPUAffinity, IDMapping, Linux, Mount, Process, Resources
+    from pyrunc.spec.types import Config, ExecCPUAffinity, IDMapping, IntelRdt, Linux, Mount, Process, Resources
 
 Problem = tuple[str, str, str]
 
@@ -209,11 +209,28 @@ def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator
     if "network" not in inside:
         yield "/netDevices", "moving devices needs a network namespace", (
             'add {"type": "network"} to linux.namespaces')
+    seen: set[str] = set()
     for name, device in devices.items():
-        for each in dict.fromkeys((name, device.get("name") or name)):
-            if len(each) > 15 or each in (".", "..") or "/" in each or ":" in each or each.split() != [each]:
-                yield f"/netDevices/{escaped(name)}", f'"{each}" is no name of a network device', (
-                    "1 to 15 characters, no blanks, / or :")
+        where = f"/netDevices/{escaped(name)}"
+        target = device.get("name") or name
+        if not is_name_of_a_net_device(name) or "%" in name:
+            yield where, f'"{name}" is no name of a network device', NAME_OF_A_NET_DEVICE
+        elif not is_name_of_a_net_device(target) or "%" in target.replace("%d", "", 1):
+            yield where, f'"{target}" is no name of a network device', NAME_OF_A_NET_DEVICE
+        elif name == "lo":
+            yield where, "the loopback device can't be moved", ""
+        elif target == "lo" or (target in seen and "%" not in target):
+            yield f"{where}/name", f'"{target}" is another device in the container already', ""
+        seen.add(target)
+
+
+NAME_OF_A_NET_DEVICE = "1 to 15 bytes, no blanks, / or :; in the new name one %d, for a number"
+
+
+def is_name_of_a_net_device(name: str) -> bool:
+    """dev_valid_name(), net/core/dev.c"""
+    fits = len(name.encode("utf-8", "surrogateescape")) <= 15
+    return fits and name not in (".", "..") and "/" not in name and ":" not in name and name.split() == [name]
 
 
 MAX_NODES = 1024  # MAX_NUMNODES of the largest kernel
@@ -254,9 +271,13 @@ def personality_is_plain(document: "Linux", _: dict[str, str]) -> "Iterator[Prob
 
 def rdt_class_is_a_name(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
     """It names a directory in resctrl; "/" is the root class (1.3). runc: validator.go, intelrdtCheck()."""
-    name = document.get("intelRdt", {}).get("closID", "")
+    rdt: IntelRdt = document.get("intelRdt", {})
+    name = rdt.get("closID", "")
     if name in (".", "..") or ("/" in name and name != "/") or "\n" in name:
         yield "/intelRdt/closID", f'"{name}" is no name of a class', ""
+    for index, line in enumerate(rdt.get("schemata", ())):
+        if "\n" in line:
+            yield f"/intelRdt/schemata/{index}", "expected one line, found several", ""
 
 
 # Resources: what becomes part of a file's name or of a line may not be a way out of it (runc#4103)
