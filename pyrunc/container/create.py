@@ -141,6 +141,10 @@ def _create(
     context = _context(container, config, options)
     context.cgroup = cgroup
     context.cgroup_tasks = cgroup.open_tasks()
+    if group is not None:
+        context.not_ours.append(group.root)
+    if devices is not None:
+        context.not_ours += devices.descriptors()
 
     def born(pid: int) -> None:
         record["pid"] = pid

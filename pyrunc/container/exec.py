@@ -41,6 +41,8 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
             raise StateError("cannot exec in a stopped container", container.id)
         context = _context(container, what, options)
         group = container.rdt_group()
+        if group is not None:
+            context.not_ours.append(group.root)
         child = launch.Launch(context, container.log, group.join if group else lambda _: None, take_master)
         with _Entrance(container, context, init):
             child.run(steps.EXEC, 0)

@@ -64,10 +64,13 @@ class Devices:
         if self.joined:
             self._enter(open_at(None, self.joined, posix.O_RDONLY))
 
+    def descriptors(self) -> "list[Fd | Netlink]":
+        """What is open, and no business of the container's process."""
+        return [each for each in (self.own, self.host, self.namespace, self.target) if each is not None]
+
     def close(self) -> None:
-        self.host.close()
-        self.own.close()
-        self._leave()
+        for each in self.descriptors():
+            each.close()
 
     def _move(self, name: str, device: "NetDevice") -> Move:
         link = self.host.link(name)
@@ -81,7 +84,9 @@ class Devices:
         if is_same(namespace, own("network")):
             cause = "the container's network namespace is the runtime's own: no device can be moved there"
             raise ConfigError("config.json", WHERE, cause)
-        self._leave()
+        for before in (self.namespace, self.target):
+            if before is not None:
+                before.close()
         self.namespace, self.target = namespace, Netlink.inside(namespace, self.own)
         taken = {link.name for link in self.target.links()}
         for move in self.moves:
@@ -91,11 +96,6 @@ class Devices:
                 cause = f'a network device "{move.inside}" exists already in the container\'s namespace'
                 raise ConfigError("config.json", f"{WHERE}/{move.link.name}", cause)
             taken.add(move.inside)
-
-    def _leave(self) -> None:
-        if self.target is not None and self.namespace is not None:
-            self.target.close()
-            self.namespace.close()
 
     # --- there
 

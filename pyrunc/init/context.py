@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.init.capabilities import Sets
+    from pyrunc.linux.netlink import Netlink
     from pyrunc.spec.types import Config, Process
 
     Status = Literal["creating", "created", "running", "stopped"]
@@ -110,7 +111,7 @@ class Context:
         self.keyring = ""
         self.apparmor_profile = self.selinux_label = self.mount_label = ""  # those that the kernel can apply
         self.no_pivot = False
-        self.not_ours: list[Fd] = []
+        self.not_ours: list[Fd | Netlink] = []
         self.preserve_fds = 0
         self.listen_fds = 0
         self.notify_socket = ""

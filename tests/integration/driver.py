@@ -1,7 +1,8 @@
 """The runtime with a fault: `driver.py PACKAGES FAULT -- ARGUMENTS`, as the launcher runs it: isolated, without site.
 
 FAULT is `step NAME`: that step of the list fails; or `call N`: of the calls of the runtime's own functions in the
-process that was started, the Nth fails (0: none does, and how many there were goes to standard error).
+process that was started, the Nth fails (0: none does, and how many there were goes to standard error); or no fault:
+`resctrl FOLDER`, where the host has resctrl, which only some processors have.
 """
 
 import posix
@@ -46,6 +47,13 @@ def break_call(nth):
     return count
 
 
+def mount_resctrl(folder):
+    from pyrunc.cgroups import rdt
+    from pyrunc.linux.fd import open_at
+
+    rdt.find = lambda: open_at(None, folder, rdt.DIRECTORY)
+
+
 def main(words):
     limit = words.index("--")
     sys.path.append(words[0])
@@ -56,6 +64,8 @@ def main(words):
     count = [0]
     if kind == "step":
         break_step(value)
+    elif kind == "resctrl":
+        mount_resctrl(value)
     else:
         count = break_call(int(value))
     code = main(words[limit + 1 :])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -248,6 +249,13 @@ def test_an_id_that_is_one(container, name):
     c.runtime("create", "--bundle", c.bundle.path, "--", name)
     assert json.loads(c.runtime("state", "--", name).out)["id"] == name
     c.runtime("delete", "--force", "--", name)
+
+
+@pytest.mark.skipif("resctrl" in Path("/proc/filesystems").read_text(), reason="this host has it")
+@pytest.mark.parametrize("wanted", [{}, {"closID": "gold", "schemata": ["L3:0=f"]}])
+def test_rdt_on_a_host_without(container, wanted):
+    error = container(intelRdt=wanted).refused("true")
+    assert "/linux/intelRdt: no resctrl file system is mounted on this host" in error
 
 
 def test_a_root_that_can_not_be_made(container, tmp_path):
