@@ -63,4 +63,4 @@ def io_weight(weight: int) -> str:
 
 
 V1 = Limits("blockIO", (), also=writes_v1, controller="blkio")
-V2 = Limits("blockIO", (), also=writes_v2, controller="io")
+V2 = Limits("blockIO", (), also=writes_v2, controller="io", missing=("leafWeight",))

@@ -28,9 +28,10 @@ class Limits:
         also: what a table can't say: writes that go before those of the rows, from the directory and the properties.
         controller: where the kernel's name is another one.
         covers: the properties that `also` sees to; none named: all.
+        missing: the properties that this version of cgroups has nothing for.
     """
 
-    __slots__ = ("also", "controller", "covers", "name", "rows")
+    __slots__ = ("also", "controller", "covers", "missing", "name", "rows")
 
     def __init__(
         self,
@@ -39,12 +40,14 @@ class Limits:
         also: "Also | None" = None,
         controller: str = "",
         covers: "tuple[str, ...]" = (),
+        missing: "tuple[str, ...]" = (),
     ) -> None:
         self.name = name
         self.rows = rows
         self.also = also
         self.controller = controller or name
         self.covers = covers
+        self.missing = missing
 
     def are_asked_for_in(self, values: "Any") -> bool:
         """Whether there is something to limit. Engines write empty objects and zeros for what they leave alone."""
@@ -54,7 +57,10 @@ class Limits:
         return _says_something(values)
 
     def writes(self, directory: str, values: "Any") -> "list[Write]":
-        """What to write, in order."""
+        """What to write, in order. What can't be done is refused, never ignored."""
+        for key in self.missing:
+            if values.get(key):
+                raise PyruncError("linux.resources", f"{self.name}.{key}", "cgroup v2 has nothing like it")
         found = [*self.also(directory, values)] if self.also is not None else []
         for key, file, convert in self.rows:
             value = values.get(key)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 V1: "tuple[Limits, ...]" = (
     cpuset.V1, memory.V1, cpu.V1, pids.V1, blkio.V1, hugetlb.V1, network.CLASS, network.PRIORITY, rdma.V1,
 )  # fmt: skip
-V2: "tuple[Limits, ...]" = (cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, rdma.V2, unified.V2)
+V2: "tuple[Limits, ...]" = (
+    cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, network.V2, rdma.V2, unified.V2,
+)  # fmt: skip
 NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
 
 

@@ -64,4 +64,5 @@ def _check(directory: str, limit: int) -> None:
 
 V2 = Limits("memory", (
     ("reservation", "memory.low", or_max),
-), also=limit_and_swap_alone, covers=("limit", "swap"))  # fmt: skip
+), also=limit_and_swap_alone, covers=("limit", "swap"),
+   missing=("kernelTCP", "swappiness", "disableOOMKiller"))  # fmt: skip

@@ -1,4 +1,4 @@
-"""net_cls and net_prio: how packets are classed. config-linux.md#network; v1 only"""
+"""net_cls and net_prio: how packets are classed. config-linux.md#network; v1 only: v2 has programs for that"""
 
 from pyrunc.cgroups.limits import Limits
 
@@ -16,4 +16,5 @@ def priorities(_: str, network: "dict[str, Any]") -> "Iterator[Write]":
 
 
 CLASS = Limits("network", (("classID", "net_cls.classid", str),), controller="net_cls")
+V2 = Limits("network", (), missing=("classID", "priorities"))
 PRIORITY = Limits("network", (), also=priorities, controller="net_prio", covers=("priorities",))

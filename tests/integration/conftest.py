@@ -17,6 +17,7 @@ from integration.harness import BUSYBOX, MARK, Bundle, Container, Runtime
 
 CLONE_NEWNS, CLONE_NEWUTS = 0x20000, 0x4000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+MNT_DETACH = 2
 PR_SET_CHILD_SUBREAPER = 36
 STATE_FOLDERS = ("/run/pyrunc", "/run/runc")
 numbers = itertools.count()
@@ -106,6 +107,28 @@ def container(runtime: Runtime, bundle: Callable[[], Bundle]) -> Callable[..., C
         return made.change(**changes)
 
     return make
+
+
+@pytest.fixture
+def cgroup2_alone() -> Iterator[None]:
+    """cgroup v2 is the only hierarchy in sight, without the controllers that v1 has on this host."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home, folder = os.open("/proc/self/ns/mnt", os.O_RDONLY), os.open(".", os.O_RDONLY)
+
+    def call(name: str, *words: object) -> None:
+        if getattr(libc, name)(*words):
+            raise OSError(ctypes.get_errno(), f"{name} {words}")
+
+    call("unshare", CLONE_NEWNS)
+    try:
+        call("umount2", b"/sys/fs/cgroup", MNT_DETACH)
+        call("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+        yield
+    finally:
+        call("setns", home, CLONE_NEWNS)
+        os.fchdir(folder)
+        os.close(folder)
+        os.close(home)
 
 
 @pytest.fixture

@@ -384,6 +384,12 @@ class Container:
     def pid(self) -> int:
         return int(self.state()["pid"])
 
+    def control_file(self, name: str) -> Path:
+        """A file of its cgroup: `cpu.max`."""
+        mount = hierarchies()["" if unified() else name.partition(".")[0]]
+        (path,) = {path for path in cgroups_of(self.id) if path.startswith(f"{mount}/") and path.endswith(self.id)}
+        return Path(path, name)
+
     def wait_for(self, status: str) -> None:
         wait_until(lambda: self.status == status, f"the container to be {status}")
 
@@ -430,6 +436,17 @@ def hierarchies() -> dict[str, str]:
             for name in options.split(","):
                 found.setdefault(name, before.split()[4])
     return found
+
+
+def unified() -> bool:
+    """Whether cgroup v2 is all there is."""
+    return set(hierarchies()) == {""}
+
+
+def controllers() -> set[str]:
+    """Those that can limit a container here."""
+    found = hierarchies()
+    return set(Path(found[""], "cgroup.controllers").read_text().split()) if unified() else set(found)
 
 
 def all_cgroups() -> set[str]:
