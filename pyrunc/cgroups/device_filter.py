@@ -54,7 +54,7 @@ def program(rules: "list[DeviceRule]") -> bytes:
 
 def _of_rule(rule: "DeviceRule") -> "list[Instruction]":
     access = 0
-    for letter in rule.get("access") or "rwm":
+    for letter in (rule.get("access") or "rwm").replace("a", ""):
         access |= ACCESS[letter]
     if rule["allow"]:
         decide = [(AND, WANTED, 0, ~access), (JUMP_UNLESS, WANTED, 2, 0), *_answer(1)]

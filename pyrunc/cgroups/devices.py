@@ -29,7 +29,7 @@ def text_of(rule: "DeviceRule") -> str:
     """A rule as devices.allow and devices.deny take it: `c 1:3 rwm`; `a` is everything."""
     kind = rule.get("type") or "a"
     major, minor = rule.get("major"), rule.get("minor")
-    access = rule.get("access") or "rwm"
+    access = (rule.get("access") or "rwm").replace("a", "")
     if kind == "a":
         return "a"
     return f"{kind} {'*' if major in (None, -1) else major}:{'*' if minor in (None, -1) else minor} {access}"
