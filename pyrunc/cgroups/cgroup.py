@@ -8,6 +8,17 @@ from pyrunc.cgroups.limits import write
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Unit(TypedDict):
+        """A scope of systemd's, and whether of the user's own instance."""
+
+        name: str
+        slice: str
+        user: bool
+
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 BUSY = 16
 REMOVE_SECONDS = 10.0
@@ -20,14 +31,22 @@ class Cgroup:
     Attributes:
         paths: name of the hierarchy -> directory.
         unified: whether v2 is the only hierarchy.
+        unit: what systemd made it for; None: we did.
     """
 
-    __slots__ = ("mounts", "paths", "unified")
+    __slots__ = ("mounts", "paths", "unified", "unit")
 
-    def __init__(self, paths: "dict[str, str]", unified: bool, mounts: "dict[str, str] | None" = None) -> None:
+    def __init__(
+        self,
+        paths: "dict[str, str]",
+        unified: bool,
+        mounts: "dict[str, str] | None" = None,
+        unit: "Unit | None" = None,
+    ) -> None:
         self.paths = paths
         self.unified = unified
         self.mounts = mounts or {}
+        self.unit = unit
 
     @property
     def freezer(self) -> "str | None":
@@ -74,8 +93,16 @@ class Cgroup:
 
     def join_unified(self, pid: int) -> None:
         """Move a process into v2's directory, where clone3 could not put it."""
-        if UNIFIED in self.paths:
+        if UNIFIED not in self.paths:
+            return
+        try:
             write(self.paths[UNIFIED], "cgroup.procs", str(pid))
+        except PyruncError:
+            if self.unit is None:
+                raise
+            from pyrunc.cgroups import systemd
+
+            systemd.attach(self.unit, pid)
 
     def is_frozen(self) -> bool:
         directory = self.freezer
@@ -151,6 +178,10 @@ class Cgroup:
 
     def remove(self) -> None:
         """Remove it with all cgroups below. Its processes must be dead; the kernel may take a moment to see it."""
+        if self.unit is not None:
+            from pyrunc.cgroups import systemd
+
+            systemd.stop(self.unit)
         deadline = time.monotonic() + REMOVE_SECONDS
         for path in self.paths.values():
             while True:

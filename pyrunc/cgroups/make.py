@@ -36,6 +36,33 @@ def place(cgroups_path: "str | None", container_id: str) -> Cgroup:
     return Cgroup(paths, unified, {h.name: h.mount for h in hierarchies})
 
 
+def place_unit(cgroups_path: "str | None", container_id: str, user: bool) -> Cgroup:
+    """The same for systemd's scope: its directories are known when systemd has made it."""
+    from pyrunc.cgroups import systemd
+
+    hierarchies = find()
+    unit = systemd.unit_of(cgroups_path or "", container_id, user)
+    return Cgroup({}, is_unified(hierarchies), {h.name: h.mount for h in hierarchies}, unit)
+
+
+def start_unit(
+    cgroup: Cgroup, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]"
+) -> None:
+    """Let systemd make the scope with the process in it, and put it where systemd does not: v1's other hierarchies."""
+    from pyrunc.cgroups import systemd, systemd_properties
+
+    assert cgroup.unit is not None
+    limits = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
+    own = systemd_properties.of_annotations(annotations)
+    control_group = systemd.start(cgroup.unit, container_id, pid, limits + own)
+    for name, mount in cgroup.mounts.items():
+        cgroup.paths[name] = mount + control_group
+    if not cgroup.unified:
+        create(cgroup)
+        for path in cgroup.paths.values():
+            write(path, "cgroup.procs", str(pid))
+
+
 def create(cgroup: Cgroup, tolerant: bool = False) -> None:
     """Make the directories, or use those that are there (see `Cgroup.refuse_used`).
 
@@ -47,9 +74,9 @@ def create(cgroup: Cgroup, tolerant: bool = False) -> None:
             if name == UNIFIED and cgroup.unified:
                 _make_unified(path, cgroup.mounts[name])
             else:
-                made = _make_directories(path)
+                _make_directories(path)
                 if "cpuset" in name.split(","):
-                    _inherit_cpuset(path, cgroup.mounts[name], made)
+                    _inherit_cpuset(path, cgroup.mounts[name])
         except OSError as error:
             hybrid = name == UNIFIED and not cgroup.unified  # nothing is limited there
             if error.errno not in NOT_PERMITTED or not (tolerant or hybrid):
@@ -81,7 +108,12 @@ def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]
     """What linux.resources asks for, but for devices: the writes to each controller's directory."""
     properties: dict[str, Any] = {**resources}
     if properties.get("unified") and not cgroup.unified:
-        raise PyruncError("linux.resources", "unified", "this host has no cgroup v2 with controllers")
+        what = "invalid configuration: linux.resources"
+        raise PyruncError(what, "unified", "this host has no cgroup v2 with controllers")
+    if cgroup.unit is not None:
+        from pyrunc.cgroups import systemd_properties
+
+        properties.update(systemd_properties.round_up(resources))
     found = []
     for limits in V2 if cgroup.unified else V1:
         values = properties.get(limits.name)
@@ -110,28 +142,29 @@ def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:
     return f"{hierarchy.mount}{own}/{inside}"
 
 
-def _make_directories(path: str) -> "list[str]":
-    """mkdir -p. Returns those that were made, the outermost first."""
+def _make_directories(path: str) -> None:
+    """mkdir -p."""
     missing = []
     while not posix.access(path, posix.F_OK):
         missing.append(path)
         path = path.rpartition("/")[0]
-    missing.reverse()
-    for directory in missing:
+    for directory in reversed(missing):
         try:
             posix.mkdir(directory, 0o755)
         except FileExistsError:
             continue  # another container of the same parent was quicker
-    return missing
 
 
-def _inherit_cpuset(path: str, mount: str, made: "list[str]") -> None:
-    """v1: a new cpuset is empty, and no process can join it before it has CPUs and nodes: those of its parent."""
-    for directory in made or [path]:
-        parent = directory.rpartition("/")[0]
-        for file in ("cpuset.cpus", "cpuset.mems"):
-            if not read(directory, file) and len(parent) >= len(mount):
-                write(directory, file, read(parent, file))
+def _inherit_cpuset(path: str, mount: str) -> None:
+    """v1: a new cpuset is empty, and no process can join it before it has CPUs and nodes: those of its parent. A
+    parent that somebody else has made may be empty too."""
+    if path == mount:
+        return
+    parent = path.rpartition("/")[0]
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if not read(path, file):
+            _inherit_cpuset(parent, mount)
+            write(path, file, read(parent, file))
 
 
 def _make_unified(path: str, mount: str) -> None:

@@ -43,6 +43,7 @@ def options(call: Call) -> Options:
         no_pivot=arguments.on("no-pivot"),
         no_new_keyring=arguments.on("no-new-keyring"),
         rootless=call.rootless,
+        systemd=call.systemd,
     )
 
 

@@ -31,7 +31,7 @@ def features() -> "dict[str, Any]":
         "linux": {
             "namespaces": sorted(FLAGS_OF),
             "capabilities": list(NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted([*profile.ACTIONS, *profile.WITH_ERRNO]),

@@ -50,16 +50,23 @@ USAGE = Usage(
 class Call:
     """What a verb is called with."""
 
-    __slots__ = ("arguments", "log", "root_given", "rootless", "state_root")
+    __slots__ = ("arguments", "log", "root_given", "rootless", "state_root", "systemd")
 
     def __init__(
-        self, arguments: Arguments, state_root: StateRoot, log: Log, rootless: "bool | None", root_given: bool
+        self,
+        arguments: Arguments,
+        state_root: StateRoot,
+        log: Log,
+        rootless: "bool | None",
+        root_given: bool,
+        systemd: bool,
     ) -> None:
         self.root_given = root_given
         self.arguments = arguments
         self.state_root = state_root
         self.log = log
         self.rootless = rootless
+        self.systemd = systemd
 
     @property
     def id(self) -> str:
@@ -114,20 +121,12 @@ def _run(verb: str, before: Arguments, log: Log) -> int:
 
         return print_help([verb])
     check_count(usage, arguments)
-    if before.on("systemd-cgroup"):
-        raise UsageError(
-            "--systemd-cgroup",
-            "",
-            "the systemd cgroup driver is not part of this version yet",
-            "use the cgroupfs driver",
-        )
     rootless = {"true": True, "false": False, "auto": None}.get(before.text("rootless"), 0)
     if rootless == 0 and rootless is not False:
         raise UsageError("--rootless", before.text("rootless"), "must be true, false or auto")
     root = StateRoot(_absolute(before.text("root"))) if before.text("root") else StateRoot.default()
-    result = module.main(
-        Call(arguments, root, log, rootless if isinstance(rootless, bool) else None, bool(before.text("root")))
-    )
+    kind = rootless if isinstance(rootless, bool) else None
+    result = module.main(Call(arguments, root, log, kind, bool(before.text("root")), before.on("systemd-cgroup")))
     return int(result or 0)
 
 

@@ -83,7 +83,7 @@ class Container:
     @property
     def cgroup(self) -> Cgroup:
         cgroup = self.record["cgroup"]
-        return Cgroup(cgroup["paths"], cgroup["unified"], cgroup["mounts"])
+        return Cgroup(cgroup["paths"], cgroup["unified"], cgroup["mounts"], cgroup.get("unit"))
 
     def rdt_group(self) -> "Group | None":
         """Its class of service (config-linux.md#intelrdt). Few have one; the code for it is loaded for those."""

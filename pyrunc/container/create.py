@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
     from pyrunc.container.network import Devices
     from pyrunc.spec.types import Config
@@ -119,20 +120,25 @@ def _create(
 ) -> None:
     linux = config["linux"]
     record, directory = container.record, container.directory
-    cgroup = make.place(linux.get("cgroupsPath"), container.id)
+    cgroup = _place(container, config, options)
     if record["notify"]:
         posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
         config["mounts"] = [*(config.get("mounts") or []), notify.mount(directory.path)]
     directory.save_config(config)
     cgroup.refuse_used()
     # On record before it exists: what is killed between the two is what delete removes.
-    record["cgroup"] = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
+    record["cgroup"] = {
+        "paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit,
+    }  # fmt: skip
     if group is not None:
         record["rdt"] = group.record()
     directory.save(record)
-    make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
-    record["cgroup"]["paths"] = cgroup.paths
-    make.set_limits(cgroup, linux.get("resources") or {}, may_set_devices=not _is_rootless(options))
+    resources = linux.get("resources") or {}
+    may_set_devices = not _is_rootless(options)
+    if cgroup.unit is None:
+        make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
+        record["cgroup"]["paths"] = cgroup.paths
+        make.set_limits(cgroup, resources, may_set_devices)
     if group is not None:
         try:
             group.make(linux["intelRdt"])
@@ -153,6 +159,12 @@ def _create(
         if group is not None:
             group.join(pid)
 
+    def settle(pid: int) -> None:
+        if cgroup.unit is not None:
+            make.start_unit(cgroup, container.id, pid, resources, record["annotations"])
+            directory.save(record)
+            make.set_limits(cgroup, resources, may_set_devices)
+
     def move_devices(namespace: Fd) -> None:
         assert devices is not None
         devices.arrive(namespace)
@@ -167,13 +179,20 @@ def _create(
     namespaces = linux.get("namespaces") or []
     flags = launch.plan_namespaces(context, namespaces)
     own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
-    child = launch.Launch(context, container.log, born, take_master, run_hooks, move_devices)
+    child = launch.Launch(context, container.log, born, take_master, run_hooks, move_devices, settle)
     child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
     write_pid_file(options.pid_file, child)
     if group is not None:
         group.settle()
         record["rdt"] = group.record()
         directory.save(record)
+
+
+def _place(container: Container, config: "Config", options: Options) -> "Cgroup":
+    path = config["linux"].get("cgroupsPath")
+    if options.systemd:
+        return make.place_unit(path, container.id, user=_is_rootless(options))
+    return make.place(path, container.id)
 
 
 def _is_rootless(options: Options) -> bool:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.spec.types import Namespace
 
-INTO_CGROUP_REFUSED = (7, 16, 22, 95)  # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup
+# E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
+INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
 
 
 def open_proc() -> Fd:
@@ -41,6 +42,7 @@ class Launch:
 
     Args:
         context: what it is to become; its channel is made here.
+        settle: called with the pid of the first process there is, which waits: it is moved to its cgroup.
         born: called with the pid once there is one and before it does anything: it is put on record.
         run_hooks: called when its mounts stand (prestart, createRuntime).
         move_devices: called with its network namespace, when it waits for network devices.
@@ -49,6 +51,7 @@ class Launch:
 
     __slots__ = (
         "born", "channel", "console", "context", "log", "move_devices", "moved_later", "pid", "pidfd", "run_hooks",
+        "settle",
     )  # fmt: skip
 
     def __init__(
@@ -59,12 +62,14 @@ class Launch:
         console: "Callable[[Fd], None]",
         run_hooks: "Callable[[], None] | None" = None,
         move_devices: "Callable[[Fd], None] | None" = None,
+        settle: "Callable[[int], None] | None" = None,
     ) -> None:
         self.context = context
         self.log = log
         self.born = born
         self.console = console
         self.run_hooks = run_hooks
+        self.settle = settle
         self.move_devices = move_devices
         self.pid = 0
         self.pidfd: Fd | None = None
@@ -120,6 +125,8 @@ class Launch:
             self._write_maps()
         if not self.context.second_clone:
             self.born(self.pid)
+        if self.settle is not None:
+            self.settle(self.pid)
         self.channel.send("G")
         while True:
             kind, text, fd = self.channel.receive()

@@ -17,6 +17,7 @@ class Options:
         detach: nobody waits for the process here.
         preserve_fds: how many descriptors from 3 on the program keeps.
         no_pivot, no_new_keyring: see the verbs.
+        systemd: let systemd make the cgroup.
         rootless: go without cgroups where we may not make them; None: when we are not root.
     """
 
@@ -29,6 +30,7 @@ class Options:
         "pid_file",
         "preserve_fds",
         "rootless",
+        "systemd",
     )
 
     def __init__(
@@ -42,6 +44,7 @@ class Options:
         no_pivot: bool = False,
         no_new_keyring: bool = False,
         rootless: "bool | None" = None,
+        systemd: bool = False,
     ) -> None:
         self.pid_file = pid_file
         self.console_socket = console_socket
@@ -51,3 +54,4 @@ class Options:
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.rootless = rootless
+        self.systemd = systemd

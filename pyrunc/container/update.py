@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.limits import Write
+    from pyrunc.cgroups.systemd import Property
     from pyrunc.spec.types import Resources
 
 # Members that the kernel takes together, in one file or bounding each other: with one the others are written again.
@@ -40,17 +41,26 @@ def update(container: Container, changes: "Resources") -> None:
 
 def apply(cgroup: "Cgroup", resources: "Resources") -> None:
     """Write limits; when the kernel refuses one, those before it are put back as they were."""
+    plan = make.plan(cgroup, resources)
+    told: list[Property] = []
+    if cgroup.unit is not None:
+        from pyrunc.cgroups import systemd, systemd_properties
+
+        properties = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
+        told = systemd.set_properties(cgroup.unit, [each for each in properties if not each[0].startswith("Device")])
     done: list[tuple[str, list[Write]]] = []
     try:
-        for directory, writes in make.plan(cgroup, resources):
+        for directory, writes in plan:
             done.append((directory, [before for file, value in writes for before in previous(directory, file, value)]))
             write_all(directory, writes)
     except PyruncError as error:
-        for directory, before in reversed(done):
-            try:
+        try:
+            if cgroup.unit is not None:
+                systemd.set_properties(cgroup.unit, told)
+            for directory, before in reversed(done):
                 write_all(directory, before)
-            except PyruncError as another:
-                error.hint = f"and what was written before it could not be put back: {reason(another)}"
+        except PyruncError as another:
+            error.hint = f"and what was written before it could not be put back: {reason(another)}"
         raise
 
 

@@ -1,0 +1,297 @@
+"""The systemd driver: the container's cgroup is a transient scope, which systemd makes, and we may use (Delegate=).
+
+systemd owns the tree above, and would undo what is written to the scope's own files behind its back. So every limit
+that it has a property for is told to it as well. org.freedesktop.systemd1(5), systemd.resource-control(5)
+"""
+
+import posix
+import socket
+
+from jeepney import DBusAddress, HeaderFields, MessageType, Parser, new_method_call
+
+from pyrunc.errors import PyruncError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jeepney import Message
+
+    from pyrunc.cgroups.cgroup import Unit
+
+    Property = tuple[str, tuple[str, Any]]
+
+BUS = "org.freedesktop.DBus"
+MANAGER = "org.freedesktop.systemd1.Manager"
+SCOPE = "org.freedesktop.systemd1.Scope"
+SYSTEMD = "org.freedesktop.systemd1"
+TOP = "/org/freedesktop/systemd1"
+JOB_SECONDS = 30.0
+SYSTEM_SLICE, USER_SLICE = "system.slice", "user.slice"
+PREFIX = "pyrunc"
+
+
+class BusError(Exception):
+    """systemd, or the bus, refused: the error's name and its words."""
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(words or name)
+        self.name = name
+
+
+def unit_of(cgroups_path: str, container_id: str, user: bool) -> "Unit":
+    """`slice:prefix:name` as engines write it: the scope prefix-name.scope in the slice. Every part may be empty."""
+    slice_name, prefix, name = "", PREFIX, container_id
+    if cgroups_path:
+        parts = cgroups_path.split(":")
+        if len(parts) != 3:
+            words = 'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups'
+            raise PyruncError("linux.cgroupsPath", f'"{cgroups_path}"', words)
+        slice_name, prefix, name = parts
+    if not name or name.endswith(".slice") or "/" in "".join((slice_name, prefix, name)):
+        raise PyruncError("linux.cgroupsPath", f'"{cgroups_path}"', "names no scope")
+    if slice_name == "-":
+        slice_name = "-.slice"
+    return {
+        "name": f"{prefix}-{name}.scope" if prefix else f"{name}.scope",
+        "slice": slice_name or (USER_SLICE if user else SYSTEM_SLICE),
+        "user": user,
+    }
+
+
+def start(unit: "Unit", container_id: str, pid: int, properties: "list[Property]") -> str:
+    """Make the scope with the process in it. Returns the path of its cgroup below the hierarchy's root."""
+    wanted: list[Property] = [
+        ("Description", ("s", f"pyrunc container {container_id}")),
+        ("Slice", ("s", unit["slice"])),
+        ("Delegate", ("b", True)),
+        ("PIDs", ("au", [pid])),
+        ("DefaultDependencies", ("b", False)),
+        *((f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")),
+        *properties,
+    ]
+    try:
+        with Manager(unit["user"]) as manager:
+            manager.subscribe()
+            try:
+                job = manager.start(unit["name"], wanted)
+            except BusError as error:
+                if error.name != f"{SYSTEMD}.UnitExists":
+                    raise
+                manager.reset(unit["name"])  # one that has failed is there until somebody says so
+                job = manager.start(unit["name"], wanted)
+            result = manager.wait(job)
+            if result != "done":
+                raise BusError("", f"its job ended with: {result}")
+            return manager.control_group(unit["name"])
+    except (BusError, OSError) as error:
+        raise PyruncError("systemd: starting unit", unit["name"], reason(error)) from error
+
+
+def stop(unit: "Unit") -> None:
+    """Stop the scope, if it is still there, and forget that it failed."""
+    try:
+        with Manager(unit["user"]) as manager:
+            manager.subscribe()
+            try:
+                manager.wait(manager.call("StopUnit", "ss", (unit["name"], "replace"))[0])
+            except BusError as error:
+                if error.name != f"{SYSTEMD}.NoSuchUnit":
+                    raise
+            manager.reset(unit["name"])
+    except (BusError, OSError) as error:
+        raise PyruncError("systemd: stopping unit", unit["name"], reason(error)) from error
+
+
+def set_properties(unit: "Unit", properties: "list[Property]") -> "list[Property]":
+    """Change limits until the scope ends. Returns what undoes it."""
+    if not properties:
+        return []
+    try:
+        with Manager(unit["user"]) as manager:
+            before = [(name, manager.scope_property(unit["name"], name)) for name, _ in properties]
+            manager.call("SetUnitProperties", "sba(sv)", (unit["name"], True, properties))
+            return before
+    except (BusError, OSError) as error:
+        raise PyruncError("systemd: unable to set unit properties of", unit["name"], reason(error)) from error
+
+
+def attach(unit: "Unit", pid: int) -> None:
+    """Move a process into the scope, for a caller who may not write to cgroup.procs across the tree (rootless)."""
+    try:
+        with Manager(unit["user"]) as manager:
+            manager.call("AttachProcessesToUnit", "ssau", (unit["name"], "", [pid]))
+    except (BusError, OSError) as error:
+        raise PyruncError("systemd: moving a process to unit", unit["name"], reason(error)) from error
+
+
+def version(user: bool) -> int:
+    """systemd's version: 252."""
+    try:
+        with Manager(user) as manager:
+            text = manager.property(TOP, MANAGER, "Version")[1]
+    except (BusError, OSError) as error:
+        raise PyruncError("systemd: asking for", "its version", reason(error)) from error
+    digits = text.lstrip("v")
+    return int(digits[: len(digits) - len(digits.lstrip("0123456789"))] or 0)
+
+
+class Manager:
+    """A connection to systemd: the system's, or the user's own instance. Over the bus, or where there is none over
+    systemd's own socket, which speaks the same protocol without names."""
+
+    __slots__ = ("_parser", "_serial", "_socket", "_waiting", "over_bus")
+
+    def __init__(self, user: bool) -> None:
+        self._parser = Parser()
+        self._serial = 0
+        self._waiting: list[Message] = []
+        self._socket, self.over_bus = _connect(_user_addresses() if user else _system_addresses())
+        self._socket.settimeout(JOB_SECONDS)
+        if self.over_bus:
+            self.call("Hello", to=DBusAddress("/org/freedesktop/DBus", BUS, BUS))
+
+    def __enter__(self) -> "Manager":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def call(self, method: str, signature: str = "", body: "tuple[Any, ...]" = (), to: "Any" = None) -> "Any":
+        """A method's results, as a tuple. Signals that arrive meanwhile are kept for wait()."""
+        to = to or DBusAddress(TOP, SYSTEMD if self.over_bus else None, MANAGER)
+        self._serial += 1
+        self._socket.sendall(new_method_call(to, method, signature or None, body).serialise(self._serial))
+        while True:
+            message = self._receive()
+            if message.header.fields.get(HeaderFields.reply_serial) == self._serial:
+                break
+            self._waiting.append(message)
+        if message.header.message_type == MessageType.error:
+            words = str(message.body[0]) if message.body else ""
+            raise BusError(message.header.fields.get(HeaderFields.error_name, ""), words)
+        return message.body
+
+    def _receive(self) -> "Message":
+        while (message := self._parser.get_next_message()) is None:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionResetError(104, "systemd closed the connection")
+            self._parser.add_data(data)
+        return message
+
+    def subscribe(self) -> None:
+        """Signals are sent to those who ask for them."""
+        if self.over_bus:
+            rule = f"type='signal',interface='{MANAGER}',member='JobRemoved',path='{TOP}'"
+            self.call("AddMatch", "s", (rule,), DBusAddress("/org/freedesktop/DBus", BUS, BUS))
+        self.call("Subscribe")
+
+    def start(self, name: str, properties: "list[Property]") -> str:
+        job: str = self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", (name, "replace", properties, []))[0]
+        return job
+
+    def wait(self, job: str) -> str:
+        """How a job ended: "done" is well."""
+        while True:
+            message = self._waiting.pop(0) if self._waiting else self._receive()
+            fields = message.header.fields
+            if fields.get(HeaderFields.member) == "JobRemoved" and message.body[1] == job:
+                return str(message.body[3])
+
+    def reset(self, name: str) -> None:
+        try:
+            self.call("ResetFailedUnit", "s", (name,))
+        except BusError:
+            pass  # it is gone, which is as good
+
+    def control_group(self, name: str) -> str:
+        path: str = self.scope_property(name, "ControlGroup")[1]
+        if not path:
+            raise BusError("", "it has no cgroup: its process has ended")
+        return path
+
+    def scope_property(self, name: str, which: str) -> "tuple[str, Any]":
+        return self.property(f"{TOP}/unit/{escaped(name)}", SCOPE, which)
+
+    def property(self, path: str, interface: str, which: str) -> "tuple[str, Any]":
+        """As D-Bus has a variant: its signature and the value."""
+        to = DBusAddress(path, SYSTEMD if self.over_bus else None, "org.freedesktop.DBus.Properties")
+        found: tuple[str, Any] = self.call("Get", "ss", (interface, which), to)[0]
+        return found
+
+
+def escaped(name: str) -> str:
+    """A unit's name as the last part of its object's path: all but letters and digits as _xx. sd_bus_path_encode(3)"""
+    if not name:
+        return "_"
+    return "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 and not (index == 0 and chr(byte).isdigit()) else f"_{byte:02x}"
+        for index, byte in enumerate(name.encode())
+    )
+
+
+def _system_addresses() -> "list[tuple[str, bool]]":
+    """(socket, whether it is a bus)"""
+    return [
+        *_from_environment(b"DBUS_SYSTEM_BUS_ADDRESS"),
+        ("/run/dbus/system_bus_socket", True),
+        ("/run/systemd/private", False),
+    ]
+
+
+def _user_addresses() -> "list[tuple[str, bool]]":
+    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode() or f"/run/user/{_own_uid()}"
+    return [
+        *_from_environment(b"DBUS_SESSION_BUS_ADDRESS"),
+        (f"{runtime}/bus", True),
+        (f"{runtime}/systemd/private", False),
+    ]
+
+
+def _from_environment(name: bytes) -> "list[tuple[str, bool]]":
+    found = []
+    for address in posix.environ.get(name, b"").decode("utf-8", "replace").split(";"):
+        kind, _, rest = address.partition(":")
+        values = dict(part.partition("=")[::2] for part in rest.split(","))
+        if kind == "unix" and "path" in values:
+            found.append((_unescaped(values["path"]), True))
+        elif kind == "unix" and "abstract" in values:
+            found.append(("\0" + _unescaped(values["abstract"]), True))
+    return found
+
+
+def _unescaped(value: str) -> str:
+    first, *rest = value.split("%")
+    return first + "".join(chr(int(part[:2], 16)) + part[2:] for part in rest)
+
+
+def _connect(addresses: "list[tuple[str, bool]]") -> "tuple[socket.socket, bool]":
+    """The first that somebody listens at. D-Bus specification, authentication: EXTERNAL, by the socket's credentials"""
+    failure: OSError | None = None
+    for path, is_bus in addresses:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(JOB_SECONDS)
+        try:
+            connection.connect(path)
+            connection.sendall(b"\0AUTH EXTERNAL " + str(_own_uid()).encode().hex().encode() + b"\r\n")
+            answer = connection.recv(1024)
+            if not answer.startswith(b"OK "):
+                raise ConnectionRefusedError(111, f"authentication: {answer.decode('utf-8', 'replace').strip()}", path)
+            connection.sendall(b"BEGIN\r\n")
+            return connection, is_bus
+        except OSError as error:
+            connection.close()
+            failure = failure or error
+    raise failure or FileNotFoundError(2, "No D-Bus socket is known")
+
+
+def _own_uid() -> int:
+    """Ours as the host has it, which is what it compares: in a user namespace we are called something else."""
+    uid = posix.geteuid()
+    with open("/proc/self/uid_map", encoding="ascii") as maps:
+        for line in maps:
+            inside, outside, count = map(int, line.split())
+            if inside <= uid < inside + count:
+                return outside + uid - inside
+    return uid

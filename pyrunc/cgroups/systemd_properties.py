@@ -1,0 +1,200 @@
+"""linux.resources as properties of a unit: systemd.resource-control(5)"""
+
+from pyrunc.cgroups import blkio, cpu, memory, systemd
+from pyrunc.cgroups.devices import DEFAULT
+from pyrunc.errors import PyruncError
+from pyrunc.init.attributes import numbers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pyrunc.cgroups.systemd import Property
+    from pyrunc.spec.types import DeviceRule, Resources
+
+INFINITY = 2**64 - 1
+PERIOD = 100_000  # µs, the kernel's default
+TENTH = 10_000  # systemd keeps whole per cents of a second
+IDLE_SINCE = 252
+IO_LIMITS = {
+    "throttleReadBpsDevice": "IOReadBandwidthMax", "throttleWriteBpsDevice": "IOWriteBandwidthMax",
+    "throttleReadIOPSDevice": "IOReadIOPSMax", "throttleWriteIOPSDevice": "IOWriteIOPSMax",
+}  # fmt: skip
+ANNOTATION = "org.systemd.property."
+
+
+def properties(resources: "Resources", unified: bool, user: bool = False) -> "list[Property]":
+    """What systemd can be told of the limits; the rest is only written to the cgroup."""
+    values: dict[str, Any] = {**resources}
+    found = [*(_v2(values, user) if unified else _v1(values))]
+    return list(dict(found).items())  # of a property that is named twice the last: `unified` over the others
+
+
+def round_up(resources: "Resources") -> "Resources":
+    """The quota that systemd can hold: less would be a bound from above."""
+    processor = resources.get("cpu") or {}
+    quota, period = processor.get("quota") or 0, processor.get("period") or PERIOD
+    if quota <= 0:
+        return resources
+    return {**resources, "cpu": {**processor, "quota": per_second(quota, period) * period // 1_000_000}}
+
+
+def per_second(quota: int, period: int) -> int:
+    return -(-(quota * 1_000_000 // period) // TENTH) * TENTH
+
+
+def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
+    limits = resources.get("memory") or {}
+    if limits.get("limit"):
+        yield "MemoryLimit", ("t", infinite(limits["limit"]))
+    processor = resources.get("cpu") or {}
+    if processor.get("shares"):
+        yield "CPUShares", ("t", processor["shares"])
+    yield from _quota(processor)
+    weight = (resources.get("blockIO") or {}).get("weight")
+    if weight:
+        yield "BlockIOWeight", ("t", weight)
+    yield from _tasks(resources)
+    yield "DevicePolicy", ("s", "strict")
+    yield "DeviceAllow", ("a(ss)", allowed_devices(resources.get("devices") or []))
+
+
+def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
+    """No rules for devices: without them systemd attaches no program, and leaves ours alone."""
+    limits = resources.get("memory") or {}
+    for file, value in memory.limit_and_swap_alone("", {**limits, "checkBeforeUpdate": False}):
+        yield UNIFIED[file][0], ("t", of_text(value))
+    if limits.get("reservation"):
+        yield "MemoryLow", ("t", infinite(limits["reservation"]))
+    processor = resources.get("cpu") or {}
+    if processor.get("shares"):
+        yield "CPUWeight", ("t", int(cpu.weight_of_shares(processor["shares"])))
+    if processor.get("idle"):
+        yield from _idle("1", user)
+    yield from _quota(processor)
+    for member, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
+        if processor.get(member):
+            yield name, ("ay", mask(processor[member]))
+    yield from _tasks(resources)
+    yield from _io(resources.get("blockIO") or {})
+    for file, value in (resources.get("unified") or {}).items():
+        yield from _of_file(file, value.strip(), user)
+
+
+def _quota(processor: "dict[str, Any]") -> "Iterator[Property]":
+    quota, period = processor.get("quota") or 0, processor.get("period") or 0
+    if period:
+        yield "CPUQuotaPeriodUSec", ("t", period)
+    if quota or period:
+        yield "CPUQuotaPerSecUSec", ("t", per_second(quota, period or PERIOD) if quota > 0 else INFINITY)
+
+
+def _tasks(resources: "dict[str, Any]") -> "Iterator[Property]":
+    limit = (resources.get("pids") or {}).get("limit")
+    if limit is not None:
+        yield "TasksMax", ("t", infinite(limit or 1))  # systemd takes no 0, and the kernel counts the first one
+
+
+def _io(limits: "dict[str, Any]") -> "Iterator[Property]":
+    if limits.get("weight"):
+        yield "IOWeight", ("t", int(blkio.io_weight(limits["weight"])))
+    for member, name in IO_LIMITS.items():
+        devices = limits.get(member) or []
+        if devices:
+            rates = [(f"/dev/block/{blkio.number_of(device)}", device.get("rate") or INFINITY) for device in devices]
+            yield name, ("a(st)", rates)
+
+
+def _idle(value: str, user: bool) -> "Iterator[Property]":
+    """A weight of 0 is idle, since systemd 252. It has no other word for that."""
+    if value == "1" and systemd.version(user) >= IDLE_SINCE:
+        yield "CPUWeight", ("t", 0)
+
+
+def _of_file(file: str, value: str, user: bool) -> "Iterator[Property]":
+    if file == "cpu.idle":
+        yield from _idle(value, user)
+    elif file == "cpu.max":
+        quota, _, period = value.partition(" ")
+        yield from _quota({"quota": -1 if quota == "max" else int(quota), "period": int(period or PERIOD)})
+    elif file in UNIFIED:
+        name, signature, convert = UNIFIED[file]
+        yield name, (signature, convert(value))
+
+
+def mask(text: str) -> bytes:
+    """`0-3,8` as bits, the lowest first."""
+    bits = 0
+    for number in numbers(text):
+        bits |= 1 << number
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def infinite(value: int) -> int:
+    return INFINITY if value < 0 else value
+
+
+def of_text(text: str) -> int:
+    return INFINITY if text == "max" else int(text)
+
+
+# File of v2: the property, its type, and how the one's text becomes the other's value.
+UNIFIED: "dict[str, tuple[str, str, Callable[[str], Any]]]" = {
+    "cpu.weight": ("CPUWeight", "t", int),
+    "cpuset.cpus": ("AllowedCPUs", "ay", mask),
+    "cpuset.mems": ("AllowedMemoryNodes", "ay", mask),
+    "memory.high": ("MemoryHigh", "t", of_text),
+    "memory.low": ("MemoryLow", "t", of_text),
+    "memory.max": ("MemoryMax", "t", of_text),
+    "memory.min": ("MemoryMin", "t", of_text),
+    "memory.swap.max": ("MemorySwapMax", "t", of_text),
+    "pids.max": ("TasksMax", "t", lambda text: of_text(text) or 1),
+}
+
+
+def allowed_devices(rules: "list[DeviceRule]") -> "list[tuple[str, str]]":
+    """For v1, where systemd writes the list of devices itself: what all rules together allow. It knows no exceptions
+    to what it allows, so a rule that forbids takes away what it covers whole, and the kernel's list, which we write
+    after systemd, has the rest."""
+    allowed: dict[tuple[str, int, int], set[str]] = {}
+    for rule in [*rules, *DEFAULT]:
+        kind, access = rule.get("type") or "a", set((rule.get("access") or "rwm").replace("a", ""))
+        major, minor = rule.get("major", -1), rule.get("minor", -1)
+        for each in ("b", "c") if kind == "a" else (kind,):
+            if rule["allow"]:
+                allowed.setdefault((each, major, minor), set()).update(access)
+                continue
+            for key, letters in allowed.items():
+                if key[0] == each and major in (-1, key[1]) and minor in (-1, key[2]):
+                    letters -= access
+    return [(_device(*key), "".join(each for each in "rwm" if each in allowed[key])) for key in allowed if allowed[key]]
+
+
+def _device(kind: str, major: int, minor: int) -> str:
+    """As DeviceAllow= names one, or all of a driver's."""
+    name = {"b": "block", "c": "char"}[kind]
+    if minor != -1:
+        return f"/dev/{name}/{major}:{minor}"
+    return f"{name}-{'*' if major == -1 else major}"
+
+
+def of_annotations(annotations: "dict[str, str]") -> "list[Property]":
+    """`org.systemd.property.NAME: VALUE`, in GVariant's text format: what an administrator adds to the unit."""
+    from pyrunc.cgroups import gvariant
+
+    found: list[Property] = []
+    for key, value in annotations.items():
+        if not key.startswith(ANNOTATION):
+            continue
+        name = key[len(ANNOTATION) :]
+        if len(name) < 3 or not (name.isascii() and name.isalpha()):
+            raise PyruncError("annotation", key, "is no name of a property: at least three ASCII letters")
+        try:
+            signature, parsed = gvariant.parse(value)
+            if name.endswith("Sec") and not name.endswith("USec") and signature in gvariant.NUMBERS:
+                name, signature, parsed = f"{name[:-3]}USec", "t", int(parsed * 1_000_000)
+        except ValueError as error:
+            raise PyruncError("annotation", key, f"{value!r} is no GVariant text: {error}") from None
+        found.append((name, (signature, parsed)))
+    return found
