@@ -42,26 +42,32 @@ def update(container: Container, changes: "Resources") -> None:
 def apply(cgroup: "Cgroup", resources: "Resources") -> None:
     """Write limits; when the kernel refuses one, those before it are put back as they were."""
     plan = make.plan(cgroup, resources)
-    told: list[Property] = []
-    if cgroup.unit is not None:
-        from pyrunc.cgroups import systemd, systemd_properties
-
-        properties = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
-        told = systemd.set_properties(cgroup.unit, [each for each in properties if not each[0].startswith("Device")])
-    done: list[tuple[str, list[Write]]] = []
+    before = [(place, [old for write in writes for old in previous(place, *write)]) for place, writes in plan]
+    told = _tell_systemd(cgroup, resources)
     try:
         for directory, writes in plan:
-            done.append((directory, [before for file, value in writes for before in previous(directory, file, value)]))
             write_all(directory, writes)
     except PyruncError as error:
         try:
             if cgroup.unit is not None:
+                from pyrunc.cgroups import systemd
+
                 systemd.set_properties(cgroup.unit, told)
-            for directory, before in reversed(done):
-                write_all(directory, before)
+            for directory, writes in before:
+                write_all(directory, writes)
         except PyruncError as another:
             error.hint = f"and what was written before it could not be put back: {reason(another)}"
         raise
+
+
+def _tell_systemd(cgroup: "Cgroup", resources: "Resources") -> "list[Property]":
+    """First, as it writes what it is told to the same files. Returns what undoes it."""
+    if cgroup.unit is None:
+        return []
+    from pyrunc.cgroups import systemd, systemd_properties
+
+    properties = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
+    return systemd.set_properties(cgroup.unit, [each for each in properties if not each[0].startswith("Device")])
 
 
 def previous(directory: str, file: str, value: str) -> "list[Write]":
