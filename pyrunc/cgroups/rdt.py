@@ -133,11 +133,14 @@ class Group:
         if made:
             self._make("", self.name)
             self.made = True
-        for _, text in _lines(wanted):
-            self.write(self.path("schemata"), text + "\n")
+        self.set(wanted)
         if monitor:
             self._make(self.path("mon_groups"), monitor)
             self.monitor = monitor
+
+    def set(self, wanted: "IntelRdt") -> None:
+        for _, text in _lines(wanted):
+            self.write(self.path("schemata"), text + "\n")
 
     def settle(self) -> None:
         """The container stands: from here on a shared class is everybody's."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import IntelRdt, Resources
 
 UNITS = "kmgtp"
 
@@ -73,12 +73,14 @@ USAGE = Usage(
     (
         Flag("resources", "r", help="read linux.resources from FILE (JSON), - is standard input", value="FILE"),
         *(Flag(name, help=row[3], value="VALUE") for name, row in LIMITS.items()),
+        Flag("l3-cache-schema", help="the share of the L3 cache: L3:0=ff;1=f0", value="VALUE"),
+        Flag("mem-bw-schema", help="the share of memory bandwidth: MB:0=50;1=70", value="VALUE"),
         *(Flag(name, help="ignored", value="VALUE", hidden=True) for name in OBSOLETE),
     ),
     least=1,
     most=1,
     details="""What is not named stays as it is. If the kernel refuses a value, nothing is changed. With --resources
-the other flags are ignored. Rules for devices are never changed.""",
+the other flags are ignored, but not those of the schemata. Rules for devices are never changed.""",
 )
 
 
@@ -89,7 +91,17 @@ def main(call: Call) -> None:
         if name in arguments.given:
             call.log.warning("Kernel memory settings are ignored and will be removed")
     source = arguments.text("resources")
-    update(container, _of_file(source) if source else _of_flags(arguments))
+    update(container, _of_file(source) if source else _of_flags(arguments), _rdt(arguments))
+
+
+def _rdt(arguments: Arguments) -> "IntelRdt | None":
+    """The container's class of service has other files than its cgroup. config-linux.md#intelrdt"""
+    found: IntelRdt = {}
+    if arguments.text("l3-cache-schema"):
+        found["l3CacheSchema"] = arguments.text("l3-cache-schema")
+    if arguments.text("mem-bw-schema"):
+        found["memBwSchema"] = arguments.text("mem-bw-schema")
+    return found or None
 
 
 def _of_file(source: str) -> "Resources":

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 SIGKILL = 9
 GO = b"0"
 DEATH_SECONDS = 10.0
-POLITE_SECONDS = 1.0
-STILL_SECONDS = 10.0
 
 
 class Container:
@@ -178,7 +176,7 @@ class Container:
             self.run_hooks("poststart", "running")
         except PyruncError as error:
             if not isinstance(error, StateError):
-                self._kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
+                self.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
             raise
         finally:
             self.directory.unlock()
@@ -278,7 +276,7 @@ class Container:
             raise StateError("cannot resume container", self.id, f"container not paused: it is {status}")
         self.cgroup.thaw()
 
-    def _kill_quietly(self) -> None:
+    def kill_quietly(self) -> None:
         try:
             self._signal_init(SIGKILL)
         except NotRunning:
@@ -302,10 +300,12 @@ class Container:
         Raises NoSuchContainer (not by force), StateError when it runs.
         """
         directory = StateDirectory.open(root, container_id)
-        if force:
-            _interrupt(directory, log)
-        else:
+        if not force:
             directory.lock()
+        elif not directory.lock(0.0):
+            from pyrunc.container import forced
+
+            forced.interrupt(directory, log)
         try:
             record = _record_of(directory, force)
             if record is None:
@@ -374,46 +374,15 @@ class Container:
 
 
 def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None":
-    """state.json; by force, when nobody can read that, what can be told without: its cgroup, and so its processes."""
+    """state.json; by force, when nobody can read that, what can be told without."""
     try:
         return directory.load_record()
     except PyruncError:
         if not force:
             raise
-    from pyrunc.cgroups import make
+    from pyrunc.container import forced
 
-    config = directory.load(CONFIG) or {}
-    linux = config.get("linux") or {}
-    cgroup = make.place(linux.get("cgroupsPath"), directory.id)
-    cgroup.kill()
-    paths = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
-    record = {"pid": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {}, "cgroup": paths}
-    if linux.get("intelRdt") is not None:
-        from pyrunc.cgroups import rdt
-
-        record["rdt"] = rdt.named(linux["intelRdt"], directory.id)
-    return record
-
-
-def _interrupt(directory: StateDirectory, log: "Log | None") -> None:
-    """For delete --force: a verb that holds the lock may hang, in a hook of the engine's, say. Its container is
-    killed, with which it fails and lets go."""
-    if directory.lock(0.0):
-        return
-    record = directory.load_record()
-    if record is not None:
-        if record["pid"]:
-            Container(directory, record, log)._kill_quietly()
-        if directory.lock(POLITE_SECONDS):
-            return
-        creator, started = record["creator"]
-        try:
-            if start_time(creator) == started:
-                posix.kill(creator, SIGKILL)  # its hook dies with it
-        except ProcessLookupError:
-            pass
-    if not directory.lock(STILL_SECONDS):
-        raise PyruncError("deleting container", directory.id, "another command holds its lock", "is a hook hanging?")
+    return forced.record(directory)
 
 
 def exit_code(status: int) -> int:

@@ -22,7 +22,7 @@ def stats(container: Container) -> "dict[str, Any]":
     """One event with the container's statistics."""
     if container.status() == "stopped":
         raise StateError(f"container with id {container.id} is not running", "")
-    return {"type": "stats", "id": container.id, "data": statistics(container.cgroup)}
+    return {"type": "stats", "id": container.id, "data": _data(container)}
 
 
 def events(container: Container, interval: float) -> "Iterator[dict[str, Any]]":
@@ -46,7 +46,17 @@ def events(container: Container, interval: float) -> "Iterator[dict[str, Any]]":
         due += interval
         if not container.is_alive():
             return
-        yield {"type": "stats", "id": container.id, "data": statistics(container.cgroup)}
+        yield {"type": "stats", "id": container.id, "data": _data(container)}
+
+
+def _data(container: Container) -> "dict[str, Any]":
+    found = statistics(container.cgroup)
+    group = container.rdt_group()
+    if group is not None:
+        from pyrunc.cgroups import rdt
+
+        found["intel_rdt"] = rdt.statistics(group)
+    return found
 
 
 class Legacy:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.limits import Write
+    from pyrunc.cgroups.rdt import Group
     from pyrunc.cgroups.systemd import Property
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import IntelRdt, Resources
 
 # Members that the kernel takes together, in one file or bounding each other: with one the others are written again.
 TOGETHER = {"memory": ("limit", "swap"), "cpu": ("quota", "period")}
@@ -20,10 +21,13 @@ TOGETHER = {"memory": ("limit", "swap"), "cpu": ("quota", "period")}
 SAME = {"pageSize": ("pageSize",), "major": ("major", "minor"), "name": ("name",)}
 
 
-def update(container: Container, changes: "Resources") -> None:
+def update(container: Container, changes: "Resources", rdt: "IntelRdt | None" = None) -> None:
     """Change the limits that `changes` names, and keep the others; config.json on record is then what holds.
 
     The rules for devices are never touched: engines and their plug-ins (nvidia's) add to them behind our back.
+
+    Args:
+        rdt: the members of linux.intelRdt that are to change in the container's class of service.
     """
     container.directory.lock()
     try:
@@ -32,11 +36,31 @@ def update(container: Container, changes: "Resources") -> None:
         linux = container.config["linux"]
         old: dict[str, Any] = {**(linux.get("resources") or {})}
         wanted: dict[str, Any] = {name: value for name, value in changes.items() if name != "devices" and value}
-        apply(container.cgroup, _with_companions(wanted, old))  # type: ignore[arg-type]
+        if rdt:
+            group = _group(container)
+            schemata = group.read(group.path("schemata"))
+        try:
+            if rdt:
+                group.set(rdt)
+            apply(container.cgroup, _with_companions(wanted, old))  # type: ignore[arg-type]
+        except PyruncError:
+            if rdt:
+                group.set({"schemata": [schemata]})
+            raise
         linux["resources"] = merged(old, wanted)
+        if rdt:
+            linux["intelRdt"] = merged(linux["intelRdt"], rdt)
         container.directory.save_config(container.config)
     finally:
         container.directory.unlock()
+
+
+def _group(container: Container) -> "Group":
+    group = container.rdt_group()
+    if group is None:
+        cause = "its configuration has no intelRdt: it has no class of service"
+        raise StateError("cannot update container", container.id, cause)
+    return group
 
 
 def apply(cgroup: "Cgroup", resources: "Resources") -> None:

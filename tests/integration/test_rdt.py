@@ -1,6 +1,7 @@
 """linux.intelRdt: classes of service and monitoring groups in resctrl. resctrl.py plays it: few hosts have one."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -264,7 +265,42 @@ def test_delete_force_removes_it_when_the_state_can_not_be_read(resctrl, contain
     assert groups(resctrl) == set()
 
 
-# --- statistics
+# --- update and events
+
+
+def test_update_changes_the_schemata(resctrl, container):
+    c = container(intelRdt={"l3CacheSchema": "L3:0=f"}).up()
+    c.runtime("update", "--l3-cache-schema", "L3:0=ff;1=f0", "--mem-bw-schema", "MB:1=50", c.id)
+    assert lines(resctrl / c.id) == ["L3:0=ff;1=f0", "MB:0=100;1=50"]
+    assert rdt_on_record(c) == {"l3CacheSchema": "L3:0=ff;1=f0", "memBwSchema": "MB:1=50"}
+
+
+@pytest.mark.parametrize("flags", [("--mem-bw-schema", "MB:7=50"), ("--memory", "1")])
+def test_an_update_that_is_refused_changes_nothing(resctrl, container, flags):
+    c = container(intelRdt={"l3CacheSchema": "L3:0=f"}).up()
+    result = c.runtime("update", "--l3-cache-schema", "L3:0=ff;1=f0", *flags, c.id, check=False)
+    assert result.code == 1, repr(result)
+    assert lines(resctrl / c.id) == ["L3:0=f;1=fff", "MB:0=100;1=100"]
+    assert rdt_on_record(c) == {"l3CacheSchema": "L3:0=f"}
+
+
+def test_update_of_a_container_without_a_class(resctrl, container):
+    c = container().up()
+    result = c.runtime("update", "--l3-cache-schema", "L3:0=ff", c.id, check=False)
+    assert "its configuration has no intelRdt" in result.err
+    assert groups(resctrl) == set()
+
+
+def rdt_on_record(c):
+    return json.loads((c.runtime.root / c.id / "config.json").read_text())["linux"]["intelRdt"]
+
+
+def test_events_report_it(resctrl, container):
+    c = container(intelRdt={}).up()
+    data = json.loads(c.runtime("events", "--stats", c.id).out)["data"]["intel_rdt"]
+    assert data["schemata"] == ["L3:0=fff;1=fff", "MB:0=100;1=100"]
+    assert data["cmt_stats"] == [{"llc_occupancy": 4096}] * 2
+
 
 
 @pytest.mark.parametrize("monitored", [False, True])
