@@ -13,15 +13,17 @@ from integration.harness import NAMESPACES, namespaces, wait_until
 from integration.test_nothing_left import MAPS, Faulty
 
 CLONE_NEWNET = 0x40000000
+NIC = "52:54:00:70:79:72"  # of the virtual machine: see tests/vm/host/machine.py
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Network:
-    """A network namespace: its file, and `ip` in it."""
+    """A network namespace, a new one or that which we are in: its file, and `ip` in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, new: bool = True) -> None:
         own = os.open("/proc/self/ns/net", os.O_RDONLY)
-        assert libc.unshare(CLONE_NEWNET) == 0
+        if new:
+            assert libc.unshare(CLONE_NEWNET) == 0
         self.fd = os.open("/proc/self/ns/net", os.O_RDONLY)
         assert libc.setns(own, CLONE_NEWNET) == 0
         os.close(own)
@@ -202,6 +204,73 @@ def test_a_virtual_device_ends_with_the_containers_namespace(network, container)
     c.delete("--force")
     c.assert_gone()
     assert network.names() == set()
+
+
+@pytest.fixture
+def host() -> Iterator[Network]:
+    """The host's own network, where that is a virtual machine of ours, with a physical device in it: v0."""
+    host = Network(new=False)
+    name = next((link["ifname"] for link in json.loads(host.ip("-j link")) if link.get("address") == NIC), None)
+    if name is None:
+        pytest.skip("only in the virtual machine of tests/vm is there a device that can be taken away")
+    host.ip(f"link set {name} down")
+    host.ip(f"link set {name} name v0 mtu 1400")
+    host.ip("addr add 192.0.2.5/24 dev v0")
+    host.ip("link set v0 up")
+    host.ip("addr add fd00::5/64 dev v0 nodad")
+    yield host
+    host.ip("link set v0 down")
+    host.ip("addr flush dev v0")
+    os.close(host.fd)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("name", ["eth0", "lost0"])
+def test_a_physical_device_is_the_hosts_again(host, container, name):
+    """Under the name that it had, although the kernel brings it back under that which it had inside, or, where that
+    is taken, any; and as it was, whatever the container has made of it."""
+    before = host.device("v0")
+    c = container(netDevices={"v0": {"name": name}}).up()
+    inside = ["nsenter", f"--net=/proc/{c.pid}/ns/net", "ip"]
+    assert "192.0.2.5/24" in subprocess.run([*inside, "addr"], check=True, capture_output=True, text=True).stdout
+    subprocess.run([*inside, "link", "set", name, "mtu", "1300", "address", "02:00:00:00:00:01"], check=True)
+    if name == "lost0":
+        host.ip("link add lost0 type ifb")
+    c.kill("KILL")
+    c.wait_for("stopped")
+    c.delete()
+    assert host.device("v0") == before
+    if name == "lost0":
+        host.ip("link del lost0")
+
+
+@pytest.mark.vm
+def test_a_physical_device_of_a_running_container(host, container):
+    before = host.device("v0")
+    container(netDevices={"v0": {"name": "eth0"}}).up().delete("--force")
+    assert host.device("v0") == before
+
+
+@pytest.mark.vm
+def test_a_physical_device_of_a_create_that_was_killed(host, container, tmp_path):
+    before = host.device("v0")
+    mark = tmp_path / "mark"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {mark}; exec sleep 1000"]}
+    c = container(netDevices={"v0": {"name": "eth0"}}, hooks={"createRuntime": [hook]})
+    c._prepare(("true",))
+    process = c.runtime.spawn("create", "--bundle", c.bundle.path, c.id)
+    wait_until(mark.exists, "the hook", 60)
+    process.send_signal(signal.SIGKILL)
+    process.end()
+    c.delete("--force")
+    assert host.device("v0") == before
+
+
+@pytest.mark.vm
+def test_a_physical_device_of_a_create_that_fails(host, container):
+    before = host.device("v0")
+    container(netDevices={"v0": {"name": "eth0"}}).refused("nonesuch")
+    assert host.device("v0") == before
 
 
 # --- refused, and given back
