@@ -80,7 +80,12 @@ class Launch:
         refuse_threads()
         self.channel, self.context.channel = Channel.pair()
         self.context.debug = self.log.debug_on
+        rootless = bool(clone_flags & process.CLONE_NEWUSER and posix.geteuid())
+        if rootless:
+            process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root
         self._clone(clone_flags)
+        if rootless and self.pidfd is not None:
+            process.set_dumpable(False)
         if self.pidfd is None:
             self.channel.close()
             steps.become(list_of_steps, self.context)

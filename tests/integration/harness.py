@@ -450,7 +450,13 @@ def controllers() -> set[str]:
 
 
 def all_cgroups() -> set[str]:
-    return {folder for mount in set(hierarchies().values()) for folder, _, _ in os.walk(mount, onerror=lambda _: None)}
+    found, waiting = set(), [*set(hierarchies().values())]
+    while waiting:
+        folder = waiting.pop()
+        found.add(folder)
+        with contextlib.suppress(OSError):  # gone meanwhile, or deeper than a path can be
+            waiting += [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    return found
 
 
 def cgroups_of(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import controllers, hierarchies, unified
+from integration.harness import MARK, controllers, hierarchies, unified
 
 pytestmark = pytest.mark.vm
 MIB = 1 << 20
@@ -132,13 +132,23 @@ def controllers_of(files):
     return {file.partition(".")[0] for file in files}
 
 
+def is_known(file):
+    """To v1. Some files are not there in the root of the hierarchy."""
+    folder = Path(hierarchies()[file.partition(".")[0]], f"{MARK}-probe")
+    folder.mkdir()
+    try:
+        return (folder / file).exists()
+    finally:
+        folder.rmdir()
+
+
 @pytest.mark.parametrize("name", [name for name in LIMITS if LIMITS[name][1 + unified()]])
 def test_a_limit_stands_in_the_kernels_files(container, name):
     resources, *files = LIMITS[name]
     expected = files[unified()]
     needs(*controllers_of(expected))
-    if not unified() and not all(Path(hierarchies()[file.partition(".")[0]], file).exists() for file in expected):
-        pytest.skip("this kernel lacks one of the files")
+    if not unified() and not all(map(is_known, expected)):
+        pytest.skip("a file that this kernel doesn't have")
     c = container(resources=resources).up()
     assert {file: c.control_file(file).read_text().strip() for file in expected} == expected
 

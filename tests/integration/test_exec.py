@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import full, namespaces, read_terminal, receive_master, wait_until
+from integration.harness import full, namespaces, read_terminal, receive_master, unified, wait_until
 
 
 @pytest.fixture
@@ -120,12 +120,10 @@ def test_a_created_container_takes_one(container):
 
 
 def freeze(c, state):
-    for line in Path(f"/proc/{c.pid}/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if names == "freezer":
-            Path(f"/sys/fs/cgroup/freezer{path}/freezer.state").write_text(state)
-            return
-    Path(f"/sys/fs/cgroup/{c.id}/cgroup.freeze").write_text("1" if state == "FROZEN" else "0")
+    if unified():
+        c.control_file("cgroup.freeze").write_text("1" if state == "FROZEN" else "0")
+    else:
+        c.control_file("freezer.state").write_text(state)
 
 
 def test_a_paused_container_takes_none(running):

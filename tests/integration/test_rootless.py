@@ -1,0 +1,210 @@
+"""Callers who are not root: `spec --rootless` and every verb, from a cgroup that was delegated to them, and from none.
+
+The cgroup is v2's, as the kernel delegates it: a directory that belongs to the user. cgroups(7), delegation
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from integration.harness import (
+    MARK,
+    Container,
+    Runtime,
+    cgroups_of,
+    controllers,
+    hierarchies,
+    unified,
+    wait_until,
+)
+
+pytestmark = pytest.mark.vm
+UID = 1000  # in the virtual machine this is the user `rootless`
+SYSTEMD = Path("/run/systemd/system").is_dir() and Path(f"/run/user/{UID}/bus").exists()
+IN_A_SCOPE = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", "env", f"XDG_RUNTIME_DIR=/run/user/{UID}",
+              "systemd-run", "--user", "--scope", "--quiet")  # fmt: skip
+AS_USER = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR")
+MIB = 1 << 20
+DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # with the directory itself
+
+
+class Rootless(Runtime):
+    """The binary as a user calls it."""
+
+    def __init__(self, runtime, folder, prefix):
+        super().__init__(runtime.binary, folder / "state", runtime.scratch)
+        self.count = 20_000
+        self.prefix = prefix
+
+    def command(self, *words):
+        return [*self.prefix, *super().command(*words)]
+
+
+@pytest.fixture(autouse=True)
+def alone(request, binary):
+    if not unified():
+        request.getfixturevalue("cgroup2_alone")
+    if subprocess.run([*AS_USER, binary, "--version"], capture_output=True).returncode:
+        pytest.skip(f"users can't run {binary}")
+
+
+@pytest.fixture
+def delegated():
+    """A cgroup that belongs to the user, with the controllers that there are, and one in it that he is in."""
+    (mount,) = hierarchies().values()
+    folder = Path(mount, f"{MARK}-user")
+    folder.mkdir()
+    available = [f"+{name}" for name in controllers()]
+    Path(mount, "cgroup.subtree_control").write_text(" ".join(available))
+    (folder / "cgroup.subtree_control").write_text(" ".join(available))
+    (folder / "session").mkdir()
+    for place in (folder, folder / "session"):
+        for file in (place, *(place / name for name in DELEGATED)):
+            os.chown(file, UID, UID)
+    yield folder
+    wait_until(lambda: not (folder / "session/cgroup.procs").read_text(), "the user to leave")
+    for path in sorted(cgroups_of(folder.name), reverse=True):
+        os.rmdir(path)
+
+
+@pytest.fixture
+def make(runtime, bundle, tmp_path, delegated):
+    """A container of the user's, from what `spec --rootless` gives him, with limits if they are named."""
+    made = []
+
+    inside = ("sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(delegated / "session"), *AS_USER)
+
+    def make(prefix=inside, **resources):
+        folder = tmp_path / f"user{len(made)}"
+        (folder / "state").mkdir(parents=True)
+        c = Container(Rootless(runtime, folder, prefix), bundle(), f"{MARK}-rootless{len(made)}").reachable()
+        made.append(c)
+        for place, _, files in os.walk(c.bundle.path):
+            for file in (place, *(os.path.join(place, name) for name in files)):
+                os.chown(file, UID, UID, follow_symlinks=False)
+        for place in (folder, folder / "state"):
+            os.chown(place, UID, UID)
+        c.runtime("spec", "--rootless", "--bundle", c.bundle.path)
+        c.bundle.config = json.loads((c.bundle.path / "config.json").read_text())
+        c.config["process"]["terminal"] = False
+        c.config["process"]["env"] = ["PATH=/bin"]
+        if resources:
+            c.config["linux"]["resources"] = resources
+        return c
+
+    yield make
+    for c in made:
+        c.delete("--force", check=False)
+        c.assert_gone()
+
+
+def test_run(make):
+    c = make()
+    assert c.sh("id -u; cat /proc/self/uid_map").split() == ["0", "0", f"{UID}", "1"]
+    assert c.attempt("sh", "-c", "exit 7").code == 7
+
+
+def test_run_without_a_cgroup_of_ones_own(make):
+    assert make(prefix=AS_USER).run("id", "-u") == "0"
+
+
+def test_the_verbs(make):
+    c = make()
+    c.create("sh", "-c", "sleep 1000")
+    assert c.status == "created"
+    c.start()
+    assert c.status == "running"
+    assert Path(f"/proc/{c.pid}").stat().st_uid == UID
+    assert c.exec_sh("id -u; exit 0") == "0"
+    assert c.attempt_exec("sh", "-c", "exit 3").code == 3
+    assert c.id in c.runtime("list", "-q").out
+    c.kill("KILL")
+    c.wait_for("stopped")
+    c.delete()
+    c.assert_gone()
+
+
+def test_the_cgroup_is_beside_the_callers(make, delegated):
+    c = make().up()
+    assert Path(f"/proc/{c.pid}/cgroup").read_text().strip().endswith(f"/{delegated.name}/{c.id}")
+    assert c.exec("cat", "/proc/self/cgroup") == c.exec("cat", "/proc/1/cgroup")
+
+
+def test_pause_and_resume(make, delegated):
+    c = make().up()
+    c.runtime("pause", c.id)
+    assert c.status == "paused"
+    assert (delegated / c.id / "cgroup.events").read_text().split()[-2:] == ["frozen", "1"]
+    c.runtime("resume", c.id)
+    assert c.status == "running"
+
+
+def test_delete_by_force_ends_all_its_processes(make):
+    c = make().up("sh", "-c", "sleep 1000 & sleep 1000")
+    c.delete("--force")
+    c.assert_gone()
+
+
+def test_the_kernels_devices_are_there(make):
+    c = make()
+    assert c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done").split() == ["opened"] * 5
+
+
+@pytest.mark.parametrize(
+    ("controller", "resources", "files"),
+    [
+        ("memory", {"memory": {"limit": 32 * MIB}}, {"memory.max": f"{32 * MIB}"}),
+        ("pids", {"pids": {"limit": 9}}, {"pids.max": "9"}),
+        ("cpu", {"cpu": {"quota": 20000, "period": 100000}}, {"cpu.max": "20000 100000"}),
+        ("hugetlb", {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}, {"hugetlb.2MB.max": "0"}),
+    ],
+)
+def test_limits_of_a_delegated_controller(make, delegated, controller, resources, files):
+    if controller not in controllers():
+        pytest.skip(f"no controller here: {controller}")
+    c = make(**resources).up()
+    assert {file: (delegated / c.id / file).read_text().strip() for file in files} == files
+
+
+def test_limits_without_a_cgroup_of_ones_own_are_refused(make):
+    assert "memory" in make(prefix=AS_USER, memory={"limit": 32 * MIB}).refused("true")
+
+
+def test_a_cgroup_of_somebody_else_is_refused(make):
+    c = make()
+    c.config["linux"]["cgroupsPath"] = f"/{MARK}-not-mine"
+    assert "ermission" in c.refused("true")
+
+
+def test_ids_that_etc_subuid_gives_him(make):
+    if f"{UID}:" not in Path("/etc/subuid").read_text() and "rootless:" not in Path("/etc/subuid").read_text():
+        pytest.skip("the user has no subordinate IDs here")
+    c = make()
+    for kind in ("uidMappings", "gidMappings"):
+        c.config["linux"][kind] += [{"containerID": 1, "hostID": 100000, "size": 1000}]
+    c.config["process"]["user"] = {"uid": 5, "gid": 6}
+    assert c.sh("id -u; id -g").split() == ["5", "6"]
+
+
+@pytest.mark.skipif(not SYSTEMD, reason="needs systemd and its instance for the user")
+@pytest.mark.parametrize(
+    ("resources", "files"),
+    [
+        ({"memory": {"limit": 32 * MIB}, "pids": {"limit": 9}}, {"memory.max": f"{32 * MIB}", "pids.max": "9"}),
+        ({"cpu": {"shares": 1024, "cpus": "0"}}, {"cpu.weight": "100", "cpuset.cpus": "0"}),
+    ],
+)
+def test_limits_in_a_scope_of_the_users_systemd(make, resources, files):
+    c = make(prefix=IN_A_SCOPE, **resources).up()
+    path = Path(f"/proc/{c.pid}/cgroup").read_text().strip().removeprefix("0::")
+    assert path.startswith(f"/user.slice/user-{UID}.slice/user@{UID}.service/")
+    assert path.endswith(f"/{c.id}")
+    assert {file: Path(f"/sys/fs/cgroup{path}/{file}").read_text().strip() for file in files} == files
+    assert c.exec_sh("id -u") == "0"
+    c.kill("KILL")
+    c.wait_for("stopped")
+    c.delete()
+    c.assert_gone()
