@@ -6,7 +6,7 @@ import time
 
 from pyrunc.cgroups.limits import write
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import Fd, open_at, read_file
+from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 BUSY = 16
+NOT_PERMITTED = (1, 13)  # EPERM, EACCES
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 
@@ -96,10 +97,10 @@ class Cgroup:
         if UNIFIED not in self.paths:
             return
         try:
-            write(self.paths[UNIFIED], "cgroup.procs", str(pid))
-        except PyruncError:
-            if self.unit is None:
-                raise
+            write_file(f"{self.paths[UNIFIED]}/cgroup.procs", str(pid).encode())
+        except OSError as error:
+            if self.unit is None or error.errno not in NOT_PERMITTED:
+                raise PyruncError(f"adding pid {pid} to cgroups", self.paths[UNIFIED], reason(error)) from error
             from pyrunc.cgroups import systemd
 
             systemd.attach(self.unit, pid)

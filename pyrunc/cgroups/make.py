@@ -104,6 +104,25 @@ def set_devices(cgroup: Cgroup, resources: "Resources") -> None:
         devices.apply_v1(directory, rules)
 
 
+def delegate(cgroup: Cgroup, uid: int) -> None:
+    """Give v2's directory, and the files that are its owner's matter, to the container's user.
+    config-linux.md#cgroup-ownership, cgroups(7)"""
+    directory = cgroup.paths.get(UNIFIED)
+    if not (cgroup.unified and directory) or posix.stat(directory).st_uid == uid:
+        return
+    try:
+        names = read_file("/sys/kernel/cgroup/delegate").decode().split()
+    except FileNotFoundError:
+        names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # Linux before 4.15
+    try:
+        posix.chown(directory, uid, -1)
+        for name in names:
+            if posix.access(f"{directory}/{name}", posix.F_OK):
+                posix.chown(f"{directory}/{name}", uid, -1)
+    except OSError as error:
+        raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
+
+
 def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]]]":
     """What linux.resources asks for, but for devices: the writes to each controller's directory."""
     properties: dict[str, Any] = {**resources}

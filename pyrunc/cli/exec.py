@@ -35,6 +35,7 @@ USAGE = Usage(
         Flag("no-new-privs", help="set no_new_privs"),
         Flag("cap", "c", help="a further capability; may be given again", value="CAPABILITY", many=True),
         PRESERVE_FDS,
+        Flag("cgroup", help="a cgroup below the container's, as [CONTROLLER[,…]:]PATH", value="PATH", many=True),
         Flag("ignore-paused", help="start it in a paused container, where it waits"),
     ),
     least=1,
@@ -54,6 +55,7 @@ def main(call: Call) -> int:
         console_socket=absolute(arguments.text("console-socket")),
         preserve_fds=arguments.number("preserve-fds"),
         detach=arguments.on("detach"),
+        cgroups=arguments.texts("cgroup"),
     )
     if settings.detach:
         execute(container, what, settings, arguments.on("ignore-paused"))

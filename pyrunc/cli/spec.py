@@ -2,6 +2,7 @@
 
 import posix
 
+from pyrunc.cgroups.hierarchy import find, is_unified
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.create import BUNDLE
 from pyrunc.cli.main import Call
@@ -23,7 +24,8 @@ USAGE = Usage(
 
 
 def main(call: Call) -> None:
-    document = default(call.arguments.on("rootless"), posix.geteuid(), posix.getegid())
+    unified = is_unified(find())  # as runc: on v2 the container sees its own cgroup alone
+    document = default(call.arguments.on("rootless"), posix.geteuid(), posix.getegid(), cgroup_namespace=unified)
     with open_at(None, call.arguments.text("bundle") or ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
         try:
             with open_at(bundle, "config.json", posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o666) as file:

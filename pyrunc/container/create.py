@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.cgroups import make
-from pyrunc.container import console, launch, notify
+from pyrunc.container import console, delegation, launch, notify
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
@@ -139,6 +139,7 @@ def _create(
         make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
         record["cgroup"]["paths"] = cgroup.paths
         make.set_limits(cgroup, resources, may_set_devices)
+        delegation.delegate(cgroup, config)
     if group is not None:
         try:
             group.make(linux["intelRdt"])
@@ -164,6 +165,7 @@ def _create(
             make.start_unit(cgroup, container.id, pid, resources, record["annotations"])
             directory.save(record)
             make.set_limits(cgroup, resources, may_set_devices)
+            delegation.delegate(cgroup, config)
 
     def move_devices(namespace: Fd) -> None:
         assert devices is not None

@@ -2,6 +2,7 @@
 
 import posix
 
+from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.container import console, launch
 from pyrunc.container.container import Container
 from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
@@ -10,7 +11,7 @@ from pyrunc.errors import StateError
 from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.context import Context
 from pyrunc.linux import process
-from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.fd import Fd, open_at, read_file
 from pyrunc.linux.pid import pidfd_open
 from pyrunc.spec import rules
 
@@ -61,13 +62,36 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds
     verify_preserved(context.preserve_fds)
-    context.cgroup = container.cgroup
-    context.cgroup_tasks = container.cgroup.open_tasks()
+    context.cgroup = _cgroup(container, options.cgroups)
+    context.cgroup_tasks = context.cgroup.open_tasks()
     context.not_ours.append(container.directory.fd)
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     use_filter(context, container)
     labels.prepare(context, container.log)
     return context
+
+
+def _cgroup(container: Container, wanted: "list[str]") -> Cgroup:
+    """The container's, or what is asked for below it.
+
+    The container may have moved its processes, and then v2 takes none where they were ("no internal processes",
+    cgroups(7)): so without a wish we go where its first process is.
+    """
+    cgroup = container.cgroup
+    if wanted:
+        from pyrunc.cgroups import below
+
+        return below.choose(cgroup, wanted)
+    directory = cgroup.paths.get(UNIFIED)
+    if cgroup.unified and directory:
+        try:
+            full = read_file(f"{directory}/cgroup.subtree_control").strip()
+        except FileNotFoundError:
+            full = b"gone"
+        if full:
+            line = read_file(f"/proc/{container.pid}/cgroup").decode().splitlines()[-1]
+            cgroup.paths[UNIFIED] = cgroup.mounts[UNIFIED] + line.partition("::")[2]
+    return cgroup
 
 
 class _Entrance:

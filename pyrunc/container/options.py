@@ -12,6 +12,7 @@ class Options:
 
     Attributes:
         pid_file: where the process's pid is written, by rename.
+        cgroups: of `exec`: below the container's, as its --cgroup takes them.
         console_socket: the path of a socket that the terminal's master is sent to.
         console: takes the master instead, when the caller is the terminal's other side.
         detach: nobody waits for the process here.
@@ -22,6 +23,7 @@ class Options:
     """
 
     __slots__ = (
+        "cgroups",
         "console",
         "console_socket",
         "detach",
@@ -45,8 +47,10 @@ class Options:
         no_new_keyring: bool = False,
         rootless: "bool | None" = None,
         systemd: bool = False,
+        cgroups: "list[str] | None" = None,
     ) -> None:
         self.pid_file = pid_file
+        self.cgroups = cgroups or []
         self.console_socket = console_socket
         self.console = console
         self.detach = detach

@@ -8,6 +8,7 @@ refused.
 - linux.rootfsPropagation with an r in front, as mount(8) spells the recursive forms: runc's table has them.
 - fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are
   dropped, as runc drops them.
+- `pagesize` for pageSize: Go compares names without their case, and runc's own documents have this one.
 
 `pyrunc validate` is not lenient: it says what the specification says.
 """
@@ -15,12 +16,14 @@ refused.
 MAPS = {"annotations", "sysctl", "unified", "netDevices", "rdma"}
 PROPAGATIONS = {"rprivate", "rshared", "rslave", "runbindable", ""}
 PERMISSIONS = 0o777
+PAGE_SIZE = "pageSize"
 
 
 def tolerated(document: object) -> object:
     """What is left of `document` to hold against its schema. Nulls and file types are gone for good."""
     drop_nulls(document)
     linux = document.get("linux") if isinstance(document, dict) else None
+    respell(linux if isinstance(linux, dict) else document)
     if not isinstance(document, dict) or not isinstance(linux, dict):
         return document
     drop_file_types(linux.get("devices"))
@@ -42,6 +45,16 @@ def drop_nulls(document: object) -> None:
             left += [(member, name in MAPS and not is_map) for name, member in value.items()]
         elif isinstance(value, list):
             left += [(item, False) for item in value]
+
+
+def respell(linux: object) -> None:
+    """Give the sizes of huge pages their name. `linux`: config.json's, or by itself its `resources`."""
+    resources = linux.get("resources", linux) if isinstance(linux, dict) else None
+    limits = resources.get("hugepageLimits") if isinstance(resources, dict) else None
+    for limit in limits if isinstance(limits, list) else ():
+        for name in [*limit] if isinstance(limit, dict) else ():
+            if name.lower() == PAGE_SIZE.lower() and name != PAGE_SIZE:
+                limit.setdefault(PAGE_SIZE, limit.pop(name))
 
 
 def drop_file_types(devices: object) -> None:

@@ -1,0 +1,46 @@
+"""exec --cgroup: a process in a cgroup that the container has made in its own."""
+
+import posix
+
+from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.errors import PyruncError, UsageError
+
+
+def choose(cgroup: Cgroup, wanted: "list[str]") -> Cgroup:
+    """`PATH` in every hierarchy, or `CONTROLLER[,CONTROLLER]:PATH` in those of v1. It must be there already."""
+    paths = {**cgroup.paths}
+    for controller, path in _parse(wanted).items():
+        names = [name for name in paths if not controller or controller in name.split(",")]
+        if controller and (cgroup.unified or not names):
+            raise UsageError("--cgroup", controller, f"unknown controller {controller}")
+        for name in names:
+            if name or cgroup.unified:  # of a hybrid host's v2 nothing is asked
+                paths[name] = _inside(cgroup.paths[name], path)
+    return Cgroup(paths, cgroup.unified, cgroup.mounts, cgroup.unit)
+
+
+def _parse(wanted: "list[str]") -> "dict[str, str]":
+    """controller ("" for all of them) -> path"""
+    found: dict[str, str] = {}
+    for word in wanted:
+        before, colon, path = word.rpartition(":")
+        if not colon and len(wanted) > 1:
+            raise UsageError("--cgroup", word, "missing <controller>: prefix")
+        for controller in before.split(",") if colon else ("",):
+            if colon and not controller:
+                raise UsageError("--cgroup", word, "empty <controller> prefix")
+            if controller in found:
+                raise UsageError("--cgroup", word, f"controller {controller} specified multiple times")
+            found[controller] = path
+    return found
+
+
+def _inside(directory: str, path: str) -> str:
+    """Never above, nor beside."""
+    parts = path.strip("/").split("/") if path.strip("/") else []
+    if any(part in ("", ".", "..") for part in parts):
+        raise UsageError("--cgroup", path, "bad sub cgroup path")
+    place = "/".join([directory, *parts])
+    if not posix.access(place, posix.F_OK):
+        raise PyruncError("error adding pid to its cgroup", place, "no such file or directory")
+    return place
