@@ -123,11 +123,15 @@ def new_filesystem_by_mount(
     kind: str, source: str, flags: "list[str]", options: "list[tuple[str, str | None]]", attributes: int, name: str
 ) -> Fd:
     """The same as new_filesystem(), for flags that only mount(2) knows: mounted on a directory of the host's, in our
-    own mount namespace where nobody else is, and taken away from there."""
+    own mount namespace where nobody else is, and taken away from there.
+
+    That directory is made private first: with a shared root (rootfsPropagation) the host's own would be covered too.
+    """
     data = ",".join(key if value is None else f"{key}={value}" for key, value in options)
     bits = 0
     for flag in flags:
         bits |= MS_OF[flag]
+    set_propagation(MS_PRIVATE, SCRATCH)
     if lib.sys_mount(source.encode() or ffi.NULL, SCRATCH.encode(), kind.encode(), bits, data.encode()) < 0:
         raise kernel_error(f"mount {kind}", name)
     try:
