@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 BUSY = 16
 NOT_PERMITTED = (1, 13)  # EPERM, EACCES
+NOT_THERE = (2, 20, 36)  # ENOENT, ENOTDIR, ENAMETOOLONG: of a cgroupsPath that could never be made
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 
@@ -213,16 +214,18 @@ def _sub_cgroups(path: str) -> "list[str]":
     try:
         with posix.scandir(path) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return []
+        raise
 
 
 def _remove_tree(path: str) -> None:
     try:
         return posix.rmdir(path)
-    except FileNotFoundError:
-        return
     except OSError as error:
+        if error.errno in NOT_THERE:
+            return
         if error.errno != BUSY:
             raise
     for name in _sub_cgroups(path):

@@ -23,6 +23,8 @@ V2: "tuple[Limits, ...]" = (
     cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, network.V2, rdma.V2, unified.V2,
 )  # fmt: skip
 NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
+NAME_MAX = 255
+MOST = 3072  # of PATH_MAX: the hierarchy's mount point and the name of a file come to it
 
 
 def place(cgroups_path: "str | None", container_id: str) -> Cgroup:
@@ -154,6 +156,8 @@ def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:
             parts.append(part)
     if not parts:
         raise PyruncError("cgroupsPath", path, "the root cgroup can't be a container's")
+    if len(path) > MOST or max(len(part.encode("utf-8", "surrogateescape")) for part in parts) > NAME_MAX:
+        raise PyruncError("cgroupsPath", f"{path[:80]}…", "is longer than a path of the kernel's can be")
     inside = "/".join(parts)
     own = "" if path.startswith("/") else hierarchy.own.rstrip("/")
     if beside:

@@ -7,7 +7,7 @@ from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.container.state import CONFIG, FIFO, StateDirectory, StateRoot
 from pyrunc.errors import NotRunning, PyruncError, StateError, StepError
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
-from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
+from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, start_time
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
 
@@ -363,7 +363,7 @@ class Container:
         try:
             with pidfd_open(self.pid) as pidfd:
                 self.kill(SIGKILL)
-                if not select.select([pidfd], [], [], DEATH_SECONDS)[0]:
+                if not has_ended(pidfd, DEATH_SECONDS):
                     raise PyruncError("killing container", self.id, f"it is still alive after {DEATH_SECONDS:.0f} s")
         except (ProcessLookupError, NotRunning):
             return  # it was quicker

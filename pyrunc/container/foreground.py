@@ -228,5 +228,7 @@ class Relay:
         """What the program wrote before it ended."""
         if self.master is None:
             return
-        while select.select([self.master], [], [], 0)[0] and self._read_master():
+        poll = select.poll()
+        poll.register(self.master, select.POLLIN)
+        while poll.poll(0) and self._read_master():
             pass

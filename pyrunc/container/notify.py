@@ -74,15 +74,20 @@ class Proxy:
         with Fd(read, "barrier") as read_end, Fd(write, "barrier") as write_end:
             to_manager.sendmsg([b"BARRIER=1"], [rights(write_end)])
             write_end.close()
-            select.select([read_end], [], [], BARRIER_SECONDS)
+            poll = select.poll()
+            poll.register(read_end, select.POLLIN)
+            poll.poll(BARRIER_SECONDS * 1000)
         to_manager.close()
 
     def wait(self, pid: int) -> None:
         """For `start`: until the container is ready, or has ended."""
         self.pid = pid
         with pidfd_open(pid) as pidfd:
+            poll = select.poll()
+            poll.register(self, select.POLLIN)
+            poll.register(pidfd, select.POLLIN)
             while not self.done:
-                ready = select.select([self.fileno(), pidfd.number], [], [])[0]
+                ready = [number for number, _ in poll.poll()]
                 if self.fileno() in ready:
                     self.turn()
                 elif ready:

@@ -3,10 +3,11 @@
 import _signal
 import posix
 import select
+import time
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.init.context import Context
-from pyrunc.linux.fd import Fd, read_all, write_all
+from pyrunc.linux.fd import Fd
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, close_range, prctl, reset_signals
 
 TYPE_CHECKING = False
@@ -50,17 +51,12 @@ def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> Non
     with input_write, output_read, pidfd:
         finished = False
         try:
-            _feed(input_write, state)
-            finished = bool(select.select([pidfd], [], [], timeout)[0])
+            finished, said = _attend(pidfd, input_write, output_read, state, timeout)
         finally:  # a signal may end us too
             if not finished:
                 posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
         status = posix.waitpid(pid, 0)[1]
-        posix.set_blocking(output_read.number, False)
-        try:
-            output = read_all(output_read, OUTPUT).decode("utf-8", "replace").strip()
-        except BlockingIOError:
-            output = ""
+        output = said.decode("utf-8", "replace").strip()
     if not finished:
         raise PyruncError(hook["path"], "", f"hook ran past timeout of {timeout} s and was killed")
     if status:
@@ -79,13 +75,49 @@ def _pipe() -> "tuple[Fd, Fd]":
     return Fd(read, "a hook's pipe"), Fd(write, "a hook's pipe")
 
 
-def _feed(pipe: Fd, state: bytes) -> None:
-    """A hook need not read its input: a closed pipe is no error."""
+def _attend(pidfd: Fd, source: Fd, output: Fd, state: bytes, timeout: "float | None") -> "tuple[bool, bytes]":
+    """Until the hook ends: write its input and read its output, as a full pipe would stop it, or us. Whether it
+    ended in time, and the beginning of what it said."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    posix.set_blocking(source.number, False)
+    posix.set_blocking(output.number, False)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(output, select.POLLIN)
+    poll.register(source, select.POLLOUT)
+    said, left = b"", state
+    while True:
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = [number for number, _ in poll.poll(remaining)]
+        if not ready:
+            return False, said
+        if source.number in ready:
+            left = _feed(source, left)
+            if not left:
+                poll.unregister(source)
+                source.close()
+        if output.number in ready:
+            data = _read_some(output)
+            said = (said + data)[:OUTPUT]
+            if not data:
+                poll.unregister(output)
+        if pidfd.number in ready:
+            return True, (said + _read_some(output))[:OUTPUT]
+
+
+def _feed(pipe: Fd, data: bytes) -> bytes:
+    """Write what there is room for; what is left. A hook need not read its input: a closed pipe is no error."""
     try:
-        write_all(pipe, state)
+        return data[posix.write(pipe.number, data) :]
     except BrokenPipeError:
-        pass
-    pipe.close()
+        return b""
+
+
+def _read_some(pipe: Fd) -> bytes:
+    try:
+        return posix.read(pipe.number, 1 << 16)
+    except BlockingIOError:
+        return b""
 
 
 def _execute(hook: "Hook", environment: "dict[str, str] | None", source: Fd, output: Fd) -> None:

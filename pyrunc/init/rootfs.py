@@ -130,8 +130,8 @@ def chroot(context: Context) -> None:
 def propagate(context: Context) -> None:
     """setting the root's propagation
 
-    Shared and unbindable only now: pivot_root(2) refuses a shared new root, and an unbindable one could not have been
-    bound. The others were set before any mount was made, whose own propagation counts.
+    Shared and unbindable only now: pivot_root(2) refuses a shared new root, and of an unbindable one no part could have
+    been bound. The others were set before any mount was made, whose own propagation counts.
     """
     flags = _requested(context)
     if flags & (MS_SHARED | MS_UNBINDABLE):

@@ -59,7 +59,6 @@ PREPARE: "tuple[Step, ...]" = (
     hooks.ask_runtime,  # prestart, createRuntime: all mounts stand, the host's files are still in sight
     hooks.create_container,
     rootfs.pivot,
-    rootfs.propagate,  # a shared root can't be pivoted to
     sysctl.set_names,
     console.allocate,  # in the container's devpts, before /dev may become read-only
     console.attach,
@@ -69,7 +68,8 @@ PREPARE: "tuple[Step, ...]" = (
     rootfs.protect,
     sysctl.write,
     paths.protect,
-    paths.mask,  # last of the file system: nothing of ours is looked up by path after it
+    paths.mask,  # the last that is looked up by path
+    rootfs.propagate,  # a shared root can't be pivoted to, and of an unbindable one nothing can be made read-only
 )
 
 # In a mount namespace that is not the container's own, the host's or a joined one: nothing is mounted, nothing made.

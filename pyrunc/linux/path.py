@@ -8,6 +8,7 @@ import posix
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import lib
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -74,6 +75,8 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
             resolve(root, "/".join([*done, name]), directory=bool(todo)).close()
         except FileNotFoundError:
             with resolve(root, "/".join(done), directory=True) as parent:
+                if filesystem_type(parent) == PROC_SUPER_MAGIC:
+                    raise  # nothing can be made there, and what looks like a link may be of a descriptor of ours
                 target = _symlink_target(parent, name)
                 if target is not None:
                     links += 1

@@ -1,6 +1,7 @@
 """Which process a number means."""
 
 import posix
+import select
 
 from pyrunc.linux import kernel_error
 from pyrunc.linux.fd import Fd, read_file
@@ -27,6 +28,13 @@ def pidfd_open(pid: int) -> Fd:
         return Fd(posix.pidfd_open(pid), f"process {pid}")
     except OSError as error:
         raise kernel_error("pidfd_open", f"process {pid}", error.errno or 0) from None
+
+
+def has_ended(pidfd: Fd, seconds: float) -> bool:
+    """Whether a process ends within that time. By poll(2): for select(2) a descriptor's number may be too high."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def pidfd_send_signal(pidfd: Fd, signal: int) -> None:

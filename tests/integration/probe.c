@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -218,6 +219,20 @@ static int watch_strangers(int seconds)
     return 0;
 }
 
+/* cover FROM TO: FROM is mounted on TO and taken away again, without a pause, until /tmp/stop is there (CVE-2025-52881).
+   Prints how often. */
+static int cover(const char *from, const char *to)
+{
+    long times = 0;
+    printf("ready\n");
+    fflush(stdout);
+    for (; access("/tmp/stop", F_OK) != 0; times++)
+        if (mount(from, to, NULL, MS_BIND | MS_REC, NULL) < 0 || umount2(to, MNT_DETACH) < 0)
+            return 1;
+    printf("times %ld\n", times);
+    return 0;
+}
+
 static int terminal_size(void)
 {
     struct winsize size;
@@ -248,6 +263,8 @@ int main(int count, char **arguments)
         return overwrite_exe(strtoul(arguments[2], NULL, 0), atoi(arguments[3]));
     if (IS("watch-strangers"))
         return watch_strangers(atoi(arguments[2]));
+    if (IS("cover"))
+        return cover(arguments[2], arguments[3]);
     if (IS("size"))
         return terminal_size();
     return 2;

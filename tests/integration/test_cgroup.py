@@ -66,6 +66,11 @@ def test_a_cgroup_is_always_below_the_hierarchys_root(container, path):
         os.rmdir(path)
 
 
+@pytest.mark.parametrize("path", ["/cgroup.procs/x", "/" + "x" * 256, f"/{'y' * 200}" * 25], ids=len)
+def test_a_cgroup_that_can_never_be_made_leaves_nothing(container, path):
+    assert "cgroup" in container(cgroupsPath=path).refused("true")
+
+
 @pytest.mark.parametrize("path", ["/", "/..", "/."])
 def test_the_root_cgroup_is_no_containers(container, path):
     assert "root cgroup" in container(cgroupsPath=path).refused("true")

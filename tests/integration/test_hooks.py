@@ -187,6 +187,25 @@ def test_a_hook_need_not_read_its_input(hooked, hooks):
     c.run("true")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_may_say_more_than_a_pipe_holds(hooked, hooks, kind):
+    hooked(**{kind: [hooks.script("head -c 300000 /dev/zero; echo ran >> $L", kind)]}).run("true")
+    assert hooks.read() == "ran\n"
+
+
+def test_a_hook_may_say_much_before_it_reads_its_input(hooked, hooks):
+    script = "head -c 300000 /dev/zero; wc -c >> $L"
+    hooked(createRuntime=[hooks.script(script)]).change(annotations={"x": "y" * 200_000}).run("true")
+    assert int(hooks.read()) > 200_000
+
+
+def test_a_child_of_a_hook_that_goes_on_talking_keeps_nobody_waiting(hooked, hooks):
+    c = hooked(createRuntime=[hooks.script("yes >&2 & echo $! > $D/pid; exit 0")])
+    c.run("true", timeout=10)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int((hooks.folder / "pid").read_text()), 9)
+
+
 # --- failures
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from integration.attacks import forms, replace, without_mounts
 from integration.filters import without
 from integration.harness import NAMESPACES, cgroups_of, full, namespaces, unchanged, wait_until
-from integration.test_advisories import forms, replace, without_mounts
 
 EVERYTHING = {
     "hostname": "web",
