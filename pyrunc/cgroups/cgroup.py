@@ -150,6 +150,16 @@ class Cgroup:
             else:
                 write(directory, "freezer.state", "THAWED")
 
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        directory = self.directory("memory")
+        file = "memory.events" if self.unified else "memory.oom_control"
+        try:
+            lines = read_file(f"{directory}/{file}").decode().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.partition(" ")[2]) for line in lines if line.startswith("oom_kill ")), 0)
+
     def processes(self) -> "list[int]":
         """Every process in it and below, of the hierarchy that a process can't leave by itself."""
         path = self.freezer or next(iter(self.paths.values()), "")

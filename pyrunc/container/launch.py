@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
 INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
+OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
 
 def open_proc() -> Fd:
@@ -203,7 +204,9 @@ class Launch:
             return 0
 
     def _death(self) -> str:
-        return hooks.describe(self._reap())
+        end = hooks.describe(self._reap())
+        cgroup = self.context.cgroup
+        return f"{end}; {OOM}" if cgroup is not None and cgroup.oom_kills() else end
 
     def kill(self) -> None:
         """Kill it and wait for its end: what is removed after it must not be in use."""
