@@ -26,6 +26,11 @@ import common
 BARE = ["-ISB", "-Xutf8", "-c", "import posix; posix._exit(0)"]
 WORDS = {  # in the foreground `exec` and `run` would handle signal 64, which is valgrind's own
     "state": ["long"],
+    "pause": ["long"],
+    "resume": ["long"],
+    "update": ["--pids-limit", "100", "--cpu-share", "512", "long"],
+    "events": ["--stats", "long"],
+    "ps": ["long"],
     "create": ["--bundle", "BUNDLE", "one"],
     "start": ["one"],
     "exec": ["--detach", "long", "/bin/true"],

@@ -4,7 +4,8 @@
     python benchmarks/verbs.py --runtime runc --runtime pyrunc --config /run/…/config.json
 
 Measured are `run` of /bin/true; `create`, `start` and `delete` of the same, each and as a sum; `exec` of /bin/true in
-a container that runs; and `state`. Wall time is that of the command from spawn to exit; CPU time is that of the
+a container that runs; `state`, `pause`, `resume`, `update`, `events --stats` and `ps` of that. Wall time is that of
+the command from spawn to exit; CPU time is that of the
 command and of all that it was the parent of, the container's first process included. Each round runs everything once
 with every runtime, in an order that rotates; the first rounds (caches: files, compiled seccomp filters) don't count.
 
@@ -88,7 +89,18 @@ def state(runtime: Runtime) -> Costs:
     return {"state": runtime.verb("state", "long")}
 
 
-MEASURES = (run_true, create_start_delete, exec_true, state)
+def others(runtime: Runtime) -> Costs:
+    """The verbs that change or look at a container that runs."""
+    return {
+        "pause": runtime.verb("pause", "long"),
+        "resume": runtime.verb("resume", "long"),
+        "update": runtime.verb("update", "--pids-limit", "100", "--cpu-share", "512", "long"),
+        "events": runtime.verb("events", "--stats", "long"),
+        "ps": runtime.verb("ps", "long"),
+    }
+
+
+MEASURES = (run_true, create_start_delete, exec_true, state, others)
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """pyrunc ps ID: the processes in a container."""
 
+import posix
+
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.main import Call, say
 from pyrunc.container.container import Container
 from pyrunc.errors import PyruncError, UsageError
+from pyrunc.linux.fd import Fd, read_all
 from pyrunc.spec.jsonc import dumps
 
 USAGE = Usage(
@@ -31,15 +34,9 @@ def main(call: Call) -> None:
 
 
 def _table(options: "list[str]", pids: "set[str]") -> str:
-    import subprocess
-
-    try:
-        result = subprocess.run(["ps", *options], capture_output=True, check=False)
-    except FileNotFoundError:
-        raise PyruncError("ps", "", "is not installed", "use --format json, or install the package procps") from None
-    text = result.stdout.decode("utf-8", "replace")
-    if result.returncode:
-        raise PyruncError("ps", " ".join(options), (result.stderr.decode("utf-8", "replace") or text).strip())
+    status, text, complaint = _output_of(["ps", *options])
+    if status:
+        raise PyruncError("ps", " ".join(options), (complaint or text).strip())
     title, *lines = text.splitlines()
     columns = title.split()
     if "PID" not in columns:
@@ -48,3 +45,19 @@ def _table(options: "list[str]", pids: "set[str]") -> str:
     return "\n".join(
         [title, *(line for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)]
     )
+
+
+def _output_of(command: "list[str]") -> "tuple[int, str, str]":
+    """(wait status, standard output, standard error). subprocess alone would cost two bare interpreters."""
+    streams = [Fd(posix.memfd_create(f"output {number}", posix.MFD_CLOEXEC), "") for number in (1, 2)]
+    moves = [(posix.POSIX_SPAWN_DUP2, stream.number, number) for number, stream in enumerate(streams, 1)]
+    try:
+        pid = posix.posix_spawnp(command[0], command, posix.environ, file_actions=moves)
+    except FileNotFoundError:
+        raise PyruncError("ps", "", "is not installed", "use --format json, or install the package procps") from None
+    status = posix.waitpid(pid, 0)[1]
+    texts = []
+    for stream in streams:
+        posix.lseek(stream.number, 0, 0)
+        texts.append(read_all(stream).decode("utf-8", "replace"))
+    return status, texts[0], texts[1]
