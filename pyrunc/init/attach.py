@@ -7,9 +7,14 @@ from pyrunc.init.options import Options
 from pyrunc.linux.fd import Fd, read_file
 from pyrunc.linux.mount import MS_REC, mount_setattr, move_mount
 
+PINNED = ("/proc", "/sys")
 
-def attach(context: Context, mount: Fd, target: Fd, options: Options) -> None:
-    """Give the detached mount its attributes and attach it: nobody ever sees it without them."""
+
+def attach(context: Context, mount: Fd, target: Fd, options: Options, place: str) -> None:
+    """Give the detached mount its attributes and attach it: nobody ever sees it without them.
+
+    What is mounted on /proc and /sys is remembered: what is masked there is looked up in it (see paths.py).
+    """
     if options.set or options.clear:
         mount_setattr(mount, set=options.set, clear=options.clear)
     if options.all_set or options.all_clear:
@@ -22,6 +27,9 @@ def attach(context: Context, mount: Fd, target: Fd, options: Options) -> None:
         mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
     if over_root:
         context.root = mount  # a mount on /: what follows is resolved in it
+        context.pinned.clear()
+    if place in PINNED:
+        context.pinned[place] = mount
 
 
 def _is_same(context: Context, one: Fd, other: Fd) -> bool:

@@ -37,7 +37,7 @@ def attach(context: Context, entry: "Mount", options: Options) -> None:
     cgroup = context.cgroup
     assert cgroup is not None
     if cgroup.unified:
-        attach_mount(context, _unified(context, cgroup, options), target, options)
+        attach_mount(context, _unified(context, cgroup, options), target, options, entry["destination"])
     else:
         _version_1(context, cgroup, target, options)
 

@@ -94,8 +94,8 @@ class Context:
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
         "idmaps", "init", "joins", "keyring", "listen_fds", "mount_label", "new_namespaces", "new_network",
-        "no_pivot", "not_ours", "notify_socket", "null", "preserve_fds", "process", "read_only_later", "root",
-        "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns", "waiting",
+        "no_pivot", "not_ours", "notify_socket", "null", "pinned", "preserve_fds", "process", "read_only_later",
+        "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -123,6 +123,7 @@ class Context:
         self.bpf_flags = 0
         self.bpf_installed = False
         self.root: Fd | None = None  # the container's root file system, once it is mounted
+        self.pinned: dict[str, Fd] = {}  # /proc, /sys: what is mounted there
         self.null: Fd | None = None  # the container's /dev/null, once it is verified
         self.terminal: Fd | None = None
         self.idmaps: dict[int, Fd] = {}  # index in mounts: the user namespace that maps it

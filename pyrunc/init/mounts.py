@@ -86,7 +86,7 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
     tree = _open_source(context, index, source, options)
     _set_bind_flags(tree, options)
     target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
-    attach(context, tree, target, options)
+    attach(context, tree, target, options, normal(entry["destination"]))
 
 
 def _set_bind_flags(tree: Fd, options: Options) -> None:
@@ -159,7 +159,7 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> No
     except OSError as error:
         raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
     mount = _new(context, entry, options)
-    attach(context, mount, target, options)
+    attach(context, mount, target, options, normal(destination))
 
 
 def _real_directory(root: Fd, destination: str) -> Fd:
@@ -195,7 +195,7 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
         copy_up.copy(target, mount)
     if index in context.idmaps:
         map_ids(mount, context.idmaps[index], options)
-    attach(context, mount, target, options)
+    attach(context, mount, target, options, normal(entry["destination"]))
     if kind == "tmpfs" and read_only:
         context.read_only_later.append(mount)
 

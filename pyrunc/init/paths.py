@@ -53,9 +53,17 @@ def mask(context: Context) -> None:
 
 
 def _resolve(context: Context, place: str) -> "Fd | None":
-    """None where there is nothing to protect."""
+    """None where there is nothing to protect.
+
+    Below /proc and /sys in what we have mounted there, not by those names: in a root that somebody else writes to they
+    could be links by now, or other folders (CVE-2023-27561).
+    """
     root = context.root
     assert root is not None
+    for top, mount in context.pinned.items():
+        if place.startswith(f"{top}/") and "/../" not in f"{place}/":
+            root, place = mount, place[len(top) :]
+            break
     try:
         return path.resolve(root, place)
     except (FileNotFoundError, NotADirectoryError):

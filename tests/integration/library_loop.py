@@ -50,7 +50,8 @@ def kind_of(pid: int, place: str) -> str:
             with path.resolve(top, place) as there:
                 status = posix.fstat(there.number)
                 device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-                return f"{status.st_mode & path.S_IFMT:o} {device} on {filesystem_type(there):x}"
+                writable = "ro" if posix.fstatvfs(there.number).f_flag & posix.ST_RDONLY else "rw"
+                return f"{status.st_mode & path.S_IFMT:o} {device} on {filesystem_type(there):x} {writable}"
         except OSError as error:
             return error.strerror.partition(": ")[2]
 

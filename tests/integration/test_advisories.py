@@ -2,6 +2,7 @@
 procfs, sizes and names. What an image plants: test_advisories_links.py, races: test_races.py, the seal: test_seal.py.
 """
 
+import json
 import os
 import re
 import shutil
@@ -456,6 +457,12 @@ def test_a_process_on_its_way_into_the_container_shows_nothing_of_the_callers(co
     assert b"SECRET" not in process.stdout
     c.start()
     assert b"SECRET" not in Path(f"/proc/{c.pid}/environ").read_bytes()
+
+
+def test_cri_o_cve_2024_3154_annotations_that_reach_systemd_are_told_to_engines(container):
+    """Which must not let a user set them: any property of the unit, and so any command of the host's."""
+    features = json.loads(container().runtime("features").out)
+    assert {"org.systemd.property.", "org.criu.config"} <= set(features["potentiallyUnsafeConfigAnnotations"])
 
 
 # --- the host's mounts

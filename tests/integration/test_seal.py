@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _cffi_backend
 import pytest
 
 from integration import harness
@@ -31,8 +32,8 @@ ALL = [
 
 
 class Sealed:
-    """An installation whose interpreter is a copy: nobody else runs it, so that what keeps it from being written to is
-    the seal and not the kernel's lock on a file that runs (ETXTBSY)."""
+    """An installation of copies: nobody else runs this interpreter, so that what keeps it from being written to is the
+    seal and not the kernel's lock on a file that runs (ETXTBSY)."""
 
     def __init__(self, prefix: Path, binary: str) -> None:
         python = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -42,13 +43,22 @@ class Sealed:
         shutil.copy(binary, self.program)
         shutil.copy(INTERPRETER, self.interpreter)
         (prefix / "pyvenv.cfg").write_text(f"home = {INTERPRETER.parent}\n")
-        (prefix / "lib" / python).mkdir(parents=True)
-        (prefix / "lib" / python / "site-packages").symlink_to(PACKAGES)
+        packages = prefix / "lib" / python / "site-packages"
+        packages.mkdir(parents=True)
+        shutil.copytree(PACKAGES / "pyrunc", packages / "pyrunc")
+        for backend in Path(_cffi_backend.__file__).parent.glob("_cffi_backend*"):
+            shutil.copy(backend, packages)
 
     @property
-    def state(self) -> tuple[bytes, int, int]:
-        status = self.interpreter.stat()
-        return hashlib.sha256(self.interpreter.read_bytes()).digest(), status.st_mtime_ns, status.st_mode
+    def state(self) -> dict[str, tuple[bytes, int, int, int]]:
+        """Of every file that a runtime process runs or reads: the program, the interpreter, the modules, libraries."""
+        found = {}
+        for file in sorted(self.program.parents[1].rglob("*")):
+            if file.is_file():
+                status = file.stat()
+                digest = hashlib.sha256(file.read_bytes()).digest()
+                found[str(file)] = digest, status.st_mtime_ns, status.st_mode, status.st_uid
+        return found
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +68,8 @@ def sealed(runtime, tmp_path):
     installation = Sealed(tmp_path / "prefix", runtime.binary)
     runtime.binary = str(installation.program)
     before = installation.state
+    assert {"pyrunc", "modules.marshal"} <= {Path(file).name for file in before}
+    assert [file for file in before if "_kernel" in file]
     yield installation
     assert installation.state == before
 
@@ -79,7 +91,7 @@ def outcome(c):
     return int(seen), int(written), set(errors.split())
 
 
-def test_the_attack_finds_an_interpreter_that_is_not_sealed(container, sealed):
+def test_cve_2019_5736_the_attack_finds_an_interpreter_that_is_not_sealed(container, sealed):
     """Else the other tests would prove nothing: the same file, run by its path."""
     c = attacker(container, sealed)
     for _ in range(3):
@@ -90,7 +102,7 @@ def test_the_attack_finds_an_interpreter_that_is_not_sealed(container, sealed):
 
 
 @pytest.mark.parametrize("verb", ["exec", "create", "run", "state"])
-def test_a_running_verb(container, sealed, verb):
+def test_cve_2019_5736_a_running_verb(container, sealed, verb):
     c = attacker(container, sealed)
     for _ in range(8):
         if verb == "exec":
@@ -110,7 +122,7 @@ def test_a_running_verb(container, sealed, verb):
     assert errors <= {"EROFS", "ETXTBSY", "EACCES", "EPERM"}
 
 
-def test_a_process_that_waits_for_start(container, sealed):
+def test_cve_2019_5736_a_process_that_waits_for_start(container, sealed):
     other = container()
     other.create("true")
     handle = os.open(f"/proc/{other.pid}/exe", os.O_PATH)
@@ -125,7 +137,7 @@ def test_a_process_that_waits_for_start(container, sealed):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the loader is written for x86_64")
 @pytest.mark.parametrize("how", ["script", "path", "exec"])
-def test_a_program_that_is_the_runtime_itself(container, tmp_path, how):
+def test_cve_2019_5736_a_program_that_is_the_runtime_itself(container, tmp_path, how):
     """The image's dynamic loader runs in the runtime's process, with its file as /proc/self/exe."""
     loader = tmp_path / "loader"
     source = Path(harness.__file__).with_name("loader.c")
@@ -149,7 +161,7 @@ def test_a_program_that_is_the_runtime_itself(container, tmp_path, how):
     assert result.code == errno.ETXTBSY, repr(result)  # it runs, so the kernel's lock comes before EROFS: see above
 
 
-def test_the_launcher_is_not_what_runs(container):
+def test_cve_2019_5736_the_launcher_is_not_what_runs(container):
     """Once it has started the interpreter nothing of it is left to write to."""
     other = container()
     other.create("true")
