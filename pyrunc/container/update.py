@@ -72,16 +72,28 @@ def apply(cgroup: "Cgroup", resources: "Resources") -> None:
         for directory, writes in plan:
             write_all(directory, writes)
     except PyruncError as error:
-        try:
-            if cgroup.unit is not None:
-                from pyrunc.cgroups import systemd
-
-                systemd.set_properties(cgroup.unit, told)
-            for directory, writes in before:
-                write_all(directory, writes)
-        except PyruncError as another:
-            error.hint = f"and what was written before it could not be put back: {reason(another)}"
+        failures = _undo(cgroup, told, before)
+        if failures:
+            error.hint = f"and not all that was written before it could be put back: {'; '.join(failures)}"
         raise
+
+
+def _undo(cgroup: "Cgroup", told: "list[Property]", before: "list[tuple[str, list[Write]]]") -> "list[str]":
+    """Put back what can be, the last first. Returns what could not."""
+    failures = []
+    if cgroup.unit is not None:
+        from pyrunc.cgroups import systemd
+
+        try:
+            systemd.set_properties(cgroup.unit, told)
+        except PyruncError as error:
+            failures.append(reason(error))
+    for directory, writes in reversed(before):
+        try:
+            write_all(directory, writes)
+        except PyruncError as error:
+            failures.append(reason(error))
+    return failures
 
 
 def _tell_systemd(cgroup: "Cgroup", resources: "Resources") -> "list[Property]":
@@ -109,6 +121,9 @@ def previous(directory: str, file: str, value: str) -> "list[Write]":
         return [(file, f"{first} {rest.partition('=')[0]}=max" if "=" in rest else f"{first} 0")]
     if file == "memory.oom_control":
         return [(file, lines[0].rpartition(" ")[2])]
+    if file in ("cpuset.cpus", "cpuset.mems") and not lines:
+        # v2: as its parent has it. With processes in it there is no way back to saying nothing (ENOSPC).
+        return [(file, read(directory.rpartition("/")[0], f"{file}.effective"))]
     return [(file, lines[0] if lines else "\n")]
 
 
