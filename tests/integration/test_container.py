@@ -47,6 +47,7 @@ def mount_at(text, place):
 # --- namespaces
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "cgroup", "user", "time"])
 def test_a_new_namespace_of_each_kind(container, kind):
     kinds = [*dict.fromkeys(["mount", "pid", kind])]
@@ -89,6 +90,7 @@ def test_a_namespace_that_is_joined_by_path(container, kind):
     assert c.run("/bin/readlink", f"/proc/self/ns/{KINDS[kind]}") == os.readlink(path)
 
 
+@pytest.mark.vm
 def test_all_namespaces_of_another_container_can_be_joined(container):
     other = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS)
     other.config["mounts"] = [m for m in other.config["mounts"] if m["type"] != "sysfs"]
@@ -120,11 +122,13 @@ def test_the_loopback_device_is_up(container):
     assert container().sh("cat /sys/class/net/lo/operstate; ls /sys/class/net").split() == ["unknown", "lo"]
 
 
+@pytest.mark.vm
 def test_the_root_of_a_cgroup_namespace_is_the_containers_cgroup(container):
     c = container(namespaces=namespaces(*NAMESPACES, "cgroup"))
     assert {line.split(":", 2)[2] for line in c.run("cat", "/proc/self/cgroup").splitlines()} == {"/"}
 
 
+@pytest.mark.vm
 def test_offsets_of_time(container):
     c = container(
         namespaces=namespaces(*NAMESPACES, "time"),
@@ -135,6 +139,7 @@ def test_offsets_of_time(container):
     assert float(c.run("cat", "/proc/uptime").split()[0]) > 1000000
 
 
+@pytest.mark.vm
 def test_a_user_namespace_with_its_maps(container):
     c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
     assert c.run("cat", "/proc/self/uid_map", "/proc/self/gid_map").split() == ["0", "100000", "65536"] * 2
@@ -270,6 +275,7 @@ def test_a_relative_source_is_below_the_bundle(container):
     assert c.run("cat", "/m/file") == "text"
 
 
+@pytest.mark.vm
 def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
@@ -285,6 +291,7 @@ def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
         subprocess.run(["umount", tmp_path / "source/sub"], check=True)
 
 
+@pytest.mark.vm
 def test_read_only_is_of_one_mount_and_rro_of_all_below(container, tmp_path):
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
@@ -494,6 +501,7 @@ def test_the_links_that_every_container_has(container):
     assert out.split() == ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "pts/ptmx"]
 
 
+@pytest.mark.vm
 def test_devices_of_the_configuration(container):
     devices = [
         {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8},
@@ -530,6 +538,7 @@ def test_a_device_in_the_way_of_another_is_refused(container):
 # --- paths
 
 
+@pytest.mark.vm
 def test_a_masked_file_reads_as_empty(container):
     assert container(maskedPaths=["/etc/secret"]).file("/etc/secret", "x").run("cat", "/etc/secret") == ""
 
@@ -557,6 +566,7 @@ def test_masking_twice_is_no_error(container):
     assert container(maskedPaths=paths).file("/etc/secret", "x").run("ls", "/etc") == ""
 
 
+@pytest.mark.vm
 def test_a_read_only_path(container):
     c = container(readonlyPaths=["/etc", "/proc/sys"]).file("/etc/file", "x")
     out = c.sh("touch /etc/file 2>&1; echo 1 2>&1 > /proc/sys/net/ipv4/ip_forward; cat /etc/file; touch /root/fine")
@@ -715,6 +725,7 @@ def limits_of(text):
     return {m[1]: (m[2], m[3]) for m in re.finditer(r"^(Max [a-z ]+?)\s{2,}(\S+)\s+(\S+)", text, re.MULTILINE)}
 
 
+@pytest.mark.vm
 def test_resource_limits(container):
     limits = [
         {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
@@ -780,6 +791,7 @@ def capabilities_of(c):
     return dict(zip(SETS, (int(text, 16) for text in status_of(c, *SETS)), strict=True))
 
 
+@pytest.mark.vm
 def test_each_of_the_five_sets(container):
     c = container(
         user={"uid": 1000, "gid": 1000},
@@ -833,6 +845,7 @@ def test_a_capability_that_the_runtime_does_not_have_is_a_warning(container):
     assert "CAP_SYS_RESOURCE" in c.last.err
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(("value", "expected"), [(True, "1"), (False, "0")])
 def test_no_new_privileges(container, value, expected):
     assert status_of(container(noNewPrivileges=value), "NoNewPrivs") == [expected]
@@ -842,6 +855,7 @@ def test_the_personality(container):
     assert "personality 8" in container(personality={"domain": "LINUX32"}).run("probe", "attributes")
 
 
+@pytest.mark.vm
 def test_the_scheduler_and_the_io_priority(container):
     c = container(
         scheduler={"policy": "SCHED_BATCH", "nice": 5}, ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 3}
@@ -850,6 +864,7 @@ def test_the_scheduler_and_the_io_priority(container):
     assert {"scheduler 3", "nice 5", f"ioprio {2 << 13 | 3}"} <= set(out)
 
 
+@pytest.mark.vm
 def test_the_session_keyring_is_its_own(container):
     c = container()
     assert c.run("probe", "keyring").endswith(f";_ses.{c.id}")

@@ -46,6 +46,7 @@ def test_flags_after_the_id_are_the_commands(running):
     assert running.exec("echo", "-e", "--user", "x") == "--user x"
 
 
+@pytest.mark.vm
 def test_it_is_in_all_namespaces_of_the_container(container):
     c = container(namespaces=namespaces("pid", "network", "ipc", "uts", "mount", "cgroup")).up()
     names = ("pid", "net", "ipc", "uts", "mnt", "cgroup")
@@ -53,6 +54,7 @@ def test_it_is_in_all_namespaces_of_the_container(container):
     assert links == [os.readlink(f"/proc/{c.pid}/ns/{name}") for name in names]
 
 
+@pytest.mark.vm
 def test_it_is_in_the_cgroup_of_the_container(running):
     assert running.exec("cat", "/proc/self/cgroup") == running.exec("cat", "/proc/1/cgroup")
     assert f"/{running.id}" in running.exec("cat", "/proc/self/cgroup")
@@ -126,6 +128,7 @@ def freeze(c, state):
         c.control_file("freezer.state").write_text(state)
 
 
+@pytest.mark.vm
 def test_a_paused_container_takes_none(running):
     freeze(running, "FROZEN")
     assert running.status == "paused"
@@ -136,6 +139,7 @@ def test_a_paused_container_takes_none(running):
     running.exec("true")
 
 
+@pytest.mark.vm
 def test_a_paused_container_takes_one_that_ignores_it(running):
     freeze(running, "FROZEN")
     process = running.runtime.spawn("exec", "--ignore-paused", running.id, "true")
@@ -145,6 +149,7 @@ def test_a_paused_container_takes_one_that_ignores_it(running):
     assert process.end(10) == 0
 
 
+@pytest.mark.vm
 def test_a_paused_container_can_be_killed_and_deleted(running):
     freeze(running, "FROZEN")
     running.kill("KILL")
@@ -392,6 +397,7 @@ def test_a_terminal_without_a_socket_can_not_be_detached(running):
 # --- user namespaces
 
 
+@pytest.mark.vm
 def test_it_is_root_of_the_containers_user_namespace(container):
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     c = container(

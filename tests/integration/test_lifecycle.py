@@ -24,6 +24,7 @@ def test_a_created_container_waits_for_start(container):
     assert (c.bundle.rootfs / "tmp/ran").read_text() == "ran\n"
 
 
+@pytest.mark.vm
 def test_a_started_container_runs_until_its_program_ends(container):
     c = container()
     c.create("sh", "-c", "until [ -e /tmp/stop ]; do sleep 0.01; done")
@@ -43,6 +44,7 @@ def test_start_returns_when_the_program_has_been_executed(container):
     assert b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+@pytest.mark.vm
 def test_state_of_a_created_container(container):
     c = container(annotations={"org.example.key": "value"})
     c.create("sleep", "1000")
@@ -296,6 +298,7 @@ def test_kill_all_of_a_stopped_container_is_no_error(container):
     assert c.runtime("kill", "--all", c.id, "KILL").code == 0
 
 
+@pytest.mark.vm
 def test_kill_ends_every_process_of_a_container_that_shares_the_hosts(container):
     c = container(namespaces=namespaces("mount", "ipc", "uts"))
     c.up("sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000")
@@ -346,6 +349,7 @@ def test_a_created_container_is_deleted_without_force(container):
     c.assert_gone()
 
 
+@pytest.mark.vm
 def test_delete_removes_cgroups_that_the_container_made(container):
     c = container().up()
     for path in cgroups_of(c.id):
@@ -354,6 +358,7 @@ def test_delete_removes_cgroups_that_the_container_made(container):
     c.assert_gone()
 
 
+@pytest.mark.vm
 def test_delete_leaves_cgroups_that_were_there_before(container):
     parent = f"{MARK}-parent"
     c = container(cgroupsPath=f"/{parent}/one").up()
@@ -366,6 +371,7 @@ def test_delete_leaves_cgroups_that_were_there_before(container):
         os.rmdir(path)
 
 
+@pytest.mark.vm
 def test_delete_ends_what_runs_on_in_a_shared_process_namespace(container):
     """The first process has ended; what it started has not."""
     c = container(namespaces=namespaces("mount", "ipc", "uts"))
@@ -377,6 +383,7 @@ def test_delete_ends_what_runs_on_in_a_shared_process_namespace(container):
     c.assert_gone()
 
 
+@pytest.mark.vm
 def test_a_container_without_a_record_can_be_deleted_by_force(container):
     c = container().up("true")
     c.wait_for("stopped")
@@ -403,6 +410,7 @@ def test_run_prints_what_the_program_prints(container):
     assert container().run("echo", "hello") == "hello"
 
 
+@pytest.mark.vm
 def test_run_leaves_nothing(container):
     c = container()
     c.run("true")
@@ -414,6 +422,7 @@ def test_run_ends_as_the_program_ended(container, code):
     assert container().attempt("sh", "-c", f"exit {code}").code == code
 
 
+@pytest.mark.vm
 def test_run_of_a_program_that_a_signal_ended(container):
     c = container()
     c._prepare(("sleep", "1000"))

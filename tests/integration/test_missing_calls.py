@@ -247,6 +247,7 @@ def test_mounts_that_can_not_be_mapped(container):
     assert "mount_setattr" in c.refused("true")
 
 
+@pytest.mark.vm
 def test_clone_into_a_cgroup_that_the_kernel_refuses(everything, whole, tmp_path):
     """CLONE_INTO_CGROUP is Linux 5.7's: then the process is moved before it does anything."""
     if not shutil.which("strace"):
@@ -256,6 +257,7 @@ def test_clone_into_a_cgroup_that_the_kernel_refuses(everything, whole, tmp_path
     assert "INJECTED" in (tmp_path / "trace").read_text()
 
 
+@pytest.mark.vm
 def test_a_kernel_without_cgroup_kill(container):
     """Linux 5.14's: without it every process is found and killed, those that fork too."""
     c = container(namespaces=namespaces("mount", "cgroup"))

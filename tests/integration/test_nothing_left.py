@@ -311,6 +311,7 @@ def test_a_read_only_state_root_is_an_error(container, runtime, tmp_path):
         runtime.root = tmp_path / "state"
 
 
+@pytest.mark.vm
 def test_a_deleted_cgroup_does_not_stop_delete(container):
     c = container().up("true")
     c.wait_for("stopped")

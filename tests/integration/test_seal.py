@@ -101,6 +101,7 @@ def test_cve_2019_5736_the_attack_finds_an_interpreter_that_is_not_sealed(contai
     assert written
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("verb", ["exec", "create", "run", "state"])
 def test_cve_2019_5736_a_running_verb(container, sealed, verb):
     c = attacker(container, sealed)
@@ -135,6 +136,7 @@ def test_cve_2019_5736_a_process_that_waits_for_start(container, sealed):
     os.close(handle)
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the loader is written for x86_64")
 @pytest.mark.parametrize("how", ["script", "path", "exec"])
 def test_cve_2019_5736_a_program_that_is_the_runtime_itself(container, tmp_path, how):
