@@ -387,11 +387,13 @@ def process_warnings(document: "Process") -> list[Problem]:
     """The same for a process. config.md: an unknown capability is ignored, and logged."""
     found: list[Problem] = []
     sets = document.get("capabilities", {})
+    told: set[str] = set()
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        names = sets.get(kind)
-        if isinstance(names, list) and not CAPABILITIES.issuperset(names):
-            found += [(f"/capabilities/{kind}", f'unknown capability "{name}" is ignored', "")
-                      for name in names if name.upper() not in CAPABILITIES]
+        names: list[str] = sets.get(kind) or []   # type: ignore[assignment]
+        for name in names:
+            if name not in CAPABILITIES and name.upper() not in CAPABILITIES and name not in told:
+                told.add(name)
+                found.append((f"/capabilities/{kind}", f'unknown capability "{name}" is ignored', ""))
     if document.get("user", {}).get("umask", 0) > 0o777:
         found.append(("/user/umask", "bits above 0777 are ignored", "JSON numbers are decimal: 022 is 18"))
     return found
