@@ -43,13 +43,17 @@ def attach(context: Context, entry: "Mount", options: Options) -> None:
 
 
 def _unified(context: Context, cgroup: Cgroup, options: Options) -> Fd:
+    """A new mount only in a cgroup namespace of the container's: made in the host's it would take the options of the
+    host's mount away, nsdelegate and memory_recursiveprot, for as long as the host runs (runc#5258)."""
+    own_namespace = context.new_namespaces & CLONE_NEWCGROUP or any(flag & CLONE_NEWCGROUP for flag, _ in context.joins)
+    if not own_namespace:
+        return open_tree(cgroup.mounts[UNIFIED], recursive=True)
     try:
         return new_filesystem("cgroup2", "cgroup", [], options.set, "cgroup2")
     except OSError as error:
         if error.errno not in NOT_PERMITTED:
             raise
-    own_namespace = context.new_namespaces & CLONE_NEWCGROUP
-    return open_tree(cgroup.paths[UNIFIED] if own_namespace else cgroup.mounts[UNIFIED], recursive=True)
+    return open_tree(cgroup.paths[UNIFIED], recursive=True)
 
 
 def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -> None:

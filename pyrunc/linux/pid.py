@@ -6,6 +6,8 @@ import select
 from pyrunc.linux import kernel_error
 from pyrunc.linux.fd import Fd, read_file
 
+ESRCH, EINVAL = 3, 22
+
 
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with its pid, its identity. proc(5), field 22.
@@ -23,11 +25,15 @@ def start_time(pid: int) -> int:
 
 
 def pidfd_open(pid: int) -> Fd:
-    """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError."""
+    """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError.
+
+    EINVAL is what older kernels (6.12) say of a process that is gone and whose number is still that of a session.
+    """
     try:
         return Fd(posix.pidfd_open(pid), f"process {pid}")
     except OSError as error:
-        raise kernel_error("pidfd_open", f"process {pid}", error.errno or 0) from None
+        number = ESRCH if error.errno == EINVAL else error.errno or 0
+        raise kernel_error("pidfd_open", f"process {pid}", number) from None
 
 
 def has_ended(pidfd: Fd, seconds: float) -> bool:

@@ -121,8 +121,10 @@ def cgroup2_alone() -> Iterator[None]:
 
     call("unshare", CLONE_NEWNS)
     try:
+        lines = [line for line in harness.host_mounts() if " - cgroup2 " in line]
+        options = lines[0].rpartition(" ")[2].partition(",")[2] if lines else ""  # one set for all mounts: the host's
         call("umount2", b"/sys/fs/cgroup", MNT_DETACH)
-        call("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None)
+        call("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, options.encode())
         yield
     finally:
         call("setns", home, CLONE_NEWNS)

@@ -16,6 +16,7 @@ from integration.harness import (
     cgroups_of,
     full,
     hierarchies,
+    host_mounts,
     namespaces,
     unified,
     wait_until,
@@ -119,6 +120,16 @@ def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
     out = c.sh(f"cat {folder}/cgroup.procs | head -1; mkdir {folder}/x 2>&1; ls /sys/fs/cgroup")
     assert out.split()[0] == "1"
     assert "Read-only" in out
+
+
+def test_a_cgroup_mount_leaves_the_options_of_the_hosts(container):
+    """runc#5258: nsdelegate and memory_recursiveprot, where systemd has set them; they are one for all mounts."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}
+    before = host_mounts()
+    for kinds in (NAMESPACES, (*NAMESPACES, "cgroup")):
+        c = container(mounts=[mount], namespaces=namespaces(*kinds))
+        assert "Read-only" in c.sh("mkdir /sys/fs/cgroup/x 2>&1; true")
+    assert host_mounts() == before
 
 
 @pytest.mark.parametrize("below", ["", "/sub"])
