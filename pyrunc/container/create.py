@@ -266,12 +266,10 @@ def _rootfs(config: "Config", bundle: str) -> str:
 
 def _listen_fds() -> int:
     """Socket activation: LISTEN_FDS descriptors from 3 on are the container's, if they were meant for us."""
-    try:
-        count = int(posix.environ.get(b"LISTEN_FDS", b"0"))
-        meant_for = int(posix.environ.get(b"LISTEN_PID", b"0"))
-    except ValueError:
-        return 0
-    return count if meant_for in (0, posix.getpid()) else 0
+    count, meant_for = posix.environ.get(b"LISTEN_FDS", b"0"), posix.environ.get(b"LISTEN_PID", b"0")
+    if not (count.isdigit() and meant_for.isdigit() and len(count + meant_for) < 20):
+        return 0  # -1 would be one of the standard streams
+    return int(count) if int(meant_for) in (0, posix.getpid()) else 0
 
 
 def verify_preserved(count: int) -> None:

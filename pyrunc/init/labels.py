@@ -8,6 +8,7 @@ import posix
 
 from pyrunc.errors import reason
 from pyrunc.init.context import Context
+from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 from pyrunc.linux.mount import filesystem_type
 
@@ -93,6 +94,6 @@ def for_message_queues(context: Context, mount: Fd) -> None:
 
 def _write(context: Context, name: str, value: str) -> None:
     try:
-        write_file(f"self/attr/{name}", value.encode(), context.host_proc)
+        write_file(f"self/attr/{name}", encoded(value), context.host_proc)
     except OSError as error:
         raise OSError(error.errno, f"{value or 'no label'}: {reason(error)}", f"/proc/self/attr/{name}") from error

@@ -59,10 +59,11 @@ static const char *const HOMES[] = {
 /* Where Debian has cffi, if pip found it there and saw no reason to install another. Not for a venv. */
 static char *const SYSTEM_HOMES[] = { "/usr/local/lib/" PYTHON "/dist-packages", "/usr/lib/python3/dist-packages" };
 
-/* A star: whatever begins so. glibc's are those that it ignores in a setuid program (sysdeps/generic/unsecvars.h). */
+/* A star: whatever begins so. glibc's are those that it ignores in a setuid program (sysdeps/generic/unsecvars.h), and
+   TZ, of which it ignores only the value: `:/path` is opened and read. What we print is UTC. */
 static const char *const HOSTILE[] = {
     "PYTHON*", "LD_*", "GLIBC_TUNABLES", "GCONV_PATH", "GETCONF_DIR", "HOSTALIASES", "LANGUAGE", "LOCALDOMAIN",
-    "LOCPATH", "MALLOC_*", "NIS_PATH", "NLSPATH", "OPENSSL_*", "RESOLV_HOST_CONF", "RES_OPTIONS", "TZDIR",
+    "LOCPATH", "MALLOC_*", "NIS_PATH", "NLSPATH", "OPENSSL_*", "RESOLV_HOST_CONF", "RES_OPTIONS", "TZ", "TZDIR",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

@@ -33,3 +33,8 @@ def kernel_error(call: str, subject: str, number: int = 0) -> OSError:
         release = posix.uname().release
         text += f" (it needs Linux {since}, and no seccomp filter around the runtime; this is Linux {release})"
     return OSError(number, text, subject)
+
+
+def encoded(text: str) -> bytes:
+    """Text as the kernel takes it: what came in as bytes that are no UTF-8 goes out as those."""
+    return text.encode("utf-8", "surrogateescape")

@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.linux import kernel_error
+from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
 
@@ -53,7 +53,7 @@ def open_tree(source: "Fd | str", recursive: bool = False, clone: bool = True) -
         number = lib.sys_open_tree(source.number, b"", flags | AT_EMPTY_PATH)
         name = source.name
     else:
-        number = lib.sys_open_tree(AT_FDCWD, source.encode(), flags)
+        number = lib.sys_open_tree(AT_FDCWD, encoded(source), flags)
         name = source
     if number < 0:
         raise kernel_error("open_tree", name)

@@ -5,7 +5,7 @@ openat2(2), Linux 5.6. There is no fallback for older kernels: a walk in user sp
 
 import posix
 
-from pyrunc.linux import kernel_error
+from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import lib
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
@@ -31,7 +31,7 @@ S_IFIFO = 0o010000
 def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:
     """Open `path` inside `directory`, which no `..`, symlink or magic link can leave."""
     flags |= posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY  # it is strict
-    number = lib.sys_openat2(directory.number, path.encode(), flags, mode, resolve)
+    number = lib.sys_openat2(directory.number, encoded(path), flags, mode, resolve)
     if number < 0:
         raise kernel_error("openat2", path)
     return Fd(number, path)

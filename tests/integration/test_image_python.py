@@ -106,7 +106,8 @@ def hostile(container):
                     f".cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so"
                 ).write_bytes(b"\x7fELF")
                 plain.with_suffix(".abi3.so").write_bytes(b"\x7fELF")
-            (root / folder.lstrip("/") / "hostile.pth").write_text("import hostile\n")
+            for name in ("hostile.pth", "python3._pth", "python._pth", "pyvenv.cfg", "python311.zip", "python313.zip"):
+                (root / folder.lstrip("/") / name).write_text("import hostile\n")
         for folder in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
             (root / folder).mkdir(parents=True, exist_ok=True)
             for library in LIBRARIES:
@@ -214,20 +215,68 @@ def test_a_terminal_opens_nothing_of_the_images_python(hostile, tmp_path):
     assert not (c.bundle.rootfs / "hostile-ran").exists()
 
 
-def test_variables_of_the_caller_choose_no_code(hostile, tmp_path):
-    """Of the runtime's Python, nor of its loader."""
-    c = hostile()
-    (tmp_path / "sitecustomize.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
-    (tmp_path / "posixpath.py").write_text(CODE.replace("/hostile-ran", str(tmp_path / "ran")))
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(tmp_path),
-        "PYTHONHOME": str(tmp_path),
-        "PYTHONSTARTUP": str(tmp_path / "sitecustomize.py"),
-        "PYTHONUSERBASE": str(tmp_path),
-        "PYTHONINSPECT": "1",
-        "PYTHONDONTWRITEBYTECODE": "",
-        "LD_LIBRARY_PATH": str(c.bundle.rootfs / "lib"),
-    }
-    assert c.run("echo", "fine", env=env, cwd=tmp_path) == "fine"
-    assert not (tmp_path / "ran").exists()
+# --- all that is looked up at all, once the file system is the container's
+
+ALWAYS = {"/", ".", "/dev/null", "self/fd/N"}
+ASKED = {  # beside the program: what config.json names, and the passwd of HOME
+    "plain": {"/etc/passwd"},
+    "everything": {"/etc/passwd", "sys/net/ipv4/ip_forward", "/sys", "/kcore", "/etc"},
+    "user namespace": {"/etc/passwd"},
+    "letters of another script": {"/etc/passwd", "/ünï/код", "."} | {"ünï", "ünï/код", "код"},
+    "exec": {"/etc/passwd", "/tmp"},
+    "terminal": {"/etc/passwd", "/dev", "/dev/pts/ptmx", "console"},
+}
+PROGRAMS = re.compile(r"/bin/(true|printf)$")
+
+
+def looked_up(trace: Path):
+    """Every path that a process names after the file system has become the container's, to execve."""
+    found = set()
+    entered = 0
+    for log in trace.parent.glob(f"{trace.name}.*"):
+        lines = log.read_text().splitlines()
+        if any(line.startswith(("execve(", "execveat(")) for line in lines[:3]):
+            continue  # the runtime's own process, or one of the host's hooks
+        starts = [n for n, line in enumerate(lines) if line.startswith(("pivot_root(", "setns("))]
+        if not starts:
+            continue
+        entered += 1
+        for line in lines[starts[-1] + 1 :]:
+            call = line.partition("(")[0]
+            if call == "execve":
+                break
+            match = re.search(r'"((?:[^"\\]|\\.)*)"', line)
+            if match and match[1] and call not in ("fsconfig", "getcwd", "mount", "umount2", "fsopen"):
+                path = match[1].encode().decode("unicode_escape").encode("latin-1").decode()
+                found.add(re.sub(r"\d+$", "N", path) if path.startswith("self/") else path)
+    assert entered == 1
+    assert found
+    return {path for path in found if not PROGRAMS.search(path)}
+
+
+def traced(trace):
+    return ("strace", "-ff", "-qq", "-s", "4096", "-e", "trace=%file,execve,execveat,setns", "-o", str(trace))
+
+
+@pytest.mark.parametrize("case", ["plain", "everything", "user namespace", "letters of another script"])
+def test_create_looks_up_what_the_configuration_names_and_nothing_else(hostile, tmp_path, case):
+    c = hostile(**CASES[case]).reachable()
+    c._prepare(tuple(CASES[case].get("args", ("true",))))
+    c.runtime("run", "--bundle", c.bundle.path, c.id, check=False, wrapper=traced(tmp_path / "trace"))
+    assert looked_up(tmp_path / "trace") <= ALWAYS | ASKED[case]
+
+
+def test_exec_looks_up_what_it_was_given_and_nothing_else(hostile, tmp_path):
+    c = hostile().up()
+    c.runtime("exec", "-u", "1000", "--cwd", "/tmp", c.id, "true", wrapper=traced(tmp_path / "trace"))
+    assert looked_up(tmp_path / "trace") <= ALWAYS | ASKED["exec"]
+
+
+def test_a_terminal_is_looked_up_in_the_containers_dev(hostile, tmp_path):
+    c = hostile(terminal=True)
+    c._prepare(("true",))
+    master, slave = pty.openpty()
+    c.runtime("run", "--bundle", c.bundle.path, c.id, wrapper=traced(tmp_path / "trace"), stdin=slave)
+    os.close(master)
+    os.close(slave)
+    assert looked_up(tmp_path / "trace") <= ALWAYS | ASKED["terminal"]

@@ -353,7 +353,7 @@ HOSTILE = {
     "PYTHONVERBOSE": "1", "LD_PRELOAD": "/tmp/x.so", "LD_LIBRARY_PATH": "/tmp", "LD_AUDIT": "/tmp/x.so",
     "LD_DEBUG": "all", "GCONV_PATH": "/tmp", "LOCPATH": "/tmp", "LANGUAGE": "../../tmp",
     "NLSPATH": "/tmp/%N", "GETCONF_DIR": "/tmp", "GLIBC_TUNABLES": "glibc.malloc.check=3",
-    "MALLOC_CHECK_": "3", "MALLOC_TRACE": "/tmp/x", "TZDIR": "/tmp", "HOSTALIASES": "/tmp/x",
+    "MALLOC_CHECK_": "3", "MALLOC_TRACE": "/tmp/x", "TZ": ":/tmp/x", "TZDIR": "/tmp", "HOSTALIASES": "/tmp/x",
     "RES_OPTIONS": "debug", "RESOLV_HOST_CONF": "/tmp/x", "LOCALDOMAIN": "x", "NIS_PATH": "x",
     "OPENSSL_CONF": "/tmp/x", "OPENSSL_MODULES": "/tmp", "OPENSSL_ENGINES": "/tmp",
 }
@@ -361,7 +361,7 @@ HARMLESS = {
     "PATH": "/usr/bin:/bin", "HOME": "/root", "TERM": "xterm", "NOTIFY_SOCKET": "/run/x",
     "XDG_RUNTIME_DIR": "/run", "LISTEN_FDS": "1", "LISTEN_PID": "5", "LISTEN_FDNAMES": "a",
     "LC_CTYPE": "C.UTF-8", "TMPDIR": "/var/tmp", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
-    "TZ": "UTC", "LDFLAGS": "-x", "LANG": "C.UTF-8", "PYTHO": "n", "_PYTHON": "x", "LOCPATHS": "x",
+    "TZ_": "UTC", "LDFLAGS": "-x", "LANG": "C.UTF-8", "PYTHO": "n", "_PYTHON": "x", "LOCPATHS": "x",
     "EMPTY": "",
 }
 
