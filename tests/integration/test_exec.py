@@ -216,7 +216,7 @@ def test_the_working_directory(running):
         ("4294967294:4294967294", "4294967294 4294967294"),
     ],
 )
-def test_the_user(running, user, ids):
+def test_crun_cve_2026_30892_the_user(running, user, ids):
     assert running.exec_sh("echo $(id -u) $(id -g)", flags=("-u", user)) == ids
 
 
@@ -243,7 +243,7 @@ def test_the_user(running, user, ids):
         "root",
     ],
 )
-def test_a_user_that_is_no_number_is_refused(running, user):
+def test_crun_cve_2026_30892_a_user_that_is_no_number_is_refused(running, user):
     """crun CVE-2026-30892: what was not understood left the command root."""
     if user == "":
         assert running.exec("id", "-u", flags=("-u", user)) == "0"  # as if it was not given: runc's too
