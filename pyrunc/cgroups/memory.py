@@ -51,15 +51,16 @@ def limit_and_swap_alone(directory: str, memory: "dict[str, Any]") -> "Iterator[
         yield "memory.swap.max", "max"
     if limit:
         if memory.get("checkBeforeUpdate"):
-            _check(directory, limit)
+            _check(directory, "memory+swap", _swap(memory))
+            _check(directory, "memory", limit)
         yield "memory.max", or_max(limit)
 
 
-def _check(directory: str, limit: int) -> None:
+def _check(directory: str, what: str, limit: int) -> None:
     """The kernel of v2 takes any limit and kills until it holds. checkBeforeUpdate (spec 1.1): refuse it instead."""
     used = int(read(directory, "memory.current"))
     if 0 < limit < used:
-        raise PyruncError("memory limit", str(limit), f"rejecting memory limit {limit} < usage {used}")
+        raise PyruncError("limiting memory", "", f"rejecting {what} limit {limit} < usage {used}")
 
 
 V2 = Limits("memory", (
