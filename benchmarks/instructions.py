@@ -44,7 +44,9 @@ import pyrunc.linux.process
 def clone3(*_): posix._exit(0)
 pyrunc.linux.process.clone3 = clone3
 posix.pidfd_open = lambda pid: posix.open(f"/proc/{pid}/ns/pid", posix.O_RDONLY)
-"""  # what exec opens a pidfd for is setns, which takes either
+import _signal
+_signal.pidfd_send_signal = lambda *_: None
+"""  # what exec opens a pidfd for is setns, which takes either; valgrind 3.19 has no pidfd_send_signal
 
 
 def interpreter_command(runtime: str, folder: Path) -> list[str]:
