@@ -46,19 +46,17 @@ def create(
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
-    devices = _net_devices(config, options)
-    group = _rdt_group(config, container_id)
+    creation = Creation(container_id, config, options, take_master)
     directory = StateDirectory.make(root, container_id)
     container = Container(directory, _record(container_id, config, bundle, rootfs), log)
     container.known_config = config
     try:
-        _create(container, config, options, take_master, devices, group)
+        creation.run(container)
     except BaseException:
-        _undo(container, devices)
+        creation.undo(container)
         raise
     finally:
-        if devices is not None:
-            devices.close()
+        creation.close()
         directory.unlock()
     return container
 
@@ -110,91 +108,137 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
     }
 
 
-def _create(
-    container: Container,
-    config: "Config",
-    options: Options,
-    take_master: "Callable[[Fd], None]",
-    devices: "Devices | None",
-    group: "Group | None",
-) -> None:
-    linux = config["linux"]
-    record, directory = container.record, container.directory
-    cgroup = _place(container, config, options)
-    if record["notify"]:
-        posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
-        config["mounts"] = [*(config.get("mounts") or []), notify.mount(directory.path)]
-    directory.save_config(config)
-    cgroup.refuse_used()
-    # On record before it exists: what is killed between the two is what delete removes.
-    record["cgroup"] = {
-        "paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit,
-    }  # fmt: skip
-    if group is not None:
-        record["rdt"] = group.record()
-    directory.save(record)
-    resources = linux.get("resources") or {}
-    may_set_devices = not _is_rootless(options)
-    if cgroup.unit is None:
-        make.create(cgroup, tolerant=_is_rootless(options) and not linux.get("cgroupsPath"))
-        record["cgroup"]["paths"] = cgroup.paths
-        make.set_limits(cgroup, resources, may_set_devices)
-        delegation.delegate(cgroup, config)
-    if group is not None:
+class Creation(launch.Parent):
+    """One container in the making: its record grows before each thing that is made, so that what is killed in between
+    is what `delete --force` removes."""
+
+    __slots__ = ("cgroup", "config", "container", "devices", "group", "options")
+
+    container: Container
+
+    def __init__(
+        self, container_id: str, config: "Config", options: Options, take_master: "Callable[[Fd], None]"
+    ) -> None:
+        """Look at what is asked for; nothing is made."""
+        super().__init__(take_master)
+        self.config = config
+        self.options = options
+        self.cgroup = _place(container_id, config, options)
+        self.devices = _net_devices(config, options)
+        self.group = _rdt_group(config, container_id)
+
+    def run(self, container: Container) -> None:
+        self.container = container
+        self._record_what_will_be()
+        if self.cgroup.unit is None:
+            self._make_cgroup()
+        if self.group is not None:
+            try:
+                self.group.make(self.config["linux"]["intelRdt"])
+            finally:
+                self.container.record["rdt"] = self.group.record()
+        context = self._context()
+        namespaces = self.config["linux"].get("namespaces") or []
+        flags = launch.plan_namespaces(context, namespaces)
+        own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
+        child = launch.Launch(context, self.container.log, self)
+        child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
+        write_pid_file(self.options.pid_file, child)
+        if self.group is not None:
+            self.group.settle()
+            self.container.record["rdt"] = self.group.record()
+            self._save()
+
+    def _save(self) -> None:
+        self.container.directory.save(self.container.record)
+
+    def _record_what_will_be(self) -> None:
+        record, directory, cgroup = self.container.record, self.container.directory, self.cgroup
+        if record["notify"]:
+            posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
+            self.config["mounts"] = [*(self.config.get("mounts") or []), notify.mount(directory.path)]
+        directory.save_config(self.config)
+        cgroup.refuse_used()
+        record["cgroup"] = {
+            "paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit,
+        }  # fmt: skip
+        if self.group is not None:
+            record["rdt"] = self.group.record()
+        self._save()
+
+    def _make_cgroup(self) -> None:
+        rootless = _is_rootless(self.options)
+        make.create(self.cgroup, tolerant=rootless and not self.config["linux"].get("cgroupsPath"))
+        self.container.record["cgroup"]["paths"] = self.cgroup.paths
+        self._limit()
+
+    def _limit(self) -> None:
+        resources = self.config["linux"].get("resources") or {}
+        make.set_limits(self.cgroup, resources, may_set_devices=not _is_rootless(self.options))
+        delegation.delegate(self.cgroup, self.config)
+
+    def _context(self) -> Context:
+        context = _context(self.container, self.config, self.options)
+        context.cgroup = self.cgroup
+        context.cgroup_tasks = self.cgroup.open_tasks()
+        if self.group is not None:
+            context.not_ours.append(self.group.root)
+        if self.devices is not None:
+            context.not_ours += self.devices.descriptors()
+        return context
+
+    def settle(self, pid: int) -> None:
+        """systemd makes a scope for a process that there is."""
+        if self.cgroup.unit is None:
+            return
+        resources, annotations = self.config["linux"].get("resources") or {}, self.container.record["annotations"]
+        make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
+        self._save()
+        self._limit()
+
+    def born(self, pid: int) -> None:
+        self.container.record["pid"] = pid
+        self.container.record["start"] = start_time(pid)
+        self._save()
+        if self.group is not None:
+            self.group.join(pid)
+
+    def move_devices(self, namespace: Fd) -> None:
+        assert self.devices is not None
+        self.devices.arrive(namespace)
+        self.container.record["netDevices"] = self.devices.record()
+        self._save()
+        self.devices.move()
+
+    def run_hooks(self) -> None:
+        self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
+        self.container.run_hooks("createRuntime", "creating")
+
+
+    def undo(self, container: Container) -> None:
+        """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
+        removed is left for `delete --force`, and said."""
         try:
-            group.make(linux["intelRdt"])
-        finally:
-            record["rdt"] = group.record()
-    context = _context(container, config, options)
-    context.cgroup = cgroup
-    context.cgroup_tasks = cgroup.open_tasks()
-    if group is not None:
-        context.not_ours.append(group.root)
-    if devices is not None:
-        context.not_ours += devices.descriptors()
+            if self.devices is not None:
+                self.devices.give_back(container.log)
+            container.cgroup.remove()
+            container.remove_rdt_group()
+            container.directory.remove()
+            if container.pid:
+                container.poststop()
+        except (PyruncError, OSError) as error:
+            container.log.warning(f"cleaning up after the failure: {reason(error)}")
 
-    def born(pid: int) -> None:
-        record["pid"] = pid
-        record["start"] = start_time(pid)
-        directory.save(record)
-        if group is not None:
-            group.join(pid)
-
-    def settle(pid: int) -> None:
-        if cgroup.unit is not None:
-            make.start_unit(cgroup, container.id, pid, resources, record["annotations"])
-            directory.save(record)
-            make.set_limits(cgroup, resources, may_set_devices)
-            delegation.delegate(cgroup, config)
-
-    def move_devices(namespace: Fd) -> None:
-        assert devices is not None
-        devices.arrive(namespace)
-        record["netDevices"] = devices.record()
-        directory.save(record)
-        devices.move()
-
-    def run_hooks() -> None:
-        container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
-        container.run_hooks("createRuntime", "creating")
-
-    namespaces = linux.get("namespaces") or []
-    flags = launch.plan_namespaces(context, namespaces)
-    own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
-    child = launch.Launch(context, container.log, born, take_master, run_hooks, move_devices, settle)
-    child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
-    write_pid_file(options.pid_file, child)
-    if group is not None:
-        group.settle()
-        record["rdt"] = group.record()
-        directory.save(record)
+    def close(self) -> None:
+        if self.devices is not None:
+            self.devices.close()
 
 
-def _place(container: Container, config: "Config", options: Options) -> "Cgroup":
+def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
     path = config["linux"].get("cgroupsPath")
     if options.systemd:
-        return make.place_unit(path, container.id, user=_is_rootless(options))
-    return make.place(path, container.id)
+        return make.place_unit(path, container_id, user=_is_rootless(options))
+    return make.place(path, container_id)
 
 
 def _is_rootless(options: Options) -> bool:
@@ -236,21 +280,6 @@ def use_filter(context: Context, container: Container) -> None:
         with container.directory.root.open() as root:
             context.bpf, context.bpf_flags = cache.program(profile, root)
         container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
-
-
-def _undo(container: Container, devices: "Devices | None") -> None:
-    """After a failed create, whose process is dead: its network devices, its cgroup, its directory. What can't be
-    removed is left for `delete --force`, and said."""
-    try:
-        if devices is not None:
-            devices.give_back(container.log)
-        container.cgroup.remove()
-        container.remove_rdt_group()
-        container.directory.remove()
-        if container.pid:
-            container.poststop()
-    except (PyruncError, OSError) as error:
-        container.log.warning(f"cleaning up after the failure: {reason(error)}")
 
 
 def _rootfs(config: "Config", bundle: str) -> str:

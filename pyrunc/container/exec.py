@@ -17,6 +17,9 @@ from pyrunc.spec import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.cgroups.rdt import Group
     from pyrunc.spec.types import Process
 
 EPERM = 1
@@ -44,11 +47,23 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         group = container.rdt_group()
         if group is not None:
             context.not_ours.append(group.root)
-        child = launch.Launch(context, container.log, group.join if group else lambda _: None, take_master)
+        child = launch.Launch(context, container.log, _Parent(take_master, group))
         with _Entrance(container, context, init):
             child.run(steps.EXEC, 0)
     write_pid_file(options.pid_file, child)
     return child.pid
+
+
+class _Parent(launch.Parent):
+    __slots__ = ("group",)
+
+    def __init__(self, take_master: "Callable[[Fd], None]", group: "Group | None") -> None:
+        super().__init__(take_master)
+        self.group = group
+
+    def born(self, pid: int) -> None:
+        if self.group is not None:
+            self.group.join(pid)
 
 
 def _context(container: Container, what: "Process", options: Options) -> Context:

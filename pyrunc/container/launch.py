@@ -38,40 +38,41 @@ def refuse_threads() -> None:
         raise PyruncError("starting a process", "", "this process has several threads", hint)
 
 
+class Parent:
+    """What the parent does for the process while it waits. `create` does more than this, in create.Creation."""
+
+    __slots__ = ("take_master",)
+
+    def __init__(self, take_master: "Callable[[Fd], None]") -> None:
+        self.take_master = take_master
+
+    def settle(self, pid: int) -> None:
+        """There is a first process, which has done nothing yet: move it to where it is to be."""
+
+    def born(self, pid: int) -> None:
+        """The process that is to execve has this pid: put it on record."""
+
+    def run_hooks(self) -> None:
+        """Its mounts stand: prestart, createRuntime."""
+
+    def move_devices(self, namespace: Fd) -> None:
+        """It has its network namespace, and waits for network devices."""
+
+
 class Launch:
     """One process on its way to execve.
 
     Args:
         context: what it is to become; its channel is made here.
-        settle: called with the pid of the first process there is, which waits: it is moved to its cgroup.
-        born: called with the pid once there is one and before it does anything: it is put on record.
-        run_hooks: called when its mounts stand (prestart, createRuntime).
-        move_devices: called with its network namespace, when it waits for network devices.
-        console: takes the master of its terminal.
+        parent: who does for it what it can't.
     """
 
-    __slots__ = (
-        "born", "channel", "console", "context", "log", "move_devices", "moved_later", "pid", "pidfd", "run_hooks",
-        "settle",
-    )  # fmt: skip
+    __slots__ = ("channel", "context", "log", "moved_later", "parent", "pid", "pidfd")
 
-    def __init__(
-        self,
-        context: Context,
-        log: "Log",
-        born: "Callable[[int], None]",
-        console: "Callable[[Fd], None]",
-        run_hooks: "Callable[[], None] | None" = None,
-        move_devices: "Callable[[Fd], None] | None" = None,
-        settle: "Callable[[int], None] | None" = None,
-    ) -> None:
+    def __init__(self, context: Context, log: "Log", parent: Parent) -> None:
         self.context = context
         self.log = log
-        self.born = born
-        self.console = console
-        self.run_hooks = run_hooks
-        self.settle = settle
-        self.move_devices = move_devices
+        self.parent = parent
         self.pid = 0
         self.pidfd: Fd | None = None
         self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
@@ -130,9 +131,8 @@ class Launch:
         if clone_flags & process.CLONE_NEWUSER:
             self._write_maps()
         if not self.context.second_clone:
-            self.born(self.pid)
-        if self.settle is not None:
-            self.settle(self.pid)
+            self.parent.born(self.pid)
+        self.parent.settle(self.pid)
         self.channel.send("G")
         while True:
             kind, text, fd = self.channel.receive()
@@ -164,20 +164,18 @@ class Launch:
         elif kind == "P":
             self._reap()
             self.pid, self.pidfd = int(text), fd
-            self.born(self.pid)
+            self.parent.born(self.pid)
             self.channel.send("G")
         elif kind == "N":
             assert fd is not None
-            assert self.move_devices is not None
-            self.move_devices(fd)
+            self.parent.move_devices(fd)
             self.channel.send("G")
         elif kind == "H":
-            if self.run_hooks is not None:
-                self.run_hooks()
+            self.parent.run_hooks()
             self.channel.send("G")
         elif kind == "C":
             assert fd is not None
-            self.console(fd)
+            self.parent.take_master(fd)
         elif kind == "W":
             self.log.warning(text)
         elif kind == "D":
