@@ -3,12 +3,20 @@
 Off the start-up path: pyseccomp brings ctypes (Docker's profile: 25 ms with the imports). See cache.py.
 """
 
+import ctypes.util
 import struct
 import tempfile
 
-import pyseccomp
-
 from pyrunc.errors import ConfigError, PyruncError
+
+# pyseccomp asks for the library's file, and for an answer ldconfig is run, and a compiler if PATH has one. The loader
+# finds libseccomp by its name, and C's library is there already.
+find_library = ctypes.util.find_library
+try:
+    ctypes.util.find_library = {"seccomp": "libseccomp.so.2"}.get  # type: ignore[assignment]
+    import pyseccomp
+finally:
+    ctypes.util.find_library = find_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ import pytest
 from integration.attacks import bound, without_mounts
 from integration.harness import MARK, full, host_mounts, namespaces, unchanged, wait_until
 
-pytestmark = pytest.mark.slow
 TRIES = 2000
 PROC_SUPER_MAGIC = 0x9FA0
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.timeout(300)  # 16 s each, where nothing else runs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # 16 s each, where nothing else runs
 
 
 def race(container, *names, look=()):

@@ -208,7 +208,7 @@ EXPLAINED = [
     (
         "mounts",
         "",
-        r"(?<= - tmpfs tmpfs )(gid=\d+,)?(nr_inodes=1,)?ro(,size=4k)?(,uid=\d+)?$",
+        r"(?<= - tmpfs tmpfs )(gid=\d+,)?(inode64,)?(nr_inodes=1,)?ro(,size=4k)?(,uid=\d+)?$",
         "the folder that masks others: ours has no room to be filled",
     ),
     (
