@@ -20,6 +20,7 @@ MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 # --- descriptors
 
 
+@pytest.mark.slow
 def test_cve_2024_21626_a_working_directory_through_a_descriptor(container, canary):
     """Of the runtime's own, or one that the caller has leaked."""
     for number in range(3, 65):
@@ -33,6 +34,7 @@ def test_cve_2024_21626_a_working_directory_through_a_descriptor(container, cana
         c.assert_gone()
 
 
+@pytest.mark.slow
 def test_cve_2024_21626_a_working_directory_of_exec_through_a_descriptor(container, canary):
     c = container().up()
     for number in range(3, 65):
@@ -55,6 +57,7 @@ def test_cve_2024_21626_a_working_directory_that_leads_out(container, canary, cw
     assert "boot" not in result.out.split()
 
 
+@pytest.mark.slow
 def test_cve_2024_21626_a_program_through_a_descriptor(container, canary):
     """Its second half: what is executed would be the host's, with a folder of the host's behind it."""
     (canary / "bin").mkdir()
@@ -100,6 +103,7 @@ def test_cve_2024_21626_descriptors_that_the_caller_leaked_are_not_held_until_st
 # --- processes
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("process_namespace", "times"), [("own", 500), ("shared", 100)])
 def test_cve_2016_9962_processes_of_exec_can_not_be_traced(container, process_namespace, times):

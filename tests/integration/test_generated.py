@@ -9,6 +9,7 @@ import copy
 import os
 import time
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
@@ -288,6 +289,7 @@ def configurations(draw):
     return config
 
 
+@pytest.mark.slow
 def test_generated_configurations(runtime, bundle):
     made = bundle()
     made.rootfs.joinpath("link").symlink_to("/etc")

@@ -339,6 +339,7 @@ def test_a_device_that_was_down_comes_back_down(network, container):
     assert not before["up"]
 
 
+@pytest.mark.slow
 def test_whatever_function_of_the_hosts_side_fails(network, container, runtime, other, tmp_path):
     def attempt(nth):
         c = container(namespaces=joining(other), netDevices={"v0": {"name": "eth0"}})

@@ -104,6 +104,7 @@ def test_a_step_of_exec_that_fails(container, runtime, step):
     assert c.status == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_a_failure_of_any_function_of_the_hosts_side(container, runtime, tmp_path, verb):
     """From the first call to the last, in steps."""
@@ -180,6 +181,7 @@ def survives(c, process, delay):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("kind", ["everything", "user namespace", "joined"])
 def test_create_that_is_killed(container, kind):
