@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 BUSY = 16
+EOPNOTSUPP = 95
 NOT_PERMITTED = (1, 13)  # EPERM, EACCES
 NOT_THERE = (2, 20, 36)  # ENOENT, ENOTDIR, ENAMETOOLONG: of a cgroupsPath that could never be made
 REMOVE_SECONDS = 10.0
@@ -209,8 +210,10 @@ class Cgroup:
 def processes(path: str) -> "list[int]":
     try:
         return [int(pid) for pid in read_file(f"{path}/cgroup.procs").split()]
-    except (FileNotFoundError, OSError):
-        return []
+    except OSError as error:
+        if error.errno != EOPNOTSUPP:
+            return []
+    return [int(thread) for thread in read_file(f"{path}/cgroup.threads").split()]  # a threaded cgroup has only these
 
 
 def all_processes(path: str) -> "list[int]":

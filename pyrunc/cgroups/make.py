@@ -23,6 +23,7 @@ V2: "tuple[Limits, ...]" = (
     cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, network.V2, rdma.V2, unified.V2,
 )  # fmt: skip
 NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
+INVALID = "domain invalid"
 NAME_MAX = 255
 MOST = 3072  # of PATH_MAX: the hierarchy's mount point and the name of a file come to it
 
@@ -190,6 +191,15 @@ def _inherit_cpuset(path: str, mount: str) -> None:
             write(path, file, read(parent, file))
 
 
+def _make_threaded(path: str, mount: str) -> None:
+    """Below a threaded cgroup all are threaded, the upper ones first, or of no use. cgroup-v2.rst, Threads"""
+    current = mount
+    for part in path[len(mount) :].strip("/").split("/"):
+        current = f"{current}/{part}"
+        if read(current, "cgroup.type") == INVALID:
+            write(current, "cgroup.type", "threaded")
+
+
 def _make_unified(path: str, mount: str) -> None:
     """v2: a controller is there when every ancestor passes it on. One that can't be (a threaded parent, realtime
     processes) is missed only when a limit asks for it, which is then an error. From a cgroup that has processes of
@@ -209,3 +219,5 @@ def _make_unified(path: str, mount: str) -> None:
             posix.mkdir(current, 0o755)
         except FileExistsError:
             continue
+    if read(path, "cgroup.type") == INVALID:
+        _make_threaded(path, mount)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import NAMESPACES, all_cgroups, cgroups_of, controllers, namespaces, unified
+from integration.harness import MARK, NAMESPACES, all_cgroups, cgroups_of, controllers, namespaces, unified
 
 pytestmark = pytest.mark.vm
 MAPPING = [{"containerID": 0, "hostID": 100000, "size": 65536}]
@@ -104,6 +104,29 @@ def test_exec_goes_where_the_first_process_is(container):
     assert made.exec("cat", "/proc/self/cgroup").splitlines()[-1] == "0::/inner"
     result = made.attempt_exec("true", flags=("--cgroup", "/"))
     assert (result.code, "device or resource busy" in result.err.lower()) == (255, True), result
+
+
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_container_below_a_threaded_cgroup(container, below):
+    """What is made there is "domain invalid" until it is threaded too. cgroup-v2.rst, Threads"""
+    if not unified():
+        pytest.skip("v2 only")
+    top = Path(f"/sys/fs/cgroup/{MARK}-threads")
+    (top / "sibling").mkdir(parents=True)
+    (top / "sibling/cgroup.type").write_text("threaded")
+    made = container(cgroupsPath=f"/{top.name}/own{below}").up("sh", "-c", "sleep 1000 & sleep 1000")
+    try:
+        assert f"/{top.name}/own{below}" in Path(f"/proc/{made.pid}/cgroup").read_text()
+        assert made.exec("echo", "inside") == "inside"
+        made.runtime("pause", made.id)
+        assert made.status == "paused"
+        made.runtime("resume", made.id)
+        made.delete("--force")
+    finally:
+        for path in sorted(top.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+        top.rmdir()
 
 
 @pytest.mark.parametrize(
