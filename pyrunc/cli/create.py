@@ -9,12 +9,14 @@ from pyrunc.container.options import Options
 
 BUNDLE = Flag("bundle", "b", help="the bundle: a folder with config.json (default: the current one)", value="DIR")
 CONSOLE_SOCKET = Flag("console-socket", help="a socket that gets the terminal's master", value="SOCKET")
+PIDFD_SOCKET = Flag("pidfd-socket", help="a socket that gets a pidfd of the process", value="SOCKET")
 PID_FILE = Flag("pid-file", help="write the process's ID to FILE", value="FILE")
 PRESERVE_FDS = Flag("preserve-fds", help="how many descriptors from 3 on the program keeps", value="N", default="0")
 
 FLAGS = (
     BUNDLE,
     CONSOLE_SOCKET,
+    PIDFD_SOCKET,
     PID_FILE,
     Flag("no-pivot", help="chroot in place of pivot_root (root on a ramdisk); less safe"),
     Flag("no-new-keyring", help="leave the caller's session keyring to the container"),
@@ -39,6 +41,7 @@ def options(call: Call) -> Options:
     return Options(
         pid_file=absolute(arguments.text("pid-file")),
         console_socket=absolute(arguments.text("console-socket")),
+        pidfd_socket=absolute(arguments.text("pidfd-socket")),
         preserve_fds=arguments.number("preserve-fds"),
         no_pivot=arguments.on("no-pivot"),
         no_new_keyring=arguments.on("no-new-keyring"),

@@ -1,7 +1,7 @@
 """pyrunc exec ID COMMAND: execute a new process in a running container."""
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage
-from pyrunc.cli.create import CONSOLE_SOCKET, PID_FILE, PRESERVE_FDS, absolute
+from pyrunc.cli.create import CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, absolute
 from pyrunc.cli.main import Call
 from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
@@ -22,6 +22,7 @@ USAGE = Usage(
     "execute a new process in a running container",
     (
         CONSOLE_SOCKET,
+        PIDFD_SOCKET,
         Flag("cwd", help="the working directory in the container", value="DIR"),
         Flag("env", "e", help="NAME=VALUE for the environment; may be given again", value="VARIABLE", many=True),
         Flag("tty", "t", help="give it a terminal"),
@@ -37,12 +38,19 @@ USAGE = Usage(
         PRESERVE_FDS,
         Flag("cgroup", help="a cgroup below the container's, as [CONTROLLER[,…]:]PATH", value="PATH", many=True),
         Flag("ignore-paused", help="start it in a paused container, where it waits"),
+        Flag("exec-wait-fifo", help="run the program when somebody opens this fifo for reading", value="FIFO"),
     ),
     least=1,
     most=None,
     stop=True,
     details="""Flags after ID belong to the command. The exit status is the program's, and 255 when it could
-not be started.""",
+not be started.
+
+What FILE leaves unsaid of capabilities, labels, limits, scheduling and no_new_privs is the container's own.
+
+With --exec-wait-fifo all is prepared and checked, and with --detach this command returns; pid and pidfd
+are known. The program runs when the fifo, which the caller has made, is opened for reading. The reader gets
+a 0, and the end of the file when the program runs; what it reads in between is why it can't.""",
 )
 
 
@@ -53,6 +61,8 @@ def main(call: Call) -> int:
     settings = Options(
         pid_file=absolute(arguments.text("pid-file")),
         console_socket=absolute(arguments.text("console-socket")),
+        pidfd_socket=absolute(arguments.text("pidfd-socket")),
+        wait_fifo=absolute(arguments.text("exec-wait-fifo")),
         preserve_fds=arguments.number("preserve-fds"),
         detach=arguments.on("detach"),
         cgroups=arguments.texts("cgroup"),
@@ -74,7 +84,8 @@ def _process(container: Container, arguments: Arguments) -> "Process":
         return load.process(read_file(path), path)
     if len(arguments.rest) < 2:
         raise UsageError('"exec"', "", "there is no COMMAND, and no --process", "usage: pyrunc exec ID COMMAND")
-    what = container.config["process"]
+    own: Process = container.config.get("process") or {"cwd": "/"}
+    what: Process = {**own}
     what["args"] = arguments.rest[1:]
     what["terminal"] = arguments.on("tty")
     what.pop("consoleSize", None)

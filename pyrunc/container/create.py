@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.cgroups import make
-from pyrunc.container import console, delegation, launch, notify
+from pyrunc.container import delegation, launch, notify, receivers
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
@@ -42,11 +42,12 @@ def create(
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     config["linux"] = config.get("linux") or {}
     process = config.get("process")
-    take_master = console.receiver(options, bool(process and process.get("terminal")))
+    take_master = receivers.of_master(options, bool(process and process.get("terminal")))
+    take_pidfd = receivers.of_pidfd(options, "standard")
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
-    creation = Creation(container_id, config, options, take_master)
+    creation = Creation(container_id, config, options, take_master, take_pidfd)
     directory = StateDirectory.make(root, container_id)
     container = Container(directory, _record(container_id, config, bundle, rootfs), log)
     container.known_config = config
@@ -117,10 +118,15 @@ class Creation(launch.Parent):
     container: Container
 
     def __init__(
-        self, container_id: str, config: "Config", options: Options, take_master: "Callable[[Fd], None]"
+        self,
+        container_id: str,
+        config: "Config",
+        options: Options,
+        take_master: "Callable[[Fd], None]",
+        take_pidfd: "Callable[[Fd], None]",
     ) -> None:
         """Look at what is asked for; nothing is made."""
-        super().__init__(take_master)
+        super().__init__(take_master, take_pidfd)
         self.config = config
         self.options = options
         self.cgroup = _place(container_id, config, options)

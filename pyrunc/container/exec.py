@@ -3,11 +3,11 @@
 import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
-from pyrunc.container import console, launch
+from pyrunc.container import launch, receivers
 from pyrunc.container.container import Container
 from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
-from pyrunc.errors import StateError
+from pyrunc.errors import StateError, UsageError
 from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.context import Context
 from pyrunc.linux import process
@@ -18,11 +18,19 @@ from pyrunc.spec import rules
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from pyrunc.cgroups.rdt import Group
     from pyrunc.spec.types import Process
 
+    Inherited = Literal["apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "noNewPrivileges",
+                        "oomScoreAdj", "rlimits", "scheduler", "selinuxLabel"]  # fmt: skip
+
 EPERM = 1
+OF_THE_CONTAINER: "tuple[Inherited, ...]" = (
+    "apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "noNewPrivileges", "oomScoreAdj", "rlimits",
+    "scheduler", "selinuxLabel",
+)  # fmt: skip
 
 
 def execute(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> int:
@@ -36,10 +44,14 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         raise StateError("cannot exec in a stopped container", container.id)
     if status == "paused" and not ignore_paused:
         raise StateError("cannot exec in a paused container", container.id, "", "resume it, or use --ignore-paused")
+    for pointer, mistake, hint in rules.process(what):
+        raise UsageError("process", pointer, mistake, hint)
+    _complete(what, container.config.get("process"))
     for pointer, doubt, hint in rules.process_warnings(what):
         container.log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
     process.set_dumpable(False)
-    take_master = console.receiver(options, bool(what.get("terminal")))
+    take_master = receivers.of_master(options, bool(what.get("terminal")))
+    take_pidfd = receivers.of_pidfd(options, "setns")
     with pidfd_open(container.pid) as init:
         if not container.is_alive():
             raise StateError("cannot exec in a stopped container", container.id)
@@ -47,7 +59,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         group = container.rdt_group()
         if group is not None:
             context.not_ours.append(group.root)
-        child = launch.Launch(context, container.log, _Parent(take_master, group))
+        child = launch.Launch(context, container.log, _Parent(take_master, take_pidfd, group))
         with _Entrance(container, context, init):
             child.run(steps.EXEC, 0)
     write_pid_file(options.pid_file, child)
@@ -57,13 +69,28 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
 class _Parent(launch.Parent):
     __slots__ = ("group",)
 
-    def __init__(self, take_master: "Callable[[Fd], None]", group: "Group | None") -> None:
-        super().__init__(take_master)
+    def __init__(
+        self, take_master: "Callable[[Fd], None]", take_pidfd: "Callable[[Fd], None]", group: "Group | None"
+    ) -> None:
+        super().__init__(take_master, take_pidfd)
         self.group = group
 
     def born(self, pid: int) -> None:
         if self.group is not None:
             self.group.join(pid)
+
+
+def _complete(what: "Process", own: "Process | None") -> None:
+    """What it leaves unsaid of the rights, the limits and the confinement of a process is as the container's own
+    process has it. runc and crun have most of these so; without no_new_privs and the umask it would be half of it."""
+    if own is None:
+        return
+    for member in OF_THE_CONTAINER:
+        if member in own and member not in what:
+            what[member] = own[member]
+    umask = own.get("user", {}).get("umask")
+    if umask is not None:
+        what["user"] = {"umask": umask, **what.get("user", {})}
 
 
 def _context(container: Container, what: "Process", options: Options) -> Context:
@@ -77,6 +104,10 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds
     verify_preserved(context.preserve_fds)
+    if options.wait_fifo:
+        from pyrunc.container import waiting
+
+        context.fifo, context.opened = waiting.prepare(options.wait_fifo)
     context.cgroup = _cgroup(container, options.cgroups)
     context.cgroup_tasks = context.cgroup.open_tasks()
     context.not_ours.append(container.directory.fd)

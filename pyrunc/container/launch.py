@@ -41,10 +41,11 @@ def refuse_threads() -> None:
 class Parent:
     """What the parent does for the process while it waits. `create` does more than this, in create.Creation."""
 
-    __slots__ = ("take_master",)
+    __slots__ = ("take_master", "take_pidfd")
 
-    def __init__(self, take_master: "Callable[[Fd], None]") -> None:
+    def __init__(self, take_master: "Callable[[Fd], None]", take_pidfd: "Callable[[Fd], None]") -> None:
         self.take_master = take_master
+        self.take_pidfd = take_pidfd
 
     def settle(self, pid: int) -> None:
         """There is a first process, which has done nothing yet: move it to where it is to be."""
@@ -137,6 +138,8 @@ class Launch:
         while True:
             kind, text, fd = self.channel.receive()
             if kind == "R":
+                assert self.pidfd is not None
+                self.parent.take_pidfd(self.pidfd)
                 self.channel.send("G")
                 return self._see_it_execute()
             self._answer(kind, text, fd)
@@ -186,7 +189,7 @@ class Launch:
             raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
 
     def _see_it_execute(self) -> None:
-        """Of `exec`, which has no start to wait for: execve closes the channel, or an error comes through it."""
+        """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""
         if self.context.fifo is None:
             kind, text, fd = self.channel.receive()
             if kind:

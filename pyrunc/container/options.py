@@ -16,9 +16,11 @@ class Options:
         console_socket: the path of a socket that the terminal's master is sent to.
         console: takes the master instead, when the caller is the terminal's other side.
         detach: nobody waits for the process here.
+        pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
         preserve_fds: how many descriptors from 3 on the program keeps.
         no_pivot, no_new_keyring: see the verbs.
         systemd: let systemd make the cgroup.
+        wait_fifo: of `exec`: the path of a fifo; the program runs when somebody opens it for reading.
         rootless: go without cgroups where we may not make them; None: when we are not root.
     """
 
@@ -30,9 +32,11 @@ class Options:
         "no_new_keyring",
         "no_pivot",
         "pid_file",
+        "pidfd_socket",
         "preserve_fds",
         "rootless",
         "systemd",
+        "wait_fifo",
     )
 
     def __init__(
@@ -48,6 +52,8 @@ class Options:
         rootless: "bool | None" = None,
         systemd: bool = False,
         cgroups: "list[str] | None" = None,
+        pidfd_socket: str = "",
+        wait_fifo: str = "",
     ) -> None:
         self.pid_file = pid_file
         self.cgroups = cgroups or []
@@ -59,3 +65,5 @@ class Options:
         self.no_new_keyring = no_new_keyring
         self.rootless = rootless
         self.systemd = systemd
+        self.pidfd_socket = pidfd_socket
+        self.wait_fifo = wait_fifo

@@ -72,6 +72,7 @@ def set_initial_affinity(context: Context) -> None:
     cpus = (context.process.get("execCPUAffinity") or {}).get("initial")
     if cpus and not context.init:
         posix.sched_setaffinity(0, numbers(cpus))
+        _say_affinity(context)
 
 
 def set_affinity(context: Context) -> None:
@@ -81,6 +82,13 @@ def set_affinity(context: Context) -> None:
     """
     cpus = (context.process.get("execCPUAffinity") or {}).get("final")
     posix.sched_setaffinity(0, numbers(cpus) if cpus and not context.init else range(MAX_CPUS))
+    _say_affinity(context)
+
+
+def _say_affinity(context: Context) -> None:
+    if context.debug:
+        mask = sum(1 << cpu for cpu in posix.sched_getaffinity(0))
+        context.channel.send("D", f"affinity: {mask:#x}")
 
 
 def set_memory_policy(context: Context) -> None:

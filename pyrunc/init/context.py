@@ -94,8 +94,9 @@ class Context:
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
         "idmaps", "init", "joins", "keyring", "listen_fds", "mount_label", "new_namespaces", "new_network",
-        "no_pivot", "not_ours", "notify_socket", "null", "pinned", "preserve_fds", "process", "read_only_later",
-        "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns", "waiting",
+        "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
+        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -118,6 +119,7 @@ class Context:
         self.cgroup: Cgroup | None = None
         self.cgroup_tasks: list[Fd] = []
         self.fifo: Fd | None = None
+        self.opened: Fd | None = None  # of `exec`: tells that somebody has opened the fifo
         self.waiting = False  # for start: the parent has gone
         self.bpf: bytes | None = None
         self.bpf_flags = 0
@@ -136,7 +138,8 @@ class Context:
     def close(self) -> None:
         """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
         above all: `start` waits until nobody holds its other end."""
-        for fd in (self.host_proc, self.fifo, *self.cgroup_tasks, *self.idmaps.values(), *(fd for _, fd in self.joins)):
+        lists = (self.cgroup_tasks, self.idmaps.values(), (fd for _, fd in self.joins))
+        for fd in (self.host_proc, self.fifo, self.opened, *(fd for several in lists for fd in several)):
             if fd is not None:
                 fd.close()
 

@@ -2,6 +2,8 @@
 
 import _signal
 import posix
+import select
+import sys
 
 from pyrunc.errors import StepError
 from pyrunc.init.context import Context
@@ -18,6 +20,7 @@ from pyrunc.linux.process import (
 )
 
 PASSWD_LIMIT = 1 << 20
+IN_CLOSE_NOWRITE = 0x10  # inotify(7): what was open for reading alone has been closed
 
 
 def set_environment(context: Context) -> None:
@@ -126,7 +129,7 @@ def leave_nothing(context: Context) -> None:
     first = 3 + context.preserve_fds + context.listen_fds
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
-    kept += [] if context.fifo is None else [context.fifo.number]
+    kept += [fd.number for fd in (context.fifo, context.opened) if fd is not None]
     for number in sorted(kept):
         if number > first:
             close_range(first, 0, number - 1)
@@ -174,6 +177,35 @@ def wait_for_start(context: Context) -> None:
         _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
     context.channel.close()  # the parent goes now, and its death means nothing from here on
     posix.read(fifo.number, 1)
+
+
+def wait_for_caller(context: Context) -> None:
+    """waiting for the caller (exec --exec-wait-fifo)
+
+    Until somebody has the fifo open for reading, or had it: an event that says that it was opened comes for writing
+    too. Like start, the caller sees the end of the fifo when the program runs, or reads why it can't.
+    """
+    fifo, opened = context.fifo, context.opened
+    if fifo is None or opened is None:
+        return
+    context.channel.close()
+    unread = select.poll()
+    unread.register(fifo.number, 0)  # POLLERR comes unasked, while nobody reads
+    closed = 0
+    while unread.poll(0) and not closed:
+        for event in _events(posix.read(opened.number, 4096)):
+            closed |= event & IN_CLOSE_NOWRITE
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    try:
+        posix.write(fifo.number, b"0")
+    except BrokenPipeError:
+        pass  # who has opened it has gone again
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+
+
+def _events(data: bytes) -> "list[int]":
+    """struct inotify_event of a file: its descriptor, what happened, two numbers that are zero."""
+    return [int.from_bytes(data[i + 4 : i + 8], sys.byteorder) for i in range(0, len(data), 16)]
 
 
 _FATAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2,

@@ -15,6 +15,7 @@ from pyrunc.linux.mount import filesystem_type
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.log import Log
+    from pyrunc.spec.types import Process
 
 SELINUX_MAGIC = 0xF97CFF8C
 # Their files are the kernel's, or labelled by its policy alone; mqueue takes no label as it is mounted, but later.
@@ -29,15 +30,16 @@ def prepare(context: Context, log: "Log") -> None:
     profile = context.process.get("apparmorProfile") or ""
     label = context.process.get("selinuxLabel") or ""
     mount_label = context.config["linux"].get("mountLabel") or ""
+    own: Process = context.config.get("process") or {"cwd": "/"}
     if profile:
         if has_apparmor():
             context.apparmor_profile = profile
-        else:
+        elif context.init or profile != own.get("apparmorProfile"):  # said once for each
             log.warning(f"the kernel has no AppArmor: profile {profile} is not applied")
     if label or mount_label:
         if has_selinux():
             context.selinux_label, context.mount_label = label, mount_label
-        elif context.init:
+        elif context.init or label != (own.get("selinuxLabel") or ""):
             log.warning(f"the kernel has no SELinux: label {label or mount_label} is not applied")
 
 

@@ -120,14 +120,16 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
     devices.reopen_null,
 )
 
-# `exec` has nothing to wait for, and the container's hooks have run.
-BECOME_AT_ONCE: "tuple[Step, ...]" = tuple(
-    step for step in BECOME if step not in (execute.wait_for_start, hooks.start_container)
+# `exec` waits for its caller at most, and the container's hooks have run.
+BECOME_ANOTHER: "tuple[Step, ...]" = tuple(
+    execute.wait_for_caller if step is execute.wait_for_start else step
+    for step in BECOME
+    if step is not hooks.start_container
 )
 
 INIT = ENTER + PREPARE + BECOME
 INIT_IN_FOREIGN_MOUNTS = ENTER + PREPARE_IN_FOREIGN_MOUNTS + BECOME
-EXEC = ENTER + PREPARE_EXEC + BECOME_AT_ONCE
+EXEC = ENTER + PREPARE_EXEC + BECOME_ANOTHER
 
 
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:
@@ -135,7 +137,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
 
     Whatever fails is told to the parent, or, after it has gone, written where `start` reads it.
     """
-    code = 1
+    code = 1 if container.init else 255
     try:
         forget_imports()
         posix.umask(0o022)  # for what is made from here on: the caller's is not the container's

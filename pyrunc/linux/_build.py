@@ -45,6 +45,7 @@ int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint32_t pr
 int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits);
 int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count, const char *license);
 int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags);
+int sys_inotify(const char *path, uint32_t events);
 int reset_signals(void);
 """
 
@@ -59,6 +60,7 @@ SOURCE = r"""
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -250,6 +252,18 @@ static int sys_bpf_attach(int target, int program, unsigned int type, unsigned i
     attr.attach_type = type;
     attr.attach_flags = flags;
     return syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
+}
+
+static int sys_inotify(const char *path, uint32_t events)
+{
+    int fd = inotify_init1(IN_CLOEXEC);
+    if (fd >= 0 && inotify_add_watch(fd, path, events) < 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
 }
 
 /* Every handler to its default and nothing blocked: an ignored signal and the mask survive execve(2), and

@@ -26,6 +26,7 @@ S_IFREG = 0o100000
 S_IFCHR = 0o020000
 S_IFBLK = 0o060000
 S_IFIFO = 0o010000
+S_IFSOCK = 0o140000
 
 
 def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:

@@ -427,7 +427,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -
 def hierarchies() -> dict[str, str]:
     """controller -> mount point; "" is that of v2."""
     found = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in host_mounts():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup2":
@@ -464,7 +464,7 @@ def cgroups_of(name: str) -> list[str]:
 
 
 def host_mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
+    return Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
 
 
 def mounts_of(text: str) -> list[str]:
@@ -482,7 +482,7 @@ def processes_of(text: str) -> list[str]:
             if stat.rpartition(")")[2].split()[0] in "ZX":
                 continue
             command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if text in command or text in Path(f"/proc/{entry}/mountinfo").read_text():
+            if text in command or text in Path(f"/proc/{entry}/mountinfo").read_text(errors="replace"):
                 found.append(f"process {entry}: {command}")
         except (FileNotFoundError, ProcessLookupError, PermissionError, OSError):
             continue
@@ -516,8 +516,8 @@ def unchanged(path: Path) -> Iterator[None]:
 # --- terminals
 
 
-def receive_master(listener: socket.socket, seconds: float = 10.0) -> tuple[int, bytes]:
-    """What a console socket gets: the master of a terminal, and its name."""
+def receive_descriptor(listener: socket.socket, seconds: float = 10.0) -> tuple[int, bytes]:
+    """What a socket of the caller's gets: a descriptor, and a word about it."""
     listener.settimeout(seconds)
     connection, _ = listener.accept()
     with connection:

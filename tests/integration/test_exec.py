@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import full, namespaces, read_terminal, receive_master, unified, wait_until
+from integration.harness import full, namespaces, read_terminal, receive_descriptor, unified, wait_until
 
 
 @pytest.fixture
@@ -381,7 +381,7 @@ def test_a_terminal_through_a_console_socket(running, tmp_path):
             "-c",
             "tty; probe attributes; sleep 1000",
         )
-        master, _ = receive_master(listener)
+        master, _ = receive_descriptor(listener)
     text = read_terminal(master, lambda text: "cpus" in text and "terminal" in text)
     os.close(master)
     assert text.startswith("/dev/pts/")

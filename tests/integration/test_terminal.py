@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from integration.harness import read_terminal, receive_master
+from integration.harness import read_terminal, receive_descriptor
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_the_master_is_sent_over_the_console_socket(container, console):
     path, listener = console
     c = container(terminal=True)
     c.create("sh", "-c", "tty; cat", flags=("--console-socket", str(path)))
-    master, name = receive_master(listener)
+    master, name = receive_descriptor(listener)
     assert name.startswith(b"/dev/")
     c.start()
     os.write(master, b"hello\n")
@@ -149,7 +149,7 @@ def test_the_console_size_of_the_configuration(container, console):
     path, listener = console
     c = container(terminal=True, consoleSize={"height": 11, "width": 22})
     c.up("probe", "size", flags=("--console-socket", str(path)))
-    master, _ = receive_master(listener)
+    master, _ = receive_descriptor(listener)
     assert "11 22" in read_terminal(master)
     os.close(master)
 
@@ -164,7 +164,7 @@ def test_the_console_is_the_terminal(container, console):
         "grep /dev/console /proc/self/mountinfo; sleep 1000",
         flags=("--console-socket", str(path)),
     )
-    master, _ = receive_master(listener)
+    master, _ = receive_descriptor(listener)
     text = read_terminal(master, lambda text: "devpts" in text)
     os.close(master)
     assert "to-the-console" in text
@@ -180,7 +180,7 @@ def test_the_terminal_is_the_users(container, console):
         "stat -c %u /dev/pts/0; echo > /dev/pts/0 && echo fine; sleep 1000",
         flags=("--console-socket", str(path)),
     )
-    master, _ = receive_master(listener)
+    master, _ = receive_descriptor(listener)
     text = read_terminal(master, lambda text: "fine" in text)
     os.close(master)
     assert text.split()[0] == "1000"
@@ -191,7 +191,7 @@ def test_a_terminal_that_is_hung_up_ends_the_program(container, console):
     c = container(terminal=True).up(
         "sh", "-c", "trap exit HUP; echo ready; while :; do sleep 0.02; done", flags=("--console-socket", str(path))
     )
-    master, _ = receive_master(listener)
+    master, _ = receive_descriptor(listener)
     read_terminal(master, lambda text: "ready" in text)
     os.close(master)
     c.wait_for("stopped")

@@ -1,0 +1,15 @@
+"""What happens to a file. inotify(7)"""
+
+from pyrunc.linux import kernel_error
+from pyrunc.linux._kernel import lib
+from pyrunc.linux.fd import Fd
+
+IN_OPEN = 0x20
+
+
+def watch(path: str, events: int) -> Fd:
+    """What tells of events that happen to the file from now on: reading it waits for the next. inotify_add_watch(2)"""
+    number = lib.sys_inotify(path.encode(), events)
+    if number < 0:
+        raise kernel_error("inotify", path)
+    return Fd(number, f"events of {path}")
