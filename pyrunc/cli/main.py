@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 VERBS = {
+    "completion": "print a script that completes verbs, flags and IDs in a shell",
     "create": "create a container",
     "delete": "delete a container and all that belongs to it",
     "events": "show what a container uses, and when it runs out of memory",

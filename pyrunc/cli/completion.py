@@ -1,0 +1,114 @@
+"""pyrunc completion SHELL: a script that lets the shell complete verbs, flags and the IDs of containers."""
+
+import sys
+
+from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.main import USAGE as GLOBAL
+from pyrunc.cli.main import VERBS, Call, say
+from pyrunc.errors import UsageError
+
+FOLDERS, FILES = ("DIR",), ("FILE", "SOCKET", "FIFO", "PATH")
+
+USAGE = Usage(
+    "completion",
+    "bash|zsh|fish",
+    "print a script that completes verbs, flags and IDs",
+    least=1,
+    most=1,
+    details="""bash:  pyrunc completion bash >/etc/bash_completion.d/pyrunc
+zsh:   source <(pyrunc completion zsh)
+fish:  pyrunc completion fish >~/.config/fish/completions/pyrunc.fish""",
+)
+
+
+def main(call: Call) -> None:
+    shell = call.arguments.rest[0]
+    if shell not in SHELLS:
+        raise UsageError("completion", f'"{shell}"', "is no shell that is known", "bash, zsh or fish")
+    say(SHELLS[shell]())
+
+
+def usages() -> "dict[str, Usage]":
+    """What every verb takes."""
+    for verb in VERBS:
+        __import__(f"pyrunc.cli.{verb}")
+    return {verb: sys.modules[f"pyrunc.cli.{verb}"].USAGE for verb in VERBS}
+
+
+def bash() -> str:
+    cases = "\n".join(
+        f"        {verb}) flags='{_words(usage.flags)}' {'ids=1' if _takes_id(usage) else ''};;"
+        for verb, usage in usages().items()
+    )
+    flags = [*GLOBAL.flags, *(flag for usage in usages().values() for flag in usage.flags)]
+    return f"""# bash completion of pyrunc
+_pyrunc() {{
+    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} verb= word flags ids=
+    local verbs='{" ".join(VERBS)}'
+    COMPREPLY=()
+    case $previous in
+        {_alternatives(flags, FOLDERS)}) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return;;
+        {_alternatives(flags, FILES)}) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return;;
+    esac
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        case " $verbs " in *" $word "*) verb=$word; break;; esac
+    done
+    case $verb in
+{cases}
+        *) flags='{_words(GLOBAL.flags)}';;
+    esac
+    if [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
+    elif [[ ! $verb ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$current")
+    elif [[ $ids ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$("${{COMP_WORDS[0]}}" list --quiet 2>/dev/null)" -- "$current")
+    fi
+}}
+complete -o default -F _pyrunc pyrunc"""
+
+
+def zsh() -> str:
+    return f"autoload -U +X compinit bashcompinit && compinit && bashcompinit\n{bash()}"
+
+
+def fish() -> str:
+    lines = ["# fish completion of pyrunc", "complete -c pyrunc -f"]
+    lines += [f"complete -c pyrunc -n __fish_use_subcommand -a {verb} -d {_quoted(VERBS[verb])}" for verb in VERBS]
+    lines += [f"complete -c pyrunc -n __fish_use_subcommand {_fish(flag)}" for flag in GLOBAL.flags]
+    for verb, usage in usages().items():
+        seen = f'-n "__fish_seen_subcommand_from {verb}"'
+        lines += [f"complete -c pyrunc {seen} {_fish(flag)}" for flag in usage.flags if not flag.hidden]
+        if _takes_id(usage):
+            lines.append(f"complete -c pyrunc {seen} -a '(pyrunc list --quiet)'")
+    return "\n".join(lines)
+
+
+SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
+
+
+def _takes_id(usage: Usage) -> bool:
+    """Of a container that is there; `create` and `run` want a new one."""
+    return usage.arguments.startswith("ID") and usage.verb not in ("create", "run")
+
+
+def _names(flag: Flag) -> "list[str]":
+    return [("--" if len(name) > 1 else "-") + name for name in flag.names]
+
+
+def _words(flags: "tuple[Flag, ...]") -> str:
+    return " ".join(name for flag in flags if not flag.hidden for name in _names(flag))
+
+
+def _alternatives(flags: "list[Flag]", values: "tuple[str, ...]") -> str:
+    return "|".join(sorted({name for flag in flags if flag.value in values for name in _names(flag)}))
+
+
+def _fish(flag: Flag) -> str:
+    names = " ".join(("-l " if len(name) > 1 else "-s ") + name for name in flag.names)
+    takes = " -r" + (" -F" if flag.value in FOLDERS + FILES else "") if flag.value else ""
+    return f"{names}{takes} -d {_quoted(flag.help)}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

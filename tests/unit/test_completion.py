@@ -1,0 +1,59 @@
+"""What is generated from the verbs: completion for shells, the manual page."""
+
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyrunc.cli import completion
+from pyrunc.cli.main import VERBS
+
+ROOT = Path(__file__).parents[2]
+
+
+def complete(*words):
+    """What bash would offer for the last of `pyrunc WORDS…`."""
+    line = " ".join(f"'{word}'" for word in ("pyrunc", *words))
+    script = f'{completion.bash()}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _pyrunc; echo "${{COMPREPLY[@]}}"'
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+def test_verbs():
+    assert complete("") == list(VERBS)
+    assert complete("st") == ["start", "state"]
+    assert complete("--debug", "re") == ["resume"]
+
+
+def test_flags():
+    assert complete("delete", "--") == ["--force"]
+    assert "--bundle" in complete("create", "--b")
+    assert "--root" in complete("--r")
+    assert complete("--root", "x", "create", "--no-p") == ["--no-pivot"]
+
+
+def test_folders(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert complete("create", "--bundle", f"{tmp_path}/f") == [f"{tmp_path}/folder"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_take_the_script(shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    script = completion.SHELLS[shell]()
+    subprocess.run([shell, "-n" if shell == "zsh" else "--no-execute"], input=script, text=True, check=True, timeout=20)
+
+
+def test_fish_has_every_verb():
+    text = completion.fish()
+    assert all(f"-a {verb} " in text for verb in VERBS)
+
+
+def test_the_manual_page_is_what_the_verbs_say():
+    page = runpy.run_path(str(ROOT / "docs/man/make.py"))["page"]
+    assert (ROOT / "docs/man/pyrunc.8").read_text() == page() + "\n", "python docs/man/make.py >docs/man/pyrunc.8"
