@@ -85,7 +85,7 @@ def options(flags: "tuple[Flag, ...]") -> list[str]:
 
 def plain(text: str) -> str:
     """As roff(7) takes text: its own signs escaped, no line that begins like a request."""
-    text = text.replace("\\", r"\e").replace("-", r"\-")
+    text = text.replace("\\", r"\e").replace("-", r"\-").replace("…", "...")
     return "\n".join(rf"\&{line}" if line.startswith((".", "'")) else line for line in text.splitlines())
 
 
