@@ -7,7 +7,7 @@ from pyrunc.cgroups import make
 from pyrunc.container import delegation, launch, notify, receivers
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
-from pyrunc.container.state import StateDirectory, StateRoot
+from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.context import Context
@@ -248,7 +248,7 @@ def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
 
 
 def _is_rootless(options: Options) -> bool:
-    return posix.geteuid() != 0 if options.rootless is None else options.rootless
+    return options.rootless if options.rootless is not None else not is_root_of_host()
 
 
 def _context(container: Container, config: "Config", options: Options) -> Context:

@@ -21,7 +21,7 @@ class Options:
         no_pivot, no_new_keyring: see the verbs.
         systemd: let systemd make the cgroup.
         wait_fifo: of `exec`: the path of a fifo; the program runs when somebody opens it for reading.
-        rootless: go without cgroups where we may not make them; None: when we are not root.
+        rootless: go without cgroups where we may not make them; None: when we are not root of the host.
     """
 
     __slots__ = (

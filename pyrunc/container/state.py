@@ -23,6 +23,11 @@ RECORD = {"pid": int, "start": int, "hooks": list, "own_pids": bool, "cgroup": d
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 
 
+def is_root_of_host() -> bool:
+    """Whether we are root, and not only of a user namespace, as under rootless Podman."""
+    return posix.geteuid() == 0 and read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
+
+
 class StateRoot:
     """The folder of all containers: `--root`. Private to its owner, as all it holds is."""
 
@@ -33,9 +38,9 @@ class StateRoot:
 
     @classmethod
     def default(cls) -> "StateRoot":
-        """/run/pyrunc, or for another user than root $XDG_RUNTIME_DIR/pyrunc."""
+        """/run/pyrunc, or for another user than the host's root $XDG_RUNTIME_DIR/pyrunc."""
         runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-        return cls(f"{runtime}/pyrunc" if posix.geteuid() and runtime else "/run/pyrunc")
+        return cls(f"{runtime}/pyrunc" if runtime and not is_root_of_host() else "/run/pyrunc")
 
     def open(self, make: bool = False) -> Fd:
         if make and not posix.access(self.path, posix.F_OK):
@@ -56,7 +61,7 @@ def _make_directories(path: str) -> None:
         posix.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    if posix.geteuid():
+    if not is_root_of_host():
         posix.chmod(path, 0o1700)  # the sticky bit keeps clean-up of $XDG_RUNTIME_DIR away (XDG Base Directory)
 
 

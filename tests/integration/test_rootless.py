@@ -111,6 +111,20 @@ def test_run_without_a_cgroup_of_ones_own(make):
     assert make(prefix=AS_USER).run("id", "-u") == "0"
 
 
+def test_root_of_a_user_namespace_is_a_user_too(make, tmp_path):
+    """As rootless Podman calls a runtime: his cgroups and the folder for his state are not the host's root's."""
+    folder = tmp_path / "runtime"
+    folder.mkdir()
+    os.chown(folder, UID, UID)
+    inside = (*AS_USER, f"XDG_RUNTIME_DIR={folder}", "unshare", "--map-root-user", "--mount")
+    c = make(prefix=inside)
+    assert c.run("id", "-u") == "0"
+    subprocess.run(
+        [*inside, c.runtime.binary, "run", "--bundle", c.bundle.path, c.id], check=True, stdin=subprocess.DEVNULL
+    )
+    assert (folder / "pyrunc").stat().st_mode & 0o7777 == 0o1700
+
+
 def test_the_verbs(make):
     c = make()
     c.create("sh", "-c", "sleep 1000")
