@@ -74,6 +74,7 @@ def main(call: Call) -> int:
 
     with Foreground(subreaper=False) as foreground:
         settings.console = foreground.take_master
+        foreground.may_run = True
         return foreground.wait(execute(container, what, settings, arguments.on("ignore-paused")))
 
 

@@ -39,6 +39,7 @@ def main(call: Call) -> int:
         container = Container.create(call.state_root, call.id, bundle, settings, call.log)
         try:
             proxy = container.notify_proxy()
+            foreground.may_run = True
             container.start(notified=False)
             status = foreground.wait(container.pid, proxy)
         finally:

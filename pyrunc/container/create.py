@@ -7,7 +7,7 @@ from pyrunc.cgroups import make
 from pyrunc.container import delegation, launch, notify, receivers
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
-from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host
+from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.context import Context
@@ -47,6 +47,7 @@ def create(
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
+    validate_id(container_id)
     creation = Creation(container_id, config, options, take_master, take_pidfd)
     directory = StateDirectory.make(root, container_id)
     container = Container(directory, _record(container_id, config, bundle, rootfs), log)

@@ -25,15 +25,20 @@ PASSED_ON = tuple(n for n in _signal.valid_signals() if n not in NOT_PASSED_ON a
 class Foreground:
     """From before the container is created, so that no signal and no death is missed (runc#5208), to its end.
 
-    Until there is a process to pass them on to, signals that end a program end ours, by way of its clean-up.
+    Until there is a process to pass them on to, signals that end a program end ours, by way of its clean-up. When it
+    may be running already, and we have not heard of it yet, the first of them waits for it, and only a second ends us.
     """
 
-    __slots__ = ("_handlers", "_settings", "master", "pending", "pid", "subreaper", "wake_read", "wake_write")
+    __slots__ = (
+        "_handlers", "_settings", "master", "may_run", "pending", "pid", "subreaper",
+        "wake_read", "wake_write",
+    )  # fmt: skip
 
     def __init__(self, subreaper: bool = True) -> None:
         self.subreaper = subreaper
         self.master: Fd | None = None
         self.pid = 0
+        self.may_run = False
         self.pending: list[int] = []
         self._settings: Any = None
 
@@ -56,10 +61,10 @@ class Foreground:
         self.wake_write.close()
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self.pid or number not in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
-            self.pending.append(number)
-            return
-        raise KeyboardInterrupt
+        ends = number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+        if ends and not self.pid and (not self.may_run or number in self.pending):
+            raise KeyboardInterrupt
+        self.pending.append(number)
 
     def take_master(self, master: Fd) -> None:
         """The container's terminal: joined to ours when it runs."""
