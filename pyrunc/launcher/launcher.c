@@ -38,7 +38,8 @@
 #define MOUNT_ATTR_RDONLY 0x1
 #endif
 
-/* PYTHON ("python3.11") and INTERPRETER (what the build ran under) come from meson.build. */
+/* PYTHON ("python3.11"), INTERPRETER (what the build ran under), NAME (our own) and MODULE (whose main() is called: there
+   is one program for each) come from meson.build. */
 static const char CODE[] =
     "import marshal,posix,sys\n"
     "i=sys.argv.index('--')\n"
@@ -47,7 +48,7 @@ static const char CODE[] =
     "try:archive=posix.open(home+'/pyrunc/modules.marshal',posix.O_RDONLY|posix.O_CLOEXEC)\n"
     "except OSError:pass\n"
     "else:exec(marshal.loads(posix.read(archive,int.from_bytes(posix.read(archive,4),'little'))))\n" /* boot.py */
-    "from pyrunc.cli.main import main\n"
+    "from " MODULE " import main\n"
     "posix._exit(main(sys.argv[i+1:]))"; /* no finalization: nothing is left to finalize */
 
 /* Where an installation keeps its packages, below the prefix whose bin/ we are in. */
@@ -70,7 +71,7 @@ static const char *const HOSTILE[] = {
 
 static _Noreturn void fail(int status, const char *operation, const char *subject, const char *cause, const char *hint)
 {
-    dprintf(2, "pyrunc: %s %s: %s; %s\n", operation, subject, cause, hint);
+    dprintf(2, NAME ": %s %s: %s; %s\n", operation, subject, cause, hint);
     _exit(status);
 }
 

@@ -184,8 +184,18 @@ def pivot_root_here() -> None:
 
 
 def umount_detach(path: str) -> None:
-    if lib.sys_umount2(path.encode(), MNT_DETACH) < 0:
+    umount(path, MNT_DETACH)
+
+
+def umount(path: str, flags: int) -> None:
+    if lib.sys_umount2(encoded(path), flags) < 0:
         raise kernel_error("umount2", path)
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
+    """mount(2), by paths of the host: of what an engine asks for there, with its options as it writes them."""
+    if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, encoded(data)) < 0:
+        raise kernel_error(f"mount {kind}", target)
 
 
 def filesystem_type(fd: Fd) -> int:

@@ -1,0 +1,83 @@
+"""The shim itself: what the process becomes that `start` leaves behind."""
+
+import _signal
+import gc
+import posix
+
+from pyrunc.linux.fd import Fd, open_at, write_file
+from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, prctl
+from pyrunc.log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+NAME = b"containerd-shim"
+# The runtime would take them for its own: they are containerd's, or systemd's for containerd
+NOT_OURS = (b"NOTIFY_SOCKET", b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES")
+LINGER_SECONDS = 3.0
+
+
+def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) -> None:
+    """Until containerd says Shutdown, or a signal does."""
+    posix.setsid()
+    log_fd = _open_log()
+    for variable in NOT_OURS:
+        posix.environ.pop(variable, None)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    write_file("/proc/self/comm", NAME)
+    _raise_oom_score()
+
+    from shim.streams import StandardStreams  # what follows is loaded while containerd reads our address
+
+    standard = StandardStreams(log_fd)
+    from shim import events, server
+    from shim.loop import Loop
+    from shim.service import Service
+
+    log = Log(standard.log, debug=debug)
+    loop = Loop(log)
+    publisher = events.Publisher(loop, log, events.address(), namespace)
+
+    def stop(patience: float = LINGER_SECONDS) -> None:
+        """When the last answer and the last event are away, or soon."""
+        if patience <= 0 or (the_server.idle and not publisher.queue):
+            loop.over = True
+        else:
+            loop.after(0.01, lambda: stop(patience - 0.01))
+
+    def end() -> None:
+        loop.over = True
+
+    tasks = Service(loop, log, namespace, publisher, standard, lambda: stop())
+    the_server = server.Server(loop, log, listener, tasks)
+    loop.on_signals({
+        _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
+    })  # fmt: skip
+    from pyrunc.container import create  # noqa: F401  # for the first container, which is about to come
+
+    gc.freeze()
+    gc.enable()  # a daemon lives longer than a command
+    loop.run()
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _open_log() -> "Fd | None":
+    """containerd reads it. For both directions: it may restart; and never waiting, it may not read."""
+    try:
+        return open_at(None, "log", posix.O_RDWR | posix.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def _raise_oom_score() -> None:
+    """The kernel is to take us before containerd, and the container before us."""
+    try:
+        with open_at(None, "/proc/self/oom_score_adj", posix.O_RDWR) as file:
+            score = int(posix.read(file.number, 16))
+            posix.write(file.number, str(min(score + 1, 1000)).encode())
+    except OSError:
+        pass  # a wish, not a condition

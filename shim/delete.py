@@ -1,0 +1,47 @@
+"""delete: containerd calls it when a shim has gone: after every normal end too, when nothing is left, and after its
+death, when everything is."""
+
+import posix
+import time
+
+from pyrunc.linux.fd import read_file
+from shim import messages, mounts
+from shim.protobuf import encode
+
+KILLED = 137
+
+
+def delete(flags: "dict[str, str]") -> bytes:
+    """Returns DeleteResponse. The bundle is -bundle, or the working directory."""
+    bundle = flags.get("bundle") or posix.getcwd()
+    root = _state_root(bundle, flags["namespace"])
+    if posix.access(f"{root}/{flags['id']}", posix.F_OK):
+        from pyrunc.container.container import Container
+        from pyrunc.container.state import StateRoot
+
+        Container.delete(StateRoot(root), flags["id"], force=True)
+    mounts.unmount_all(f"{bundle}/rootfs")
+    now = messages.timestamp(time.time_ns())
+    return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
+
+
+def _state_root(bundle: str, namespace: str) -> str:
+    """As Create has left it in the bundle."""
+    try:
+        data = read_file(f"{bundle}/options.json")
+    except FileNotFoundError:
+        return f"/run/containerd/pyrunc/{namespace}"
+    from pyrunc.spec.jsonc import loads
+
+    document = loads(data.decode("utf-8", "surrogateescape"))
+    root = document.get("root") if isinstance(document, dict) else None
+    if not isinstance(root, str):
+        raise ValueError(f"{bundle}/options.json names no state root")
+    return root
+
+
+def _pid(bundle: str) -> int:
+    try:
+        return int(read_file(f"{bundle}/init.pid"))
+    except (FileNotFoundError, ValueError):
+        return 0

@@ -1,0 +1,54 @@
+"""binary://: a program of the user's that gets a container's output. It runs only where containerd names it."""
+
+import fcntl
+import posix
+import select
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import Fd
+
+READY_SECONDS = 30.0
+
+
+def start(uri: str, container_id: str, namespace: str) -> "list[Fd | None]":
+    """Its standard output and error, to write to. It reads them as descriptors 3 and 4, and closes 5 when it is ready;
+    its arguments are the names and values of the URI's query. Raises PyruncError."""
+    path, _, query = uri.removeprefix("binary://").partition("?")
+    arguments = [_unquoted(path)]
+    for item in sorted(query.split("&") if query else []):  # Go's order is that of a map
+        arguments += [_unquoted(word) for word in item.split("=", 1)]
+    pipes = [posix.pipe2(posix.O_CLOEXEC) for _ in range(3)]
+    theirs = [pipes[0][0], pipes[1][0], pipes[2][1]]
+    ours = [Fd(pipes[0][1], "the logger"), Fd(pipes[1][1], "the logger"), Fd(pipes[2][0], "the logger")]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in theirs]  # no dup2 below may hit another
+    try:
+        posix.posix_spawn(
+            arguments[0], arguments,
+            {**posix.environ, b"CONTAINER_ID": container_id.encode(), b"CONTAINER_NAMESPACE": namespace.encode()},
+            file_actions=[(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high, 3)],
+            setsigdef=(13, 17), setpgroup=0,
+        )  # fmt: skip
+    except OSError as error:
+        raise PyruncError("starting the logger", uri, reason(error)) from error
+    finally:
+        for fd in theirs + high:
+            posix.close(fd)
+    poll = select.poll()
+    poll.register(ours[2].number, select.POLLIN)
+    if not poll.poll(READY_SECONDS * 1000):
+        raise PyruncError("starting the logger", uri, f"it was not ready after {READY_SECONDS:.0f} s")
+    ours.pop().close()
+    return [*ours]
+
+
+def _unquoted(text: str) -> str:
+    """Without the URI's %XX, and + for a blank."""
+    first, *rest = text.replace("+", " ").split("%")
+    out = bytearray(first.encode())
+    for part in rest:
+        try:
+            out.append(int(part[:2], 16))
+            out += part[2:].encode()
+        except ValueError:
+            out += b"%" + part.encode()
+    return out.decode("utf-8", "surrogateescape")

@@ -1,0 +1,100 @@
+"""One thread, one poll(2): who is called when a descriptor is ready, when time has come, when a signal was caught."""
+
+import _signal
+import posix
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.log import Log
+
+
+class Timer:
+    __slots__ = ("action", "due")
+
+    def __init__(self, due: float, action: "Callable[[], None]") -> None:
+        self.due = due
+        self.action = action
+
+
+class Loop:
+    __slots__ = ("handlers", "log", "masks", "over", "poll", "signals", "timers")
+
+    def __init__(self, log: "Log") -> None:
+        self.log = log
+        self.poll = select.poll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.masks: dict[int, int] = {}
+        self.timers: list[Timer] = []
+        self.signals: dict[int, Callable[[], None]] = {}
+        self.over = False
+
+    def watch(self, fd: int, mask: int, handler: "Callable[[int], None]") -> None:
+        """Call it with poll's events when there are some; POLLERR and POLLHUP come unasked."""
+        if self.masks.get(fd) != mask:
+            self.poll.register(fd, mask)
+            self.masks[fd] = mask
+        self.handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        if self.handlers.pop(fd, None) is not None:
+            del self.masks[fd]
+            self.poll.unregister(fd)
+
+    def after(self, seconds: float, action: "Callable[[], None]") -> Timer:
+        timer = Timer(time.monotonic() + seconds, action)
+        self.timers.append(timer)
+        return timer
+
+    def cancel(self, timer: "Timer | None") -> None:
+        if timer in self.timers:
+            self.timers.remove(timer)
+
+    def on_signals(self, actions: "dict[int, Callable[[], None]]") -> None:
+        """Python's own handler only writes the signal's number to a pipe: what is to be done is done in the loop."""
+        self.signals = actions
+        read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in actions:
+            _signal.signal(number, _nothing)
+
+        def caught(_: int) -> None:
+            for number in {*posix.read(read, 4096)}:
+                if number in actions:
+                    actions[number]()
+
+        self.watch(read, select.POLLIN, caught)
+
+    def run(self) -> None:
+        while not self.over:
+            for fd, events in self.poll.poll(self._patience()):
+                handler = self.handlers.get(fd)  # one before it may have closed it
+                if handler is not None:
+                    self._call(handler, events)
+            now = time.monotonic()
+            for timer in [timer for timer in self.timers if timer.due <= now]:
+                self.cancel(timer)
+                self._call(timer.action)
+
+    def _patience(self) -> "float | None":
+        if not self.timers:
+            return None
+        return max(0.0, min(timer.due for timer in self.timers) - time.monotonic()) * 1000 + 1
+
+    def _call(self, action: "Callable[..., None]", *arguments: int) -> None:
+        """A mistake in serving one must not end the others' containers' shim."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            where = error.__traceback__
+            while where is not None and where.tb_next is not None:
+                where = where.tb_next
+            place = "" if where is None else f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
+            self.log.error(f"internal error: {type(error).__name__}: {error} ({place})")
+
+
+def _nothing(number: int, frame: object) -> None:
+    """The pipe tells."""

@@ -1,0 +1,64 @@
+"""What containerd's configuration says to a runtime, sent with Create and on `start`'s standard input."""
+
+from shim import messages
+from shim.protobuf import Malformed, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.log import Log
+
+RUNC = "containerd.runc.v1.Options"
+GENERIC = "runtimeoptions.v1.Options"
+STATE_ROOT = "/run/containerd/pyrunc"
+# Of the generic form, a TOML text: the names that containerd's documentation has for runc's
+TOML = {
+    "NoPivotRoot": "no_pivot_root", "NoNewKeyring": "no_new_keyring", "ShimCgroup": "shim_cgroup", "IoUid": "io_uid",
+    "IoGid": "io_gid", "BinaryName": "binary_name", "Root": "root", "SystemdCgroup": "systemd_cgroup",
+    "CriuPath": "criu_path", "CriuImagePath": "criu_image_path", "CriuWorkPath": "criu_work_path",
+}  # fmt: skip
+
+
+def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
+    """runc's options, whichever way they come; with their defaults what does not. Raises Malformed."""
+    if given is None or not given["type_url"]:
+        return decode(messages.RUNC_OPTIONS, b"")
+    name = given["type_url"].rpartition("/")[2]
+    if name == RUNC:
+        found = decode(messages.RUNC_OPTIONS, given["value"])
+    elif name == GENERIC:
+        found = _generic(decode(messages.RUNTIME_OPTIONS, given["value"]))
+    else:
+        log.warning(f"options of type {name} are none of this runtime's, and have no effect")
+        return decode(messages.RUNC_OPTIONS, b"")
+    if found["binary_name"]:
+        log.warning(f"BinaryName = {found['binary_name']!r} has no effect: the runtime is in this process")
+    return found
+
+
+def _generic(given: "dict[str, Any]") -> "dict[str, Any]":
+    found = decode(messages.RUNC_OPTIONS, b"")
+    if not given["config_body"] and not given["config_path"]:
+        return found
+    import tomllib
+
+    try:
+        text = given["config_body"]
+        if not text:
+            from pyrunc.linux.fd import read_file
+
+            text = read_file(given["config_path"])
+        document = tomllib.loads(text.decode())
+    except (OSError, ValueError) as error:
+        raise Malformed(f"the runtime's options: {error}") from error
+    for name, value in document.items():
+        if name in TOML and isinstance(value, type(found[TOML[name]])):
+            found[TOML[name]] = value
+        elif name != "TypeUrl":
+            raise Malformed(f"the runtime's options: {name} = {value!r} is none of them")
+    return found
+
+
+def state_root(found: "dict[str, Any]", namespace: str) -> str:
+    return f"{found['root'] or STATE_ROOT}/{namespace}"

@@ -1,0 +1,137 @@
+"""The server: who may connect, which method a frame asks for, and its answer, now or later."""
+
+import _socket
+import posix
+import select
+
+from shim import messages, service, ttrpc
+from shim.protobuf import Malformed, decode, encode
+from shim.ttrpc import Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.log import Log
+    from shim.loop import Loop, Timer
+    from shim.protobuf import Message, Values
+
+SO_PEERCRED = 17
+
+
+class Call:
+    """One request, until it is answered: once, however often somebody tries."""
+
+    __slots__ = ("connection", "done", "message", "name", "server", "stream", "timer")
+
+    def __init__(self, server: "Server", connection: ttrpc.Connection, stream: int) -> None:
+        self.server = server
+        self.connection = connection
+        self.stream = stream
+        self.message: Message = messages.EMPTY
+        self.name = ""
+        self.done = False
+        self.timer: Timer | None = None
+
+    def answer(self, work: "Callable[[], Values | None]") -> None:
+        """Whatever the work raises is an answer too."""
+        if self.done:
+            return
+        try:
+            values = work()
+            if values is not None:
+                self._send({"payload": encode(self.message, values)})
+        except Status as status:
+            self._send({"status": {"code": status.code, "message": status.message}})
+        except Malformed as error:
+            self._send({"status": {"code": ttrpc.INVALID_ARGUMENT, "message": f"{self.name}: {error}"}})
+        except Exception as error:
+            self.server.log.error(f"internal error: {self.name}: {type(error).__name__}: {error}")
+            text = f"internal error: {type(error).__name__}: {error}"
+            self._send({"status": {"code": ttrpc.INTERNAL, "message": text}})
+
+    def _send(self, response: "Values") -> None:
+        self.done = True
+        self.server.loop.cancel(self.timer)
+        try:
+            data = ttrpc.pack(self.stream, ttrpc.RESPONSE, encode(messages.RESPONSE, response))
+        except Status as status:
+            refusal = {"status": {"code": status.code, "message": status.message}}
+            data = ttrpc.pack(self.stream, ttrpc.RESPONSE, encode(messages.RESPONSE, refusal))
+        self.connection.send(data)
+
+    def give_up_after(self, nanoseconds: int) -> None:
+        if nanoseconds > 0 and not self.done:
+            self.timer = self.server.loop.after(nanoseconds / 10**9, self._too_late)
+
+    def _too_late(self) -> None:
+        def refuse() -> None:
+            raise Status(ttrpc.DEADLINE_EXCEEDED, "context deadline exceeded")
+
+        self.answer(refuse)
+
+
+class Server:
+    __slots__ = ("connections", "last", "listener", "log", "loop", "service")
+
+    def __init__(self, loop: "Loop", log: "Log", listener: "_socket.socket", tasks: "service.Service") -> None:
+        self.loop = loop
+        self.log = log
+        self.listener = listener
+        self.service = tasks
+        self.connections: set[ttrpc.Connection] = set()
+        self.last: dict[ttrpc.Connection, int] = {}
+        listener.setblocking(False)
+        loop.watch(listener.fileno(), select.POLLIN, self._accept)
+
+    def _accept(self, _: int) -> None:
+        """Only who is the same user as we are: the socket's mode says so too (CVE-2020-15257)."""
+        try:
+            number = self.listener._accept()[0]  # type: ignore[attr-defined]
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        posix.set_inheritable(number, False)
+        socket = _socket.socket(fileno=number)
+        peer = socket.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)
+        uid = int.from_bytes(peer[4:8], "little")
+        if uid != posix.geteuid():
+            self.log.warning(f"a connection of user {uid} was refused")
+            return socket.close()
+        self.connections.add(ttrpc.Connection(self.loop, socket, self._frame, self._closed))
+
+    def _closed(self, connection: ttrpc.Connection, why: str) -> None:
+        self.connections.discard(connection)
+        self.last.pop(connection, None)
+        if why:
+            self.log.warning(f"a connection was closed: {why}")
+
+    def _frame(self, connection: ttrpc.Connection, frame: ttrpc.Frame) -> None:
+        call = Call(self, connection, frame.stream)
+        call.answer(lambda: self._dispatch(call, frame))
+
+    def _dispatch(self, call: Call, frame: ttrpc.Frame) -> "Values | None":
+        if frame.type != ttrpc.REQUEST:
+            raise Status(ttrpc.INVALID_ARGUMENT, f"stream {frame.stream}: there are no streams here")
+        if not frame.stream % 2:
+            raise Status(ttrpc.INVALID_ARGUMENT, "StreamID must be odd for client initiated streams")
+        if frame.stream <= self.last.get(call.connection, 0):
+            raise Status(ttrpc.INVALID_ARGUMENT, "StreamID cannot be re-used and must increment")
+        self.last[call.connection] = frame.stream
+        if frame.payload is None:
+            raise Status(ttrpc.RESOURCE_EXHAUSTED, f"a message exceeds the maximum of {ttrpc.LARGEST} bytes")
+        request = decode(messages.REQUEST, frame.payload)
+        call.name = f"{request['service']}/{request['method']}"
+        if request["service"] not in service.NAMES:
+            raise Status(ttrpc.UNIMPLEMENTED, f"service {request['service']}")
+        if request["method"] not in service.METHODS:
+            raise Status(ttrpc.UNIMPLEMENTED, f"method {request['method']}")
+        message, call.message, handler = service.METHODS[request["method"]]
+        answer = handler(self.service, decode(message, request["payload"]), call)
+        if answer is None:
+            call.give_up_after(request["timeout_nano"])
+        return answer
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was answered has been taken."""
+        return not any(connection.out for connection in self.connections)

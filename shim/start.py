@@ -1,0 +1,157 @@
+"""start: print the address of a shim for a container. The pod's, where one runs; else this process becomes it."""
+
+import _socket
+import posix
+
+from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
+from pyrunc.spec.jsonc import loads
+from shim import messages
+from shim.protobuf import Malformed, decode
+
+try:
+    from _sha2 import sha256  # CPython >= 3.12
+except ImportError:
+    from _sha256 import sha256
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SOCKETS = "/run/containerd/s"
+GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
+ADDRESS_IN_USE = 98
+LONGEST_INPUT = 1 << 20
+PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
+
+
+def start(flags: "dict[str, str]") -> int:
+    """The working directory is the bundle. Nothing but the address goes to standard output, which is also what
+    containerd waits for the end of: nobody that we leave behind may hold it."""
+    asked, cgroup = _input(flags["id"])
+    folder = asked.get("socket_dir") or SOCKETS
+    name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
+    path = f"{folder}/{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
+    listener = _listen(folder, path)
+    address = f"unix://{path}".encode("utf-8", "surrogateescape")
+    with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
+        replace_file(bundle, "address", address)
+    if listener is not None:
+        _leave_daemon(listener, path, flags, cgroup)
+    posix.write(1, address)
+    return 0
+
+
+def _group(container_id: str) -> str:
+    document: Any = loads(read_file("config.json").decode("utf-8", "surrogateescape"))
+    annotations = (document.get("annotations") if isinstance(document, dict) else None) or {}
+    for key in GROUPS:
+        if isinstance(annotations.get(key), str) and annotations[key]:
+            group: str = annotations[key]
+            return group
+    return container_id
+
+
+def _input(container_id: str) -> "tuple[dict[str, Any], str]":
+    """Standard input, as far as it says something to us: the parameters that 2.3 sends, and the shim's cgroup.
+
+    Earlier versions send the options alone, or nothing. What is neither is left alone: it is containerd's to change.
+    """
+    from pyrunc.linux.fd import read_all
+
+    data = read_all(0, LONGEST_INPUT)
+    if not data:
+        return {}, ""
+    asked: dict[str, Any] = {}
+    given = None
+    try:
+        bootstrap = decode(messages.BOOTSTRAP, data)
+        if bootstrap["id"] == container_id:
+            asked = bootstrap
+            runc = [each for each in bootstrap["extensions"] if each["type_url"].endswith("runc.v1.Options")]
+            given = runc[0] if runc else None
+        else:
+            given = decode(messages.ANY, data)
+        if given is not None and given["type_url"].endswith("runc.v1.Options"):
+            return asked, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
+    except Malformed:
+        try:
+            given = decode(messages.ANY, data)
+            if given["type_url"].endswith("runc.v1.Options"):
+                return {}, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
+        except Malformed:
+            pass
+    return asked, ""
+
+
+def _listen(folder: str, path: str) -> "_socket.socket | None":
+    """A socket that only its owner can connect to; None: somebody serves this address already."""
+    _make_directory(folder)
+    before = posix.umask(0o177)
+    try:
+        while True:
+            socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+            try:
+                socket.bind(path)
+                break
+            except OSError as error:
+                if error.errno != ADDRESS_IN_USE:
+                    raise
+            try:
+                socket.connect(path)
+                return None
+            except ConnectionRefusedError:
+                posix.unlink(path)  # of a shim that was killed
+            except FileNotFoundError:
+                pass  # it has just gone
+    finally:
+        posix.umask(before)
+    socket.listen(128)
+    return socket
+
+
+def _make_directory(path: str) -> None:
+    if not posix.access(path, posix.F_OK):
+        _make_directory(path.rpartition("/")[0] or "/")
+        try:
+            posix.mkdir(path, 0o711)
+        except FileExistsError:
+            pass
+
+
+def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> None:
+    """Fork: the interpreter that is there is the shim's, and what it has loaded."""
+    if posix.environ.get(b"SCHED_CORE"):
+        from pyrunc.linux.process import prctl
+
+        prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)  # a fork inherits it: the shim and its containers
+    pid = posix.fork()
+    if pid:
+        if cgroup:
+            _join(cgroup, pid)
+        return
+    status = 1
+    try:
+        with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
+            for number in (0, 1, 2):
+                posix.dup2(null.number, number)
+        from shim.daemon import serve
+
+        serve(listener, path, flags["namespace"], "debug" in flags)
+        status = 0
+    finally:
+        posix._exit(status)
+
+
+def _join(cgroup: str, pid: int) -> None:
+    """The option ShimCgroup: a path in every hierarchy, made where it is not there."""
+    from pyrunc.cgroups import make
+
+    try:
+        place = make.place(cgroup if cgroup.startswith("/") else f"/{cgroup}", "shim")
+        make.create(place)
+        for directory in place.paths.values():
+            with open_at(None, f"{directory}/cgroup.procs", posix.O_WRONLY) as file:
+                posix.write(file.number, str(pid).encode())
+    except BaseException:
+        posix.kill(pid, 9)
+        raise

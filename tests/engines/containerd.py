@@ -1,0 +1,138 @@
+"""A containerd of its own: mount and network namespaces, /run and state that nobody else sees."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from engines import image
+
+PROGRAM = shutil.which("containerd")
+CONFIG = """
+version = 2
+root = "{root}/root"
+state = "/run/containerd"
+oom_score = 0
+disabled_plugins = [{disabled}]
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[debug]
+  level = "debug"
+"""
+CRI = "io.containerd.grpc.v1.cri"
+SETUP = """
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 run /run
+mount -t tmpfs -o mode=755 engine {root}
+mkdir -p {root}/root
+ip link set lo up
+cp {config} {root}/config.toml
+exec {program} --config {root}/config.toml
+"""
+
+
+class Containerd:
+    def __init__(self, shim_directory: "Path | str", program: str = PROGRAM or "containerd", cri: bool = False) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="containerd-", dir="/tmp"))
+        self.program = program
+        self.shim = Path(shim_directory) / "containerd-shim-pyrunc-v2"
+        self.environment = {**os.environ, "PATH": f"{shim_directory}:{os.environ['PATH']}"}
+        self.root = self.folder / "root"
+        self.root.mkdir()
+        self.log = self.folder / "log"
+        (self.folder / "config.toml").write_text(
+            CONFIG.format(root=self.root, disabled="" if cri else f'"{CRI}"')
+        )
+        setup = SETUP.format(root=self.root, config=self.folder / "config.toml", program=program)
+        (self.folder / "setup").write_text(setup)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Containerd":
+        self.start()
+        tar = image.make(self.folder / "image.tar")
+        self.ctr("images", "import", "--no-unpack", tar)
+        return self
+
+    def start(self) -> None:
+        """In new namespaces, or, after stop(), in those that there are."""
+        self.process = self._spawn("unshare", "-m", "-n", "--uts", "sh", "-e", str(self.folder / "setup"))
+        self.init = self.process.pid
+        self.keeper = None
+        self._wait()
+        self.keeper = self._spawn(*self.inside(), "sleep", "infinity")  # holds the namespaces while containerd restarts
+
+    def _spawn(self, *command: str) -> "subprocess.Popen[bytes]":
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+            )
+
+    def inside(self) -> "tuple[str, ...]":
+        return ("nsenter", "-t", str(self.init), "-m", "-n", "--uts", "--")
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 20
+        while True:
+            done = subprocess.run(
+                [*self.inside(), "ctr", "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+            )
+            if done.returncode == 0:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"containerd does not start: {self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def restart(self) -> None:
+        assert self.process is not None
+        assert self.keeper is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+        self.init = self.keeper.pid
+        self.process = self._spawn(*self.inside(), self.program, "--config", f"{self.root}/config.toml")
+        self._wait()
+
+    def run(
+        self, *command: object, stdin: "bytes | None" = None, timeout: float = 30
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """A command beside it. Its output goes to files: what it leaves behind must not hold a pipe of ours."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = subprocess.Popen(
+                [*self.inside(), *map(str, command)],
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=out, stderr=err, env=self.environment,
+            )  # fmt: skip
+            try:
+                if stdin is not None:
+                    assert process.stdin is not None
+                    process.stdin.write(stdin)
+                    process.stdin.close()
+                code = process.wait(timeout)
+            finally:
+                process.kill()
+                process.wait()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
+    def ctr(self, *words: object, check: bool = True, **more: object) -> "subprocess.CompletedProcess[bytes]":
+        done = self.run("ctr", *words, **more)  # type: ignore[arg-type]
+        if check and done.returncode:
+            raise RuntimeError(f"ctr {words}: {done.stderr.decode()}\n{self.log.read_text()[-3000:]}")
+        return done
+
+    def __exit__(self, *_: object) -> None:
+        """Its containers first: they outlive it."""
+        for line in self.run("ctr", "tasks", "ls", "-q").stdout.decode().split():
+            self.run("ctr", "tasks", "rm", "-f", line)
+        for process in (self.process, self.keeper):
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
