@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
+NOT_STARTED = 255
 
 
 class Process:
@@ -169,10 +170,13 @@ class Task:
         self.standard.lend(streams.child)
         try:
             process.pid = execute(self.container, process.spec, asked)
+            process.started = True
+        except BaseException:
+            process.end(NOT_STARTED, time.time_ns())  # who waits for it need not wait
+            raise
         finally:
             self.standard.lend([])
-        process.started = True
-        streams.started()
+            streams.started()
 
     def pause(self) -> None:
         self.container.pause()

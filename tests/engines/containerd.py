@@ -20,7 +20,7 @@ disabled_plugins = [{disabled}]
 [grpc]
   address = "/run/containerd/containerd.sock"
 [debug]
-  level = "debug"
+  level = "info"
 """
 CRI = "io.containerd.grpc.v1.cri"
 SETUP = """
