@@ -445,6 +445,16 @@ def test_run_passes_signals_on(container, name):
     c.assert_gone()
 
 
+def test_run_passes_a_signal_on_that_comes_before_start_has_returned(container):
+    c = container(hooks={"poststart": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]})
+    c._prepare(("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"))
+    running = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
+    wait_until(lambda: "ready" in running.out, "the trap")
+    running.send_signal(signal.SIGTERM)
+    assert running.end(10) == 7
+    c.assert_gone()
+
+
 def test_run_detached_returns_while_the_program_runs(container):
     c = container().up()
     assert c.status == "running"
