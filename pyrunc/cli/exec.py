@@ -73,8 +73,7 @@ def main(call: Call) -> int:
     from pyrunc.container.foreground import Foreground
 
     with Foreground(subreaper=False) as foreground:
-        settings.console = foreground.take_master
-        foreground.may_run = True
+        settings.console, settings.pidfd = foreground.take_master, foreground.take_pidfd
         return foreground.wait(execute(container, what, settings, arguments.on("ignore-paused")))
 
 

@@ -35,11 +35,10 @@ def main(call: Call) -> int:
 
     settings.detach = False
     with Foreground(subreaper=not arguments.on("no-subreaper")) as foreground:
-        settings.console = foreground.take_master
+        settings.console, settings.pidfd = foreground.take_master, foreground.take_pidfd
         container = Container.create(call.state_root, call.id, bundle, settings, call.log)
         try:
             proxy = container.notify_proxy()
-            foreground.may_run = True
             container.start(notified=False)
             status = foreground.wait(container.pid, proxy)
         finally:

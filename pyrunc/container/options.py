@@ -15,6 +15,7 @@ class Options:
         cgroups: of `exec`: below the container's, as its --cgroup takes them.
         console_socket: the path of a socket that the terminal's master is sent to.
         console: takes the master instead, when the caller is the terminal's other side.
+        pidfd: takes the process's pidfd when it is ready, for the call only.
         detach: nobody waits for the process here.
         pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
         preserve_fds: how many descriptors from 3 on the program keeps.
@@ -32,6 +33,7 @@ class Options:
         "no_new_keyring",
         "no_pivot",
         "pid_file",
+        "pidfd",
         "pidfd_socket",
         "preserve_fds",
         "rootless",
@@ -52,6 +54,7 @@ class Options:
         rootless: "bool | None" = None,
         systemd: bool = False,
         cgroups: "list[str] | None" = None,
+        pidfd: "Callable[[Fd], None] | None" = None,
         pidfd_socket: str = "",
         wait_fifo: str = "",
     ) -> None:
@@ -65,5 +68,6 @@ class Options:
         self.no_new_keyring = no_new_keyring
         self.rootless = rootless
         self.systemd = systemd
+        self.pidfd = pidfd
         self.pidfd_socket = pidfd_socket
         self.wait_fifo = wait_fifo

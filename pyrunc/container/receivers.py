@@ -28,12 +28,14 @@ def _nobody(_: Fd) -> None:
 
 def of_pidfd(options: Options, kind: str) -> "Callable[[Fd], None]":
     """`kind`: the word that runc sends along, "standard" for a container's first process and "setns" for another."""
-    if not options.pidfd_socket:
-        return _not_wanted
-    from pyrunc.container.sender import Sender
+    takers = [] if options.pidfd is None else [options.pidfd]
+    if options.pidfd_socket:
+        from pyrunc.container.sender import Sender
 
-    return Sender("pidfd socket", options.pidfd_socket, kind).send
+        takers.append(Sender("pidfd socket", options.pidfd_socket, kind).send)
 
+    def give(pidfd: Fd) -> None:
+        for take in takers:
+            take(pidfd)
 
-def _not_wanted(_: Fd) -> None:
-    pass
+    return give

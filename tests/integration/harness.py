@@ -73,6 +73,7 @@ APPLETS = [
     "unshare",
     "wc",
     "xargs",
+    "yes",
     "setsid",
 ]
 DEFAULT_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -478,7 +479,7 @@ def processes_of(text: str) -> list[str]:
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            stat = Path(f"/proc/{entry}/stat").read_text()
+            stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
             if stat.rpartition(")")[2].split()[0] in "ZX":
                 continue
             command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

@@ -267,5 +267,7 @@ int main(int count, char **arguments)
         return cover(arguments[2], arguments[3]);
     if (IS("size"))
         return terminal_size();
+    if (IS("crash"))
+        __builtin_trap(); /* a fault: what a PID 1 sends itself it may ignore */
     return 2;
 }

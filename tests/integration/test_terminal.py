@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from integration.harness import read_terminal, receive_descriptor
+from integration.harness import read_terminal, receive_descriptor, wait_until
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_control_c_is_a_key_of_the_containers(container):
 
 
 def test_the_size_is_that_of_the_callers_terminal(container):
-    f = at_terminal(container(), "sh", "-c", "sleep 0.1; probe size", size=(33, 77))
+    f = at_terminal(container(), "probe", "size", size=(33, 77))
     assert f.end() == 0
     assert "33 77" in f.text
 
@@ -274,3 +274,152 @@ def test_a_program_that_stops_reading_does_not_hang_the_runtime(container):
     assert f.process.end(10) == 4
     os.close(f.slave)
     os.close(f.master)
+
+
+# --- streams that are no terminal
+
+
+def lines_of(c, *words, **how):
+    process = c.runtime.spawn(*words, **how)
+    return process.end(10), process.out
+
+
+def given(text):
+    read, write = os.pipe()
+    os.write(write, text)
+    os.close(write)
+    return read
+
+
+@pytest.mark.parametrize(("typed", "seen"), [(b"abc", "abcabc"), (b"abc\n", "abc\nabc\n"), (b"", "")])
+def test_the_end_of_our_input_is_the_end_of_the_programs(container, typed, seen):
+    """Of a line that has begun, the first ^D ends only that."""
+    c = container().up()
+    read = given(typed)
+    code, out = lines_of(c, "exec", "-t", c.id, "cat", stdin=read)
+    os.close(read)
+    assert (code, out) == (0, seen)  # the echo, and cat's; \n alone, as it goes to a file
+
+
+def test_the_size_is_that_of_the_first_stream_that_is_a_terminal(container):
+    c = container().up()
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 19, 55, 0, 0))
+    _, out = lines_of(c, "exec", "-t", c.id, "probe", "size", stderr=slave)
+    os.close(slave)
+    os.close(master)
+    assert out == "19 55\n"
+
+
+def test_without_any_terminal_it_has_the_size_of_the_configuration(container):
+    c = container(terminal=True, consoleSize={"height": 9, "width": 44})
+    c._prepare(("probe", "size"))
+    _, out = lines_of(c, "run", "--bundle", c.bundle.path, c.id)
+    assert out == "9 44\n"
+
+
+def test_input_that_does_not_block_and_has_nothing_yet_is_not_at_its_end(container):
+    c = container().up()
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    process = c.runtime.spawn("exec", "-t", c.id, "sh", "-c", "echo ready; cat", stdin=read)
+    wait_until(lambda: "ready" in process.out, "the program")
+    time.sleep(0.1)
+    os.write(write, b"late\n")
+    os.close(write)
+    assert process.end(10) == 0
+    assert process.out.count("late") == 2
+    os.close(read)
+
+
+def test_output_that_does_not_block_gets_everything(container):
+    c = container().up()
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    process = c.runtime.spawn("exec", "-t", c.id, "sh", "-c", "yes 0123456789 | head -c 330000", stdout=write)
+    os.close(write)
+    time.sleep(0.3)  # the pipe is full
+    data = b""
+    while block := os.read(read, 65536):
+        data += block
+    os.close(read)
+    assert process.end(10) == 0
+    assert data == b"0123456789\n" * 30000
+
+
+def test_a_signal_is_passed_on_while_nobody_reads_the_output(container):
+    c = container().up()
+    read, write = os.pipe()
+    script = "trap 'touch /tmp/trapped; exit' TERM; yes & touch /tmp/ready; while :; do sleep 0.05; done"
+    process = c.runtime.spawn("exec", "-t", c.id, "sh", "-c", script, stdout=write)
+    os.close(write)
+    wait_until((c.bundle.rootfs / "tmp/ready").exists, "the program")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    wait_until((c.bundle.rootfs / "tmp/trapped").exists, "the signal")
+    os.close(read)
+    process.end(10)
+
+
+def test_a_program_whose_output_nobody_reads_any_more_hears_that_it_is_hung_up(container):
+    c = container().up()
+    read, write = os.pipe()
+    process = c.runtime.spawn("exec", "-t", c.id, "sh", "-c", "trap 'exit 6' HUP; while :; do echo x; sleep 0.02; done",
+                              stdout=write)  # fmt: skip
+    os.close(write)
+    assert os.read(read, 1) == b"x"
+    os.close(read)
+    assert process.end(10) == 6
+
+
+def test_a_program_that_lets_go_of_its_terminal_runs_on(container):
+    c = container().up()
+    script = "exec < /dev/null > /dev/null 2>&1; sleep 0.3; touch /tmp/alive; exit 8"
+    code, _ = lines_of(c, "exec", "-t", c.id, "sh", "-c", script)
+    assert code == 8
+    assert (c.bundle.rootfs / "tmp/alive").exists()
+
+
+def test_a_signal_just_when_the_program_runs_is_the_programs(container):
+    """Its first line is seen before `run` has done with start."""
+    for _ in range(5):
+        c = container(terminal=True)
+        c._prepare(("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"))
+        process = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id)
+        wait_until(lambda process=process: "ready" in process.out, "the program")
+        process.send_signal(signal.SIGTERM)
+        assert process.end(10) == 7
+
+
+# --- exec -t
+
+
+def test_the_terminal_of_exec_is_its_users(container):
+    c = container().up()
+    script = "stat -c %u:%g $(tty); echo > $(tty) && echo ok"
+    f = Foreground(c, "exec", "-t", "-u", "1000:1000", c.id, "sh", "-c", script)
+    assert f.end() == 0
+    assert "1000:5" in f.text
+    assert "ok" in f.text
+
+
+def test_terminals_of_exec_are_each_others_strangers(container):
+    """One more for each, in the container's devpts; a session cannot read the other's keys."""
+    c = container().up()
+    first = Foreground(c, "exec", "-t", c.id, "sh", "-c", "tty; echo ready; read x; echo got:$x")
+    first.read("ready")
+    second = Foreground(c, "exec", "-t", c.id, "sh", "-c", "tty; echo ready; read x; echo got:$x")
+    second.read("ready")
+    second.type("two\r")
+    first.type("one\r")
+    assert (first.end(), second.end()) == (0, 0)
+    assert ("/dev/pts/0" in first.text, "/dev/pts/1" in second.text) == (True, True)
+    assert ("got:one" in first.text, "got:two" in second.text) == (True, True)
+
+
+def test_exec_at_a_terminal_without_a_devpts_is_an_error(container):
+    c = container()
+    c.config["mounts"] = [mount for mount in c.config["mounts"] if mount["type"] != "devpts"]
+    result = c.up().attempt_exec("true", flags=("-t",))
+    assert result.code == 255
+    assert "/dev/pts/ptmx" in result.err

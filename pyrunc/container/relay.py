@@ -1,0 +1,128 @@
+"""Bytes between our standard streams and the container's terminal, and what else happens while a process runs."""
+
+import posix
+import select
+
+from pyrunc.linux.fd import Fd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.container.notify import Proxy
+
+CHUNK = 1 << 16
+END_OF_FILE = b"\x04"  # the key for it
+
+
+class Relay:
+    """Args:
+    master: the container's terminal; None: it has none.
+    wake: the pipe that a signal wakes us by.
+    """
+
+    __slots__ = ("input_open", "line_open", "master", "poll", "proxy", "to_master", "wake")
+
+    def __init__(self, master: "Fd | None", wake: Fd, proxy: "Proxy | None") -> None:
+        self.master = master
+        self.wake = wake
+        self.proxy = proxy
+        self.to_master = b""
+        self.input_open = master is not None
+        self.line_open = False  # something is typed that no end of line has sent off
+        self.poll = select.poll()
+        self.poll.register(wake.number, select.POLLIN)
+        if proxy is not None:
+            self.poll.register(proxy.fileno(), select.POLLIN)
+        self._watch()
+
+    def _watch(self) -> None:
+        """A key that the terminal can't take yet waits: then nothing more is read."""
+        if self.master is None:
+            self._unwatch(0)
+            return
+        self.poll.register(self.master.number, select.POLLIN | (select.POLLOUT if self.to_master else 0))
+        if self.input_open and not self.to_master:
+            self.poll.register(0, select.POLLIN)
+        else:
+            self._unwatch(0)
+
+    def _unwatch(self, number: int) -> None:
+        try:
+            self.poll.unregister(number)
+        except KeyError:
+            pass
+
+    def turn(self) -> None:
+        """Wait until something happens, and pass it on."""
+        for number, events in self.poll.poll():
+            if number == self.wake.number:
+                posix.read(number, CHUNK)
+            elif self.proxy is not None and number == self.proxy.fileno():
+                self.proxy.turn()
+            elif number == 0:
+                self._read_input()
+            elif events & select.POLLOUT:
+                self._write_master()
+            else:
+                self._read_master()
+        self._watch()
+
+    def _read_input(self) -> None:
+        try:
+            data = posix.read(0, CHUNK)
+        except BlockingIOError:
+            return  # somebody who has it too was quicker
+        except OSError:
+            data = b""
+        if data:
+            self.line_open = data[-1:] not in (b"\n", b"\r", END_OF_FILE)
+        else:  # the end of our input is the end of the container's; of a line that has begun, the first ends only that
+            self.input_open = False
+            data = END_OF_FILE * (1 + self.line_open)
+        self.to_master += data
+
+    def _write_master(self) -> None:
+        assert self.master is not None
+        try:
+            self.to_master = self.to_master[posix.write(self.master.number, self.to_master) :]
+        except BlockingIOError:
+            pass
+
+    def _read_master(self) -> None:
+        """Its end is EIO: nobody in the container holds the terminal any more, which may still run."""
+        assert self.master is not None
+        try:
+            data = posix.read(self.master.number, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data and _write_output(data):
+            return
+        self._unwatch(self.master.number)
+        if data:
+            self.master.close()  # ours is gone, and so is the container's: it hears SIGHUP
+        self.master = None
+
+    def drain(self) -> None:
+        """What the program wrote before it ended."""
+        poll = select.poll()
+        if self.master is not None:
+            poll.register(self.master, select.POLLIN)
+        while self.master is not None and poll.poll(0):
+            self._read_master()
+
+
+def _write_output(data: bytes) -> bool:
+    """All of it, however long that takes; False: nobody reads any more. Ours may be non-blocking, as others have it
+    too, and it is for all of them or for none."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[posix.write(1, view) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(1, select.POLLOUT)
+            poll.poll()
+        except OSError:
+            return False
+    return True
