@@ -124,7 +124,7 @@ class Launch:
             self.context.cgroup.join_unified(self.pid)
         try:
             self._converse(clone_flags)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             kind, text, fd = self.channel.receive()  # it died while we spoke: what it said last, or that it died
             self._answer(kind if kind == "E" else "", text, fd)
 

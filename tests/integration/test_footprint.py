@@ -2,7 +2,7 @@
 
 import pytest
 
-from integration.harness import controllers
+from integration.harness import controllers, unified
 
 pytestmark = pytest.mark.vm
 KIB = 1 << 10
@@ -14,15 +14,17 @@ def needs_memory():
         pytest.skip("no memory controller")
 
 
-@pytest.mark.parametrize("kibibytes", [1024, 2048])
-def test_a_container_of_one_mebibyte(container, kibibytes):
-    """runc needs more than four."""
-    limit = {"limit": kibibytes * KIB, "swap": kibibytes * KIB}
+# v2's process is born in its cgroup, and charged from the first page on; v1's joins when it is ready to. runc needs four.
+LEAST = 2048 if unified() else 1024
+
+
+def test_a_container_of_a_mebibyte_or_two(container):
+    limit = {"limit": LEAST * KIB, "swap": LEAST * KIB}
     assert container(resources={"memory": limit}).run("echo", "small") == "small"
 
 
-def test_exec_into_a_container_of_one_mebibyte(container):
-    limit = {"limit": 1024 * KIB, "swap": 1024 * KIB}
+def test_exec_into_a_container_of_a_mebibyte_or_two(container):
+    limit = {"limit": LEAST * KIB, "swap": LEAST * KIB}
     assert container(resources={"memory": limit}).up().exec("echo", "small") == "small"
 
 
