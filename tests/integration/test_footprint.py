@@ -14,7 +14,7 @@ def needs_memory():
         pytest.skip("no memory controller")
 
 
-# v2's process is born in its cgroup, and charged from the first page on; v1's joins when it is ready to. runc needs four.
+# v2's process is born in its cgroup, and charged from its first page on; that of v1 joins. runc needs four.
 LEAST = 2048 if unified() else 1024
 
 
