@@ -117,6 +117,24 @@ class Containerd:
             err.seek(0)
             return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
+    def spawn(self, *command: object) -> "subprocess.Popen[bytes]":
+        """One that runs on, whose output is read."""
+        return subprocess.Popen(
+            [*self.inside(), *map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=self.environment
+        )
+
+    def shims(self) -> list[int]:
+        """pyrunc's, in our namespaces."""
+        ours = os.readlink(f"/proc/{self.init}/ns/mnt")
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if (folder / "comm").read_text() == "containerd-shim\n" and os.readlink(folder / "ns/mnt") == ours:
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
     def ctr(self, *words: object, check: bool = True, **more: object) -> "subprocess.CompletedProcess[bytes]":
         done = self.run("ctr", *words, **more)  # type: ignore[arg-type]
         if check and done.returncode:

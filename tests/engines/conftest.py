@@ -1,0 +1,52 @@
+"""Engines as users have them, in namespaces of their own."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engines import containerd, shim
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root() -> None:
+    if os.geteuid():
+        pytest.exit("the tests of the engines make containers on the real kernel, and need root", 2)
+    if not shim.SHIM.exists():
+        pytest.exit(f"{shim.SHIM} is not there: install pyrunc, or set PYRUNC", 2)
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[shim.Host]:
+    host = shim.Host()
+    yield host
+    host.close()
+    for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-engines"):
+        assert not [path.name for path in folder.iterdir() if path.is_dir()], "cgroups are left"
+        folder.rmdir()
+
+
+@pytest.fixture
+def container(host: shim.Host) -> Iterator[Callable[..., shim.Container]]:
+    made: list[shim.Container] = []
+
+    def make(*args: str, **config: object) -> shim.Container:
+        made.append(shim.Container(host, f"c{next(numbers)}", *args, **config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.remove()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[containerd.Containerd]:
+    if shutil.which("containerd") is None or shutil.which("ctr") is None:
+        pytest.skip("NOT TESTED: containerd is not installed (Debian: apt-get install containerd)")
+    with containerd.Containerd(shim.SHIM.parent) as engine:
+        yield engine

@@ -1,0 +1,227 @@
+"""The shim without an engine: what containerd does, done by hand; its calls, its fifos, and the events it gets."""
+
+import copy
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from shim import messages, service, ttrpc
+from shim.protobuf import decode, encode
+
+PYRUNC = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
+SHIM = Path(PYRUNC).parent / "containerd-shim-pyrunc-v2"
+PRIVATE = "mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run && exec sleep infinity"
+CONFIG: dict[str, Any] = {
+    "ociVersion": "1.0.2",
+    "process": {
+        "cwd": "/",
+        "args": [],
+        "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+        "capabilities": {name: ["CAP_CHOWN", "CAP_KILL"] for name in ("bounding", "effective", "permitted")},
+    },
+    "root": {"path": "rootfs"},
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+    ],
+    "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]},
+}
+
+
+class Host:
+    """A mount namespace with a /run of its own, a root file system, and the other end of the shims' events."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="shim-", dir="/tmp"))
+        self.keeper = subprocess.Popen(["unshare", "-m", "sh", "-c", PRIVATE], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 5
+        while Path(f"/proc/{self.keeper.pid}/comm").read_text() != "sleep\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        self.rootfs = self.folder / "box"
+        for name in ("bin", "proc", "dev", "tmp"):
+            (self.rootfs / name).mkdir(parents=True)
+        busybox = shutil.which("busybox")
+        assert busybox is not None
+        shutil.copy(busybox, self.rootfs / "bin/busybox")
+        for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+            if name != "busybox":
+                (self.rootfs / "bin" / name).symlink_to("busybox")
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.address = f"{self.folder}/events"
+        self.listen()
+
+    def listen(self) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.address)
+        self.listener.listen()
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def hang_up(self) -> None:
+        """As containerd when it stops."""
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        os.unlink(self.address)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
+
+    def _receive(self, connection: socket.socket) -> None:
+        reader = ttrpc.Reader()
+        try:
+            while data := connection.recv(1 << 16):
+                for frame in reader.feed(data):
+                    self._take(decode(messages.REQUEST, frame.payload or b""))
+                    connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, b""))
+        except OSError:
+            pass  # its shim was killed
+
+    def _take(self, request: dict[str, Any]) -> None:
+        envelope = decode(messages.FORWARD, request["payload"])["envelope"]
+        message = messages.EVENTS[envelope["topic"]][1]
+        self.events.append((envelope["topic"], decode(message, envelope["event"]["value"])))
+
+    def topics(self, id: str) -> list[str]:
+        return [topic.removeprefix("/tasks/") for topic, event in self.events if event["container_id"] == id]
+
+    def run(self, *command: object, **more: Any) -> "subprocess.CompletedProcess[bytes]":
+        inside = ["nsenter", "-t", str(self.keeper.pid), "-m", "--", *map(str, command)]
+        return subprocess.run(inside, timeout=30, **more)
+
+    def close(self) -> None:
+        self.keeper.kill()
+        self.keeper.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Failed(Exception):
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Client:
+    """A connection to a shim; requests may be many at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(path)
+        self.reader = ttrpc.Reader()
+        self.answers: dict[int, ttrpc.Frame] = {}
+        self.stream = -1
+
+    def send(self, method: str, timeout: float = 0, **values: Any) -> tuple[int, str]:
+        self.stream += 2
+        request = {
+            "service": service.NAMES[self.stream // 2 % 2],
+            "method": method,
+            "payload": encode(service.METHODS[method][0], values),
+            "timeout_nano": int(timeout * 10**9),
+        }
+        self.socket.sendall(ttrpc.pack(self.stream, ttrpc.REQUEST, encode(messages.REQUEST, request)))
+        return self.stream, method
+
+    def receive(self, call: tuple[int, str]) -> dict[str, Any]:
+        stream, method = call
+        while stream not in self.answers:
+            data = self.socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            for frame in self.reader.feed(data):
+                self.answers[frame.stream] = frame
+        response = decode(messages.RESPONSE, self.answers.pop(stream).payload or b"")
+        if response["status"] and response["status"]["code"]:
+            raise Failed(response["status"]["code"], response["status"]["message"])
+        return decode(service.METHODS[method][1], response["payload"])
+
+    def call(self, method: str, **values: Any) -> dict[str, Any]:
+        return self.receive(self.send(method, **values))
+
+
+class Container:
+    """One container, and the shim that it has or shares."""
+
+    def __init__(self, host: Host, id: str, *args: str, **config: Any) -> None:
+        self.host = host
+        self.id = id
+        self.bundle = host.folder / id
+        (self.bundle / "rootfs").mkdir(parents=True)
+        os.mkfifo(self.bundle / "log", 0o700)
+        self.log = os.open(self.bundle / "log", os.O_RDWR | os.O_NONBLOCK)
+        document = copy.deepcopy(CONFIG)
+        document["process"]["args"] = list(args)
+        document["process"].update(config.pop("process", {}))
+        document["linux"].update(config.pop("linux", {}))
+        document["linux"]["cgroupsPath"] = f"/pyrunc-engines/{id}"
+        document.update(config)
+        (self.bundle / "config.json").write_text(json.dumps(document))
+        self.client: Client
+        self.address = ""
+
+    def command(self, verb: str, **more: Any) -> "subprocess.CompletedProcess[bytes]":
+        environment = {**os.environ, "TTRPC_ADDRESS": self.host.address, "MAX_SHIM_VERSION": "2"}
+        words = ["-namespace", "tests", "-address", "/run/none", "-publish-binary", "/bin/false", "-id", self.id]
+        words += ["-bundle", str(self.bundle)] if verb == "delete" else []
+        more = {"input": b"", **more}
+        return self.host.run(
+            "env", "-C", self.bundle, SHIM, *words, "-debug", verb, capture_output=True, env=environment, **more
+        )
+
+    def start_shim(self, **more: Any) -> "Container":
+        done = self.command("start", **more)
+        assert done.returncode == 0, done.stderr
+        self.address = done.stdout.decode()
+        assert self.address.startswith("unix:///run/containerd/s/"), done
+        self.client = Client(self.socket)
+        return self
+
+    @property
+    def socket(self) -> str:
+        """Where we see it."""
+        return f"/proc/{self.host.keeper.pid}/root{self.address.removeprefix('unix://')}"
+
+    def call(self, method: str, **values: Any) -> dict[str, Any]:
+        return self.client.call(method, id=self.id, **values)
+
+    def create(self, **values: Any) -> "Container":
+        mount = {"type": "bind", "source": str(self.host.rootfs), "options": ["rbind", "ro"]}
+        self.call("Create", bundle=str(self.bundle), rootfs=[mount], **values)
+        return self
+
+    def fifo(self, name: str) -> str:
+        path = self.bundle / name
+        os.mkfifo(path)
+        return str(path)
+
+    def messages(self) -> str:
+        try:
+            return os.read(self.log, 1 << 16).decode()
+        except BlockingIOError:
+            return ""
+
+    def remove(self) -> None:
+        """Whatever is left of it."""
+        if self.address:
+            try:
+                pid = self.client.call("Connect", id=self.id)["shim_pid"]
+                os.kill(pid, 9)
+            except (OSError, EOFError, ProcessLookupError):
+                pass
+        self.command("delete")
+        os.close(self.log)

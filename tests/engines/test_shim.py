@@ -1,0 +1,469 @@
+"""The shim by hand: its calls, its events, its streams, its end."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from integration.test_modules import ALLOWED, FORBIDDEN
+from integration.test_nothing_left import PACKAGES
+
+from engines.shim import SHIM, Client, Failed
+from pyrunc.linux.pid import start_time
+from shim import messages, metrics, ttrpc
+from shim.protobuf import decode, encode
+
+
+def wait_until(true, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_life_of_a_container_and_its_events_in_order(container, host):
+    c = container("/bin/sh", "-c", "exit 7").start_shim()
+    c.create()
+    assert c.call("State")["status"] == 1
+    waiting = c.client.send("Wait", id=c.id)
+    pid = c.call("Start")["pid"]
+    end = c.client.receive(waiting)
+    assert end["exit_status"] == 7
+    assert abs(end["exited_at"]["seconds"] - time.time()) < 5
+    state = c.call("State")
+    assert (state["status"], state["pid"], state["exit_status"]) == (3, pid, 7)
+    assert c.call("Delete")["exit_status"] == 7
+    c.call("Shutdown")
+    wait_until(lambda: len(host.topics(c.id)) == 4)
+    assert host.topics(c.id) == ["create", "start", "exit", "delete"]
+    assert [event["pid"] for _, event in host.events if event["container_id"] == c.id] == [pid] * 4
+    wait_until(lambda: not os.path.exists(c.socket))
+    assert c.command("delete").returncode == 0
+
+
+def test_processes_that_are_added(container, host):
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    spec = {"type_url": "x", "value": json.dumps({"cwd": "/", "args": ["/bin/sh", "-c", "exit 3"], "env": []}).encode()}
+    c.call("Exec", exec_id="one", spec=spec)
+    with pytest.raises(Failed, match="already exists"):
+        c.call("Exec", exec_id="one", spec=spec)
+    waiting = c.client.send("Wait", id=c.id, exec_id="one")
+    c.call("Start", exec_id="one")
+    assert c.client.receive(waiting)["exit_status"] == 3
+    assert c.call("Delete", exec_id="one")["exit_status"] == 3
+    with pytest.raises(Failed, match="not found"):
+        c.call("State", exec_id="one")
+    long = {"value": json.dumps({"cwd": "/", "args": ["/bin/sleep", "100"], "env": []}).encode()}
+    c.call("Exec", exec_id="two", spec=long)
+    c.call("Start", exec_id="two")
+    found = c.call("Pids")["processes"]
+    assert len(found) == 2
+    details = [decode(messages.PROCESS_DETAILS, each["info"]["value"]) for each in found if each["info"]]
+    assert details == [{"exec_id": "two"}]
+    c.call("Kill", signal=9)
+    wait_until(lambda: host.topics(c.id).count("exit") == 3)
+    exits = [e["id"] for t, e in host.events if e["container_id"] == c.id and t == "/tasks/exit"]
+    assert exits == ["one", "two", c.id]  # the first process's end comes last
+    topics = host.topics(c.id)
+    assert topics.index("exec-added") < topics.index("exec-started") < topics.index("exit")
+
+
+def test_a_process_that_can_not_be_started_says_why(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    c.call("Exec", exec_id="x", spec={"value": json.dumps({"cwd": "/", "args": ["/bin/nonesuch"]}).encode()})
+    with pytest.raises(Failed, match="nonesuch: no such file"):
+        c.call("Start", exec_id="x")
+    assert c.call("Wait", exec_id="x")["exit_status"] == 255
+    c.call("Delete", exec_id="x")
+
+
+def test_a_container_that_can_not_be_created_leaves_nothing(container, host):
+    c = container("/bin/nonesuch").start_shim()
+    with pytest.raises(Failed, match=r"OCI runtime create failed: .*no such file or directory"):
+        c.create()
+    assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
+    with pytest.raises(Failed) as caught:
+        c.call("State")
+    assert caught.value.code == ttrpc.NOT_FOUND
+
+
+def test_errors_have_the_codes_that_engines_look_at(container):
+    c = container("/bin/true").start_shim().create()
+    codes = {}
+    for name, method, values in (
+        ("unknown container", "Start", {"id": "nobody"}),
+        ("unknown process", "Start", {"id": c.id, "exec_id": "none"}),
+        ("created twice", "Create", {"id": c.id}),
+        ("checkpoint", "Checkpoint", {"id": c.id}),
+        ("resumed, but not paused", "Resume", {"id": c.id}),
+    ):
+        with pytest.raises(Failed) as caught:
+            c.client.call(method, **values)
+        codes[name] = caught.value.code
+    assert codes == {
+        "unknown container": 5, "unknown process": 5, "created twice": 6, "checkpoint": 12,
+        "resumed, but not paused": 9,
+    }  # fmt: skip
+    c.call("Start")
+    c.call("Wait")
+    with pytest.raises(Failed, match="process already finished") as caught:
+        c.call("Kill", signal=9)
+    assert caught.value.code == ttrpc.NOT_FOUND
+
+
+def test_a_created_container_that_is_deleted_was_killed(container, host):
+    c = container("/bin/true").start_shim().create()
+    assert c.call("Delete")["exit_status"] == 137
+    wait_until(lambda: "delete" in host.topics(c.id))
+    assert host.topics(c.id) == ["create", "exit", "delete"]
+
+
+def test_pause_resume_update_stats(container, host):
+    c = container("/bin/sleep", "100", linux={"resources": {"pids": {"limit": 50}}}).start_shim().create()
+    c.call("Start")
+    c.call("Pause")
+    assert c.call("State")["status"] == 4
+    c.call("Resume")
+    assert c.call("State")["status"] == 2
+    c.call("Update", resources={"value": json.dumps({"pids": {"limit": 20}}).encode()})
+    stats = c.call("Stats")["stats"]
+    version = stats["type_url"].split(".")[-2]
+    found = decode({"v1": metrics.V1, "v2": metrics.V2}[version], stats["value"])
+    assert found["pids"] == {"current": 1, "limit": 20}
+    assert found["cpu"]
+    wait_until(lambda: "resumed" in host.topics(c.id))
+    assert host.topics(c.id)[-2:] == ["paused", "resumed"]
+
+
+def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
+    c = container("/bin/sh", "-c", "cat; echo err >&2").start_shim()
+    names = {name: c.fifo(name) for name in ("stdin", "stdout", "stderr")}
+    c.create(**names)
+    ends = {name: os.open(path, os.O_RDWR | os.O_NONBLOCK) for name, path in names.items()}
+    c.call("Start")
+    os.write(ends["stdin"], b"some text\n")
+    c.call("CloseIO", stdin=True)  # what was written before is not lost, though the fifo has another writer
+    assert c.call("Wait")["exit_status"] == 0
+    c.call("Delete")
+    assert os.read(ends["stdout"], 100) == b"some text\n"
+    assert os.read(ends["stderr"], 100) == b"err\n"
+
+
+def test_a_slow_reader_gets_everything_and_costs_nothing(container):
+    c = container("/bin/sh", "-c", "seq 1 200000").start_shim()
+    path = c.fifo("stdout")
+    c.create(stdout=path)
+    reader = os.open(path, os.O_RDONLY)
+    c.call("Start")
+    pid = c.call("Connect")["shim_pid"]
+    time.sleep(0.3)
+    before = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    time.sleep(0.7)
+    after = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    assert after - before <= 1  # a tick
+    got = b""
+    while data := os.read(reader, 1 << 16):
+        got += data
+    assert got == b"".join(b"%d\n" % n for n in range(1, 200001))
+    assert c.call("Wait")["exit_status"] == 0
+
+
+def test_output_nobody_reads_does_not_keep_a_container_from_being_deleted(container):
+    c = container("/bin/sh", "-c", "seq 1 12000; exit 2").start_shim()
+    c.create(stdout=c.fifo("stdout"))
+    c.call("Start")
+    assert c.call("Wait")["exit_status"] == 2
+    began = time.monotonic()
+    c.call("Delete")
+    assert time.monotonic() - began < 5
+
+
+def test_a_terminal(container):
+    c = container("/bin/sh", "-c", "read line; stty size; echo got $line", process={"terminal": True}).start_shim()
+    names = {name: c.fifo(name) for name in ("stdin", "stdout")}
+    c.create(terminal=True, **names)
+    reader, writer = os.open(names["stdout"], os.O_RDONLY | os.O_NONBLOCK), os.open(names["stdin"], os.O_WRONLY)
+    c.call("ResizePty", width=90, height=33)
+    c.call("Start")
+    os.write(writer, b"hello\n")
+    assert c.call("Wait")["exit_status"] == 0
+    c.call("Delete")
+    assert os.read(reader, 1000).replace(b"\r", b"") == b"hello\n33 90\ngot hello\n"
+
+
+def test_a_terminal_of_an_added_process(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/tty"], "env": []}).encode()}
+    path = c.fifo("out")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    c.call("Exec", exec_id="t", terminal=True, spec=spec, stdout=path)
+    c.call("Start", exec_id="t")
+    assert c.call("Wait", exec_id="t")["exit_status"] == 0
+    c.call("Delete", exec_id="t")
+    assert os.read(reader, 100) == b"/dev/pts/0\r\n"
+
+
+def test_a_log_file(container):
+    c = container("/bin/sh", "-c", "echo out; echo err >&2").start_shim()
+    uri = f"file://{c.bundle}/logs/deep/file"
+    c.create(stdout=uri, stderr=uri)
+    c.call("Start")
+    c.call("Wait")
+    c.call("Delete")
+    assert sorted((c.bundle / "logs/deep/file").read_text().split()) == ["err", "out"]
+
+
+def test_a_logger(container):
+    c = container("/bin/sh", "-c", "echo out; echo err >&2").start_shim()
+    logger = c.bundle / "logger"
+    logger.write_text(
+        '#!/bin/sh\necho "$@ $CONTAINER_ID $CONTAINER_NAMESPACE" > ${0}.args\nexec 5>&-\n'
+        "cat <&4 > ${0}.err &\ncat <&3 > ${0}.out\nwait\nmv ${0}.err ${0}.done\n"
+    )
+    logger.chmod(0o755)
+    uri = f"binary://{logger}?key=a%20b"
+    c.create(stdout=uri, stderr=uri)
+    c.call("Start")
+    c.call("Wait")
+    c.call("Delete")
+    wait_until(lambda: Path(f"{logger}.done").exists())
+    assert Path(f"{logger}.args").read_text() == f"key a b {c.id} tests\n"
+    assert Path(f"{logger}.out").read_text() == "out\n"
+    assert Path(f"{logger}.done").read_text() == "err\n"
+
+
+def test_a_wait_ends_when_its_time_is_over(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    with pytest.raises(Failed, match="deadline exceeded"):
+        c.client.receive(c.client.send("Wait", timeout=0.1, id=c.id))
+    assert c.call("State")["status"] == 1
+
+
+def test_containers_of_a_pod_share_a_shim(container, host):
+    annotations = {"io.kubernetes.cri.sandbox-id": f"pod-{os.getpid()}"}
+    first = container("/bin/sleep", "100", annotations=annotations).start_shim().create()
+    second = container("/bin/sh", "-c", "exit 5", annotations=annotations).start_shim().create()
+    assert first.address == second.address
+    assert (second.bundle / "address").read_text() == second.address
+    assert first.call("Connect")["shim_pid"] == second.call("Connect")["shim_pid"]
+    first.call("Start")
+    second.call("Start")
+    assert second.call("Wait")["exit_status"] == 5
+    second.call("Delete")
+    second.call("Shutdown")  # has no effect: there is another
+    assert first.call("State")["status"] == 2
+
+
+def test_a_container_in_the_hosts_processes_takes_its_own_with_it(container, host):
+    kinds = [{"type": kind} for kind in ("mount", "ipc", "uts")]
+    c = container("/bin/sh", "-c", "sleep 1000 & exit 4", linux={"namespaces": kinds}).start_shim().create()
+    c.call("Start")
+    assert c.call("Wait")["exit_status"] == 4
+    wait_until(lambda: c.call("Pids")["processes"] == [])
+    c.call("Delete")
+
+
+def test_a_killed_shim_leaves_what_delete_removes(container, host):
+    c = container("/bin/sleep", "100").start_shim().create()
+    pid = c.call("Start")["pid"]
+    os.kill(c.call("Connect")["shim_pid"], signal.SIGKILL)
+    done = c.command("delete")
+    answer = decode(messages.DELETED, done.stdout)
+    assert (done.returncode, answer["exit_status"], answer["pid"]) == (0, 137, pid)
+    with pytest.raises(ProcessLookupError):
+        start_time(pid)
+    assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}"))
+    again = c.command("start")  # the address that it left is taken over
+    assert again.returncode == 0
+    assert again.stdout.decode() == c.address
+
+
+def test_no_event_is_lost_while_containerd_restarts(container, host):
+    c = container("/bin/true").start_shim().create()
+    wait_until(lambda: host.topics(c.id) == ["create"])
+    host.hang_up()
+    c.call("Start")
+    c.call("Wait")
+    time.sleep(0.1)
+    host.listen()
+    wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
+
+
+def test_the_socket_is_its_owners_alone(container, host):
+    """CVE-2020-15257."""
+    c = container("/bin/true").start_shim()
+    path = c.socket
+    status = os.stat(path)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o711
+    assert not re.search(r"@.*containerd", Path("/proc/net/unix").read_text())
+    os.chmod(path, 0o666)  # and were it anybody's: who is another user is not served
+    program = (
+        "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(5)\n"
+        "os.chdir(os.path.dirname(sys.argv[1]))\nos.setgid(65534)\nos.setuid(65534)\n"
+        "s.connect(os.path.basename(sys.argv[1]))\nsys.exit(0 if s.recv(1) == b'' else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, path], timeout=10).returncode == 0
+    assert "a connection of user 65534 was refused" in c.messages()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 4096, b"\0\0\0\1\0\0\0\1\7\0x", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5\0\0\0\1\1\0ab"],
+    ids=["ones", "unknown type", "http", "cut off"],
+)
+def test_nonsense_closes_only_its_own_connection(container, data):
+    c = container("/bin/true").start_shim().create()
+    other = Client(c.socket)
+    other.socket.sendall(data)
+    other.socket.shutdown(socket.SHUT_WR)
+    while other.socket.recv(4096):
+        pass
+    assert c.call("State")["status"] == 1
+
+
+def test_streams_and_services_that_are_not_there_are_refused(container):
+    c = container("/bin/true").start_shim()
+    for stream, type, payload, code in (
+        (2, ttrpc.REQUEST, b"", 3),
+        (1, ttrpc.DATA, b"", 3),
+        (1, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "x", "method": "y"}), 12),
+        (3, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "containerd.task.v2.Task", "method": "y"}), 12),
+        (3, ttrpc.REQUEST, b"", 3),  # used before
+        (5, ttrpc.REQUEST, b"\xff", 3),
+    ):
+        c.client.socket.sendall(ttrpc.pack(stream, type, payload))
+        with pytest.raises(Failed) as caught:
+            c.client.receive((stream, "State"))
+        assert caught.value.code == code, (stream, type, payload)
+    c.client.stream = 5
+
+
+def test_thirty_calls_at_a_time_are_answered_each(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    waiting = [c.client.send("Wait", id=c.id) for _ in range(30)]
+    assert c.call("State")["status"] == 1
+    c.call("Start")
+    c.call("Kill", signal=9)
+    assert [c.client.receive(call)["exit_status"] for call in waiting] == [137] * 30
+
+
+def test_fifty_processes_end_as_they_should_and_leave_no_descriptor(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    pid = c.call("Connect")["shim_pid"]
+    path = c.fifo("out")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def one(number):
+        program = {"cwd": "/", "args": ["/bin/sh", "-c", f"echo {number}; exit {number}"], "env": []}
+        c.call("Exec", exec_id=f"e{number}", stdout=path, spec={"value": json.dumps(program).encode()})
+        c.call("Start", exec_id=f"e{number}")
+        status = c.call("Wait", exec_id=f"e{number}")["exit_status"]
+        c.call("Delete", exec_id=f"e{number}")
+        return status
+
+    one(0)
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    assert [one(number) for number in range(1, 51)] == list(range(1, 51))
+    assert len(os.listdir(f"/proc/{pid}/fd")) == before
+    assert os.read(reader, 1 << 16).split() == [b"%d" % number for number in range(51)]
+
+
+def test_sigusr1_tells_what_there_is(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    os.kill(c.call("Connect")["shim_pid"], signal.SIGUSR1)
+    told = ""
+    deadline = time.monotonic() + 5
+    while "1 tasks" not in told:
+        assert time.monotonic() < deadline
+        told += c.messages()
+        time.sleep(0.01)
+    assert f'\\"task\\":\\"{c.id}\\"' in told
+
+
+def test_the_shim_runs_sealed_and_below_init(container):
+    """/proc/PID/exe is the interpreter on a read-only mount (CVE-2019-5736), and the process dies after containerd."""
+    c = container("/bin/true").start_shim()
+    pid = c.call("Connect")["shim_pid"]
+    assert Path(f"/proc/{pid}/comm").read_text() == "containerd-shim\n"
+    assert os.statvfs(f"/proc/{pid}/exe").f_flag & os.ST_RDONLY
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == int(Path("/proc/self/oom_score_adj").read_text()) + 1
+
+
+def test_options_of_start_and_create(container, host):
+    """Root is where the state lies; BinaryName has no effect, and says so."""
+    options = {"root": "/run/elsewhere", "binary_name": "/usr/bin/runc", "no_new_keyring": True, "io_uid": 1000}
+    given = {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, options)}
+    c = container("/bin/true").start_shim(input=encode(messages.ANY, given)).create(options=given)
+    assert os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")
+    assert "BinaryName = '/usr/bin/runc' has no effect" in c.messages()
+    os.kill(c.call("Connect")["shim_pid"], signal.SIGKILL)
+    assert c.command("delete").returncode == 0
+    assert not os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")
+
+
+def test_bootstrap_parameters_of_containerd_2_3(container):
+    parameters = {"namespace": "tests", "version": 3, "containerd": "/bin/false"}
+    c = container("/bin/true")
+    c.start_shim(input=encode(messages.BOOTSTRAP, {"id": c.id, **parameters})).create()
+    assert c.call("State")["status"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(("-v",), 0), (("-info",), 0), (("--help",), 0), (("nonsense",), 1), ((), 1)]
+)
+def test_the_command_line(words, code):
+    done = subprocess.run([SHIM, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert done.returncode == code
+    if words == ("-info",):
+        info = decode(messages.RUNTIME_INFO, done.stdout)
+        assert info["name"] == "io.containerd.pyrunc.v2"
+        assert json.loads(info["features"]["value"])["ociVersionMin"] == "1.0.0"
+    if code:
+        assert done.stderr.startswith(b"containerd-shim-pyrunc-v2: ")
+
+
+COMMON = {
+    "pyrunc", "pyrunc.linux", "pyrunc.linux._kernel", "pyrunc.linux._kernel.lib", "pyrunc.linux.fd",
+    "shim", "shim.main", "shim.messages", "shim.protobuf",
+}  # fmt: skip
+LOADED = """
+import posix, sys
+before = set(sys.modules)
+sys.path.append(sys.argv[1])
+from shim.main import main
+real = posix._exit
+code = main(sys.argv[2:])
+posix.write(2, "\\n".join(sorted(set(sys.modules) - before)).encode())
+"""
+
+
+@pytest.mark.parametrize("verb", ["start", "delete"])
+def test_what_start_and_delete_load(container, verb):
+    """containerd runs both for every container: docs/architecture.md, start-up is a feature."""
+    c = container("/bin/true").start_shim()  # it serves: so this `start` only finds it
+    words = ["-namespace", "tests", "-address", "/run/none", "-id", c.id, "-bundle", str(c.bundle)]
+    command = ["env", "-C", c.bundle, sys.executable, "-I", "-S", "-c", LOADED, PACKAGES, *words, verb]
+    done = c.host.run(*command, capture_output=True, stdin=subprocess.DEVNULL)
+    loaded = set(done.stderr.decode().split())
+    others = {name for name in loaded if not name.startswith(("pyrunc", "shim"))}
+    assert others <= ALLOWED, others - ALLOWED
+    assert not others & FORBIDDEN
+    ours = loaded - others
+    expected = {
+        "start": {"pyrunc.spec", "pyrunc.spec.jsonc", "shim.start"},
+        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.mounts"},
+    }[verb]
+    assert ours == COMMON | expected
