@@ -45,7 +45,7 @@ def test_run_with_a_terminal(engine):
     command = f"ctr run --rm -t --runtime io.containerd.pyrunc.v2 {NAME} a /bin/sh -c 'tty; exit 5'"
     done = engine.run(*TERMINAL, command, "/dev/null")
     assert done.returncode == 5
-    assert b"/dev/pts/0\r\n" in done.stdout
+    assert b"/dev/pts/0\r" in done.stdout
 
 
 def test_a_program_that_is_not_there(engine):
@@ -69,7 +69,7 @@ def test_exec(engine, sleeper):
     assert b"OCI runtime exec failed" in done.stderr
     done = engine.run(*TERMINAL, f"ctr tasks exec --exec-id e -t {sleeper} /bin/sh -c 'tty; exit 4'", "/dev/null")
     assert done.returncode == 4
-    assert b"/dev/pts/0\r\n" in done.stdout
+    assert b"/dev/pts/0\r" in done.stdout
 
 
 def test_pause_resume_kill(engine, sleeper):
