@@ -21,6 +21,7 @@ SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
 ADDRESS_IN_USE = 98
 LONGEST_INPUT = 1 << 20
+DEBUG = -4  # as Go's log/slog counts
 PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
 
 
@@ -29,6 +30,10 @@ def start(flags: "dict[str, str]") -> int:
     containerd waits for the end of: nobody that we leave behind may hold it."""
     asked, cgroup = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
+    if asked.get("ttrpc_address"):
+        posix.environ.setdefault(b"TTRPC_ADDRESS", asked["ttrpc_address"].encode())
+    if asked.get("log_level", 0) <= DEBUG:
+        flags["debug"] = "true"
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
     path = f"{folder}/{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
     listener = _listen(folder, path)
@@ -62,24 +67,18 @@ def _input(container_id: str) -> "tuple[dict[str, Any], str]":
     if not data:
         return {}, ""
     asked: dict[str, Any] = {}
-    given = None
     try:
-        bootstrap = decode(messages.BOOTSTRAP, data)
-        if bootstrap["id"] == container_id:
-            asked = bootstrap
-            runc = [each for each in bootstrap["extensions"] if each["type_url"].endswith("runc.v1.Options")]
-            given = runc[0] if runc else None
-        else:
-            given = decode(messages.ANY, data)
-        if given is not None and given["type_url"].endswith("runc.v1.Options"):
-            return asked, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
+        asked = decode(messages.BOOTSTRAP, data)
     except Malformed:
-        try:
-            given = decode(messages.ANY, data)
+        pass
+    try:
+        if asked.get("id") != container_id:
+            asked = {"extensions": [decode(messages.ANY, data)]}
+        for given in asked["extensions"]:
             if given["type_url"].endswith("runc.v1.Options"):
-                return {}, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
-        except Malformed:
-            pass
+                return asked, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
+    except Malformed:
+        pass
     return asked, ""
 
 

@@ -215,13 +215,15 @@ class Container:
         except BlockingIOError:
             return ""
 
+    def kill_shim(self) -> None:
+        try:
+            os.kill(self.client.call("Connect", id=self.id)["shim_pid"], 9)
+        except (OSError, EOFError):
+            pass
+
     def remove(self) -> None:
         """Whatever is left of it."""
         if self.address:
-            try:
-                pid = self.client.call("Connect", id=self.id)["shim_pid"]
-                os.kill(pid, 9)
-            except (OSError, EOFError, ProcessLookupError):
-                pass
+            self.kill_shim()
         self.command("delete")
         os.close(self.log)

@@ -28,6 +28,14 @@ def wait_until(true, seconds=5.0):
         time.sleep(0.005)
 
 
+def is_gone(pid):
+    try:
+        start_time(pid)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def test_the_life_of_a_container_and_its_events_in_order(container, host):
     c = container("/bin/sh", "-c", "exit 7").start_shim()
     c.create()
@@ -280,8 +288,7 @@ def test_a_killed_shim_leaves_what_delete_removes(container, host):
     done = c.command("delete")
     answer = decode(messages.DELETED, done.stdout)
     assert (done.returncode, answer["exit_status"], answer["pid"]) == (0, 137, pid)
-    with pytest.raises(ProcessLookupError):
-        start_time(pid)
+    assert is_gone(pid)
     assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
     assert not list(Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}"))
     again = c.command("start")  # the address that it left is taken over
@@ -414,11 +421,35 @@ def test_options_of_start_and_create(container, host):
     assert not os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")
 
 
-def test_bootstrap_parameters_of_containerd_2_3(container):
-    parameters = {"namespace": "tests", "version": 3, "containerd": "/bin/false"}
+def test_bootstrap_parameters_of_containerd_2_3(container, host):
+    """The folder of the sockets is one of them, and where events go."""
+    parameters = {"namespace": "tests", "version": 3, "socket_dir": "/run/other/s", "ttrpc_address": host.address}
     c = container("/bin/true")
-    c.start_shim(input=encode(messages.BOOTSTRAP, {"id": c.id, **parameters})).create()
-    assert c.call("State")["status"] == 1
+    done = c.command("start", input=encode(messages.BOOTSTRAP, {"id": c.id, **parameters}))
+    assert done.stdout.startswith(b"unix:///run/other/s/")
+    c.address = done.stdout.decode()
+    c.client = Client(c.socket)
+    c.create()
+    wait_until(lambda: host.topics(c.id) == ["create"])
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff", b"nonsense", b"\x0a\x01x"])
+def test_input_that_is_none_of_ours_does_not_keep_a_shim_from_starting(container, data):
+    container("/bin/true").start_shim(input=data)
+
+
+def test_the_cgroup_of_the_shim(container):
+    options = encode(messages.RUNC_OPTIONS, {"shim_cgroup": "/pyrunc-s"})
+    given = {"type_url": "containerd.runc.v1.Options", "value": options}
+    c = container("/bin/true").start_shim(input=encode(messages.ANY, given)).create()
+    pid = c.call("Connect")["shim_pid"]
+    places = [line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    assert {path for name, path in places if name not in ("", "name=systemd")} in ({"/pyrunc-s"}, set())
+    assert "/pyrunc-s" in [path for _, path in places]
+    c.kill_shim()
+    wait_until(lambda: is_gone(pid))
+    for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-s"):
+        folder.rmdir()
 
 
 @pytest.mark.parametrize(
