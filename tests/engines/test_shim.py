@@ -307,8 +307,7 @@ def test_no_event_is_lost_while_containerd_restarts(container, host):
     wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
 
 
-def test_the_socket_is_its_owners_alone(container, host):
-    """CVE-2020-15257."""
+def test_cve_2020_15257_the_socket_is_its_owners_alone(container, host):
     c = container("/bin/true").start_shim()
     path = c.socket
     status = os.stat(path)
@@ -366,7 +365,7 @@ def test_thirty_calls_at_a_time_are_answered_each(container):
     assert [c.client.receive(call)["exit_status"] for call in waiting] == [137] * 30
 
 
-def test_fifty_processes_end_as_they_should_and_leave_no_descriptor(container):
+def test_cve_2022_23471_cve_2025_64329_processes_leave_no_descriptor(container):
     c = container("/bin/sleep", "100").start_shim().create()
     c.call("Start")
     pid = c.call("Connect")["shim_pid"]
