@@ -23,6 +23,17 @@ disabled_plugins = [{disabled}]
   level = "info"
 """
 CRI = "io.containerd.grpc.v1.cri"
+CRI_CONFIG = f"""
+[plugins."{CRI}"]
+  sandbox_image = "{image.PAUSE}"
+  restrict_oom_score_adj = true
+  [plugins."{CRI}".containerd]
+    default_runtime_name = "pyrunc"
+    [plugins."{CRI}".containerd.runtimes.pyrunc]
+      runtime_type = "io.containerd.pyrunc.v2"
+    [plugins."{CRI}".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+"""
 SETUP = """
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 run /run
@@ -43,12 +54,16 @@ class Containerd:
         self.root = self.folder / "root"
         self.root.mkdir()
         self.log = self.folder / "log"
-        (self.folder / "config.toml").write_text(
-            CONFIG.format(root=self.root, disabled="" if cri else f'"{CRI}"')
-        )
+        config = CONFIG.format(root=self.root, disabled="" if cri else f'"{CRI}"')
+        (self.folder / "config.toml").write_text(config + (CRI_CONFIG if cri else ""))
         setup = SETUP.format(root=self.root, config=self.folder / "config.toml", program=program)
         (self.folder / "setup").write_text(setup)
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> str:
+        """Where we see it."""
+        return f"/proc/{self.init}/root/run/containerd/containerd.sock"
 
     def __enter__(self) -> "Containerd":
         self.start()

@@ -13,10 +13,11 @@ import tarfile
 from pathlib import Path
 
 NAME = "example.org/box:latest"
+PAUSE = "example.org/pause:latest"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 
-def make(path: Path) -> Path:
+def make(path: Path, name: str = NAME, command: "tuple[str, ...]" = ("/bin/sh",)) -> Path:
     busybox = shutil.which("busybox") or "/bin/busybox"
     names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     layer = _tar(
@@ -35,7 +36,7 @@ def make(path: Path) -> Path:
     config = {
         "architecture": ARCHITECTURE,
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+        "config": {"Cmd": list(command), "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
     }
     blobs: dict[str, bytes] = {}
@@ -47,7 +48,7 @@ def make(path: Path) -> Path:
         "layers": [_blob(blobs, layer, f"{kind}.layer.v1.tar")],
     }
     entry = _blob(blobs, json.dumps(manifest).encode(), f"{kind}.manifest.v1+json")
-    entry["annotations"] = {"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": "latest"}
+    entry["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"}
     index = {"schemaVersion": 2, "manifests": [entry]}
     files = [(f"blobs/sha256/{digest}", data, 0o644) for digest, data in blobs.items()]
     files.append(("oci-layout", b'{"imageLayoutVersion": "1.0.0"}', 0o644))
