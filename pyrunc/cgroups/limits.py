@@ -64,6 +64,8 @@ class Limits:
         found = [*self.also(directory, values)] if self.also is not None else []
         for key, file, convert in self.rows:
             value = values.get(key)
+            if key == "shares" and values.get("idle") == 1:
+                continue  # an idle cgroup has none
             if value or (value == 0 and key in ZERO_COUNTS and posix.access(f"{directory}/{file}", posix.F_OK)):
                 found.append((file, convert(value)))
         return found

@@ -68,7 +68,7 @@ def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
     if limits.get("reservation"):
         yield "MemoryLow", ("t", infinite(limits["reservation"]))
     processor = resources.get("cpu") or {}
-    if processor.get("shares"):
+    if processor.get("shares") and processor.get("idle") != 1:
         yield "CPUWeight", ("t", int(cpu.weight_of_shares(processor["shares"])))
     if processor.get("idle"):
         yield from _idle("1", user)
@@ -78,7 +78,10 @@ def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
             yield name, ("ay", mask(processor[member]))
     yield from _tasks(resources)
     yield from _io(resources.get("blockIO") or {})
-    for file, value in (resources.get("unified") or {}).items():
+    files = resources.get("unified") or {}
+    for file, value in files.items():
+        if file == "cpu.weight" and files.get("cpu.idle", "").strip() == "1":
+            continue
         yield from _of_file(file, value.strip(), user)
 
 

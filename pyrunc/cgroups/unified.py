@@ -13,7 +13,10 @@ FIRST = "memory.oom.group"  # before a limit: what it does to a group that is ov
 
 def writes(_: str, files: "dict[str, str]") -> "Iterator[Write]":
     """A value of several lines is as many writes: the kernel takes one setting a write."""
+    idle = files.get("cpu.idle", "").strip() == "1"  # it has no weight
     for name in sorted(files, key=lambda name: name != FIRST):
+        if idle and name == "cpu.weight":
+            continue
         for line in files[name].splitlines() or [""]:
             yield name, line
 

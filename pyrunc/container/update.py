@@ -4,6 +4,7 @@ from pyrunc.cgroups import make
 from pyrunc.cgroups.limits import read, write_all
 from pyrunc.container.container import Container
 from pyrunc.errors import PyruncError, StateError, reason
+from pyrunc.spec import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def update(container: Container, changes: "Resources", rdt: "IntelRdt | None" = 
     Args:
         rdt: the members of linux.intelRdt that are to change in the container's class of service.
     """
+    for pointer, doubt, hint in rules.resources_warnings(changes):
+        container.log.warning(f"resources {pointer}: {doubt}{hint and '; '}{hint}")
     container.directory.lock()
     try:
         if container.status() == "stopped":

@@ -376,10 +376,22 @@ def warnings(document: "Config") -> list[Problem]:
                 found.append((f"/linux/{name}/{index}", taken, "it should be absolute"))
     if ".." in linux.get("cgroupsPath", "").split("/"):
         found.append(("/linux/cgroupsPath", "it is resolved as if / were its own parent", ""))
-    memory = linux.get("resources", {}).get("memory", {})
+    return found + _under("/linux/resources", resources_warnings(linux.get("resources", {})))
+
+
+def resources_warnings(document: "Resources") -> list[Problem]:
+    """The same for limits."""
+    found: list[Problem] = []
+    memory = document.get("memory", {})
     for deprecated in ("kernel", "useHierarchy"):
         if deprecated in memory:
-            found.append((f"/linux/resources/memory/{deprecated}", "it is deprecated and ignored", ""))
+            found.append((f"/memory/{deprecated}", "it is deprecated and ignored", ""))
+    cpu, files = document.get("cpu", {}), document.get("unified", {})
+    both = "unable to apply both {}: an idle cgroup has no weight, which is ignored"
+    if cpu.get("idle") == 1 and cpu.get("shares"):
+        found.append(("/cpu/shares", both.format("cpu.shares and cpu.idle"), ""))
+    if files.get("cpu.idle", "").strip() == "1" and "cpu.weight" in files:
+        found.append(("/unified/cpu.weight", both.format("cpu.weight and cpu.idle"), ""))
     return found
 
 
