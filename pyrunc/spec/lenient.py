@@ -8,22 +8,31 @@ refused.
 - linux.rootfsPropagation with an r in front, as mount(8) spells the recursive forms: runc's table has them.
 - fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are
   dropped, as runc drops them.
-- `pagesize` for pageSize: Go compares names without their case, and runc's own documents have this one.
+- Limits whose names have letters of the other case (`CPU`, `pagesize`): Go compares names without it, and runc's own
+  documents have such. Ignored, as unknown members are, they would limit nothing.
 
 `pyrunc validate` is not lenient: it says what the specification says.
 """
 
+from pyrunc.spec import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MAPS = {"annotations", "sysctl", "unified", "netDevices", "rdma"}
 PROPAGATIONS = {"rprivate", "rshared", "rslave", "runbindable", ""}
 PERMISSIONS = 0o777
-PAGE_SIZE = "pageSize"
+MEMBERS = {"blockIO": types.BlockIO, "cpu": types.CPU, "memory": types.Memory, "pids": types.Pids}
 
 
 def tolerated(document: object) -> object:
     """What is left of `document` to hold against its schema. Nulls and file types are gone for good."""
     drop_nulls(document)
     linux = document.get("linux") if isinstance(document, dict) else None
-    respell(linux if isinstance(linux, dict) else document)
+    resources = linux.get("resources") if isinstance(linux, dict) else document
+    if isinstance(resources, dict):
+        respell(resources)
     if not isinstance(document, dict) or not isinstance(linux, dict):
         return document
     drop_file_types(linux.get("devices"))
@@ -47,14 +56,24 @@ def drop_nulls(document: object) -> None:
             left += [(item, False) for item in value]
 
 
-def respell(linux: object) -> None:
-    """Give the sizes of huge pages their name. `linux`: config.json's, or by itself its `resources`."""
-    resources = linux.get("resources", linux) if isinstance(linux, dict) else None
-    limits = resources.get("hugepageLimits") if isinstance(resources, dict) else None
+def respell(resources: "dict[str, Any]") -> None:
+    """Give limits the names that they have in the specification, whatever the case of their letters."""
+    _respell(resources, types.Resources)
+    for name, members in MEMBERS.items():
+        if isinstance(resources.get(name), dict):
+            _respell(resources[name], members)
+    limits = resources.get("hugepageLimits")
     for limit in limits if isinstance(limits, list) else ():
-        for name in [*limit] if isinstance(limit, dict) else ():
-            if name.lower() == PAGE_SIZE.lower() and name != PAGE_SIZE:
-                limit.setdefault(PAGE_SIZE, limit.pop(name))
+        if isinstance(limit, dict):
+            _respell(limit, types.HugepageLimit)
+
+
+def _respell(members: "dict[str, Any]", kind: type) -> None:
+    proper = {name.lower(): name for name in kind.__annotations__}
+    for name in [*members]:
+        wanted = proper.get(name.lower(), name)
+        if wanted != name:
+            members.setdefault(wanted, members.pop(name))
 
 
 def drop_file_types(devices: object) -> None:

@@ -24,6 +24,7 @@ else:
 LARGEST = 8 << 20   # Docker's largest are some 20 KB; JSON of 8 MiB needs some 100 MB as objects
 BLOCK = 1 << 16
 NEWLINE = "\n"
+RESOURCES = {"blockIO", "cpu", "devices", "hugepageLimits", "memory", "network", "pids", "rdma", "unified"}
 FILE_TYPE = 0o170000
 REGULAR = 0o100000
 FLAGS = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY   # a FIFO must not hang us
@@ -82,6 +83,14 @@ def parse(data: bytes, name: str) -> tuple[str, object]:
         raise ConfigError(f"{name}:{error.line}:{error.column}", "", f"not JSON: {error.cause}") from None
 
 
+def _limits(document: object, kind: str) -> "dict[str, Any]":
+    """linux.resources of a configuration, or the document that is such; {} where there are none."""
+    if kind == "config":
+        linux = document.get("linux") if isinstance(document, dict) else None
+        document = linux.get("resources") if isinstance(linux, dict) else None
+    return document if isinstance(document, dict) and kind != "process" else {}
+
+
 def _checked(
     data: bytes, name: str, kind: str,
     follows_schema: "Callable[[object], bool]", problems: "Callable[[Any], list[rules.Problem]]",
@@ -93,6 +102,11 @@ def _checked(
 
         if unfit := report.unfit_strings(document):
             raise report.error(name, text, unfit)
+    limits = _limits(document, kind)
+    if not RESOURCES.issuperset(limits):
+        from pyrunc.spec import lenient
+
+        lenient.respell(limits)
     if not follows_schema(document):
         from pyrunc.spec import lenient
 

@@ -179,3 +179,18 @@ def test_devices_of_block_io_one_by_one(container):
     subprocess.run(made.runtime.command("update", "-r", "-", made.id), input=document.encode(), check=True, timeout=20)
     file = "blkio.throttle.read_bps_device" if V1 else "io.max"
     assert f"{major}:{minor} {'' if V1 else 'rbps='}2000000" in read(made, file)
+
+
+def test_names_in_letters_of_the_other_case(limited):
+    """As Go reads them, and as runc's own documents have them: ignored, they would limit nothing."""
+    document = json.dumps({"Pids": {"Limit": 6}, "CPU": {"Quota": 40000}})
+    command = limited.runtime.command("update", "-r", "-", limited.id)
+    subprocess.run(command, input=document.encode(), check=True, timeout=20)
+    assert read(limited, "pids.max") == "6"
+    assert read(limited, "cpu.cfs_quota_us" if V1 else "cpu.max").split()[0] == "40000"
+
+
+def test_an_idle_cgroup_has_no_weight(limited):
+    result = limited.runtime("update", "--cpu-idle", "1", "--cpu-share", "200", limited.id)
+    assert "unable to apply both" in result.err
+    assert read(limited, "cpu.idle") == "1"
