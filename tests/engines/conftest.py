@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def container(host: shim.Host) -> Iterator[Callable[..., shim.Container]]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[containerd.Containerd]:
-    if shutil.which("containerd") is None or shutil.which("ctr") is None:
+    if containerd.PROGRAM is None:
         pytest.skip("NOT TESTED: containerd is not installed (Debian: apt-get install containerd)")
     with containerd.Containerd(shim.SHIM.parent) as engine:
         yield engine

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from engines import image
 
-PROGRAM = shutil.which("containerd")
+# another version than the installed one: the folder of its programs, such as a package's that was unpacked beside
+PROGRAMS = os.environ.get("PYRUNC_CONTAINERD", "")
+PATH = f"{PROGRAMS}:{os.environ['PATH']}" if PROGRAMS else os.environ["PATH"]
+PROGRAM = shutil.which("containerd", path=PATH)
 CONFIG = """
 version = 2
 root = "{root}/root"
@@ -50,7 +53,12 @@ class Containerd:
         self.folder = Path(tempfile.mkdtemp(prefix="containerd-", dir="/tmp"))
         self.program = program
         self.shim = Path(shim_directory) / "containerd-shim-pyrunc-v2"
-        self.environment = {**os.environ, "PATH": f"{shim_directory}:{os.environ['PATH']}"}
+        self.namespace = f"pyrunc-{os.getpid()}"  # containerd's; cgroups are named after it, and are the host's
+        self.environment = {
+            **os.environ,
+            "PATH": f"{shim_directory}:{PATH}",
+            "CONTAINERD_NAMESPACE": self.namespace,
+        }
         self.root = self.folder / "root"
         self.root.mkdir()
         self.log = self.folder / "log"
@@ -92,8 +100,9 @@ class Containerd:
         deadline = time.monotonic() + 20
         while True:
             done = subprocess.run(
-                [*self.inside(), "ctr", "version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
-            )
+                [*self.inside(), "ctr", "version"],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env=self.environment,
+            )  # fmt: skip
             if done.returncode == 0:
                 return
             if time.monotonic() > deadline:
@@ -169,3 +178,5 @@ class Containerd:
                     process.kill()
                     process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
+            folder.rmdir()

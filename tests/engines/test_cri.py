@@ -1,6 +1,5 @@
 """Pods, through containerd's CRI socket, as a kubelet asks for them."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ CREATED, RUNNING, EXITED = range(3)
 
 @pytest.fixture(scope="module")
 def node():
-    if shutil.which("containerd") is None:
+    if containerd.PROGRAM is None:
         pytest.skip("NOT TESTED: containerd is not installed (Debian: apt-get install containerd)")
     with containerd.Containerd(shim.SHIM.parent, cri=True) as engine:
         for name, command in ((image.NAME, ("/bin/sh",)), (image.PAUSE, ("/bin/sleep", "100000"))):
