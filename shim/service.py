@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.container.container import exit_code
-from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError, reason
+from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError, StepError, reason
 from pyrunc.spec.jsonc import dumps
 from shim import messages, ttrpc
 from shim.protobuf import encode
@@ -319,7 +319,10 @@ def failure(error: "PyruncError | OSError", start: str = "") -> Status:
         code = ttrpc.NOT_FOUND
     elif isinstance(error, StateError):
         code = ttrpc.FAILED_PRECONDITION
-    return Status(code, f"{start}{error if isinstance(error, PyruncError) else reason(error)}")
+    text = str(error) if isinstance(error, PyruncError) else reason(error)
+    if isinstance(error, StepError) and not error.operation.startswith("exec /"):
+        text = f"unable to start container process: {text}"  # runc's words, which engines look for
+    return Status(code, start + text)
 
 
 # method: (the request, the answer, who answers)

@@ -41,17 +41,22 @@ def make(path: Path, name: str = NAME, command: "tuple[str, ...]" = ("/bin/sh",)
     }
     blobs: dict[str, bytes] = {}
     kind = "application/vnd.oci.image"
+    blob_config = _blob(blobs, json.dumps(config).encode(), f"{kind}.config.v1+json")
+    layers = [_blob(blobs, layer, f"{kind}.layer.v1.tar")]
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{kind}.manifest.v1+json",
-        "config": _blob(blobs, json.dumps(config).encode(), f"{kind}.config.v1+json"),
-        "layers": [_blob(blobs, layer, f"{kind}.layer.v1.tar")],
+        "config": blob_config,
+        "layers": layers,
     }
     entry = _blob(blobs, json.dumps(manifest).encode(), f"{kind}.manifest.v1+json")
     entry["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"}
     index = {"schemaVersion": 2, "manifests": [entry]}
     files = [(f"blobs/sha256/{digest}", data, 0o644) for digest, data in blobs.items()]
     files.append(("oci-layout", b'{"imageLayoutVersion": "1.0.0"}', 0o644))
+    paths = [f"blobs/{str(blob['digest']).replace(':', '/')}" for blob in (blob_config, *layers)]
+    archive = [{"Config": paths[0], "RepoTags": [name], "Layers": paths[1:]}]  # `docker load` wants to be told so
+    files.append(("manifest.json", json.dumps(archive).encode(), 0o644))
     files.append(("index.json", json.dumps(index).encode(), 0o644))
     path.write_bytes(_tar(files))
     return path
