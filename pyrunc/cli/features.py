@@ -19,7 +19,7 @@ USAGE = Usage(
 )
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-UNSAFE_ANNOTATIONS = ("bundle", "org.systemd.property.", "org.criu.config")
+UNSAFE_ANNOTATIONS = ("bundle", "org.systemd.property.", "org.criu.config", "org.pyrunc.rootfs.idmap")
 
 
 def features() -> "dict[str, Any]":

@@ -10,10 +10,11 @@ from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
+from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
 from pyrunc.linux.fd import Fd, open_at, replace_file
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
-from pyrunc.linux.process import set_dumpable
+from pyrunc.linux.process import capget, set_dumpable
 from pyrunc.log import Log, rfc3339
 from pyrunc.spec import load, rules
 
@@ -44,6 +45,7 @@ def create(
     process = config.get("process")
     take_master = receivers.of_master(options, bool(process and process.get("terminal")))
     take_pidfd = receivers.of_pidfd(options, "standard")
+    _look_at_user_namespace(config)
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
@@ -67,6 +69,19 @@ def _verify_that_it_can_be_killed() -> None:
     """What only start, kill and delete need: without it there would be a container that nobody can remove."""
     with pidfd_open(posix.getpid()) as ourselves:
         pidfd_send_signal(ourselves, 0)
+
+
+def _look_at_user_namespace(config: "Config") -> None:
+    """The mappings of one that is joined; and that there is one where nothing else gives the right to anything."""
+    user = next((n for n in config["linux"].get("namespaces") or [] if n["type"] == "user"), None)
+    if user is None and not capget()[0] & CAP_SYS_ADMIN:
+        from pyrunc.container import unprivileged
+
+        raise unprivileged.needs_user_namespace()
+    if user is not None and user.get("path"):
+        from pyrunc.container import joined
+
+        joined.adopt(config["linux"], user["path"])
 
 
 def _net_devices(config: "Config", options: Options) -> "Devices | None":
@@ -269,7 +284,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)
     labels.prepare(context, container.log)
-    if any(
+    if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
         m.get("uidMappings") or {"idmap", "ridmap"} & {*(m.get("options") or [])} for m in config.get("mounts") or []
     ):
         from pyrunc.container import idmap

@@ -8,10 +8,11 @@ import posix
 
 from pyrunc.container import userns
 from pyrunc.errors import PyruncError, StepError, reason
-from pyrunc.init.context import IN_INIT, Channel
+from pyrunc.init.context import IN_INIT, ROOT, Channel
 from pyrunc.init.mounts import map_ids
 from pyrunc.init.namespaces import own
 from pyrunc.init.options import Options
+from pyrunc.init.rootfs import mount_on_itself
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import open_tree
 from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, clone3, setns
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import IDMapping, Linux, Mount
 
 
+ROOTFS = "org.pyrunc.rootfs.idmap"  # the annotation
+
+
 def prepare(context: "Context") -> None:
-    """The namespace of every mount that asks for a mapping; mounts alike share one."""
+    """The namespace of every mount that asks for a mapping, and of the root if it does; mounts alike share one."""
     known: dict[str, Fd] = {}
-    for index, entry in enumerate(context.config.get("mounts") or []):
+    entries: list[tuple[int, Mount]] = [*enumerate(context.config.get("mounts") or [])]
+    if (context.config.get("annotations") or {}).get(ROOTFS) == "true":
+        entries.append((ROOT, {"destination": "/", "options": ["idmap"]}))
+    for index, entry in entries:
         options = Options(entry.get("options") or [])
         if not (options.idmap or entry.get("uidMappings")):
             continue
@@ -77,23 +84,18 @@ def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
 
 
 def tree_of(context: "Context", index: int, pid: int) -> Fd:
-    """The source of a bind, as the container's process sees the file system but opened and mapped with our rights.
+    """The source of a bind, as the container's process sees the file system but opened and mapped with our rights; or
+    its root file system, mounted.
 
     By a child of ours in the mount namespace of `pid`: the source may lie in a mount that was made there just now.
     """
-    entry = context.config["mounts"][index]
-    options = Options(entry.get("options") or [])
-    source = entry["source"] if entry["source"].startswith("/") else f"{context.bundle}/{entry['source']}"
     ours, theirs = Channel.pair()
     mounts = open_at(None, own("mount", pid), posix.O_RDONLY)
     child, pidfd = clone3(0)
     if pidfd is None:
         try:
             setns(mounts, CLONE_NEWNS)
-            tree = open_tree(source, recursive=options.recursive)
-            if index in context.idmaps:
-                map_ids(tree, context.idmaps[index], options)
-            theirs.send("G", fd=tree)
+            theirs.send("G", fd=_root(context) if index == ROOT else _source(context, index))
         except BaseException as error:
             theirs.send("E", reason(error))
         posix._exit(0)
@@ -102,7 +104,25 @@ def tree_of(context: "Context", index: int, pid: int) -> Fd:
         kind, text, opened = ours.receive()
         ours.close()
         posix.waitpid(child, 0)
-    if kind != "G" or opened is None:
-        subject = f'"{entry["source"]}" to rootfs at "{entry["destination"]}"'
-        raise StepError(f"{IN_INIT}: error mounting", subject, text or "the helper died")
-    return opened
+    if kind == "G" and opened is not None:
+        return opened
+    if index == ROOT:
+        hint = "its file system must have ID-mapped mounts: overlayfs has none" if ROOT in context.idmaps else ""
+        raise StepError(f"{IN_INIT}: mounting the root file system", context.rootfs, text or "the helper died", hint)
+    entry = context.config["mounts"][index]
+    subject = f'"{entry["source"]}" to rootfs at "{entry["destination"]}"'
+    raise StepError(f"{IN_INIT}: error mounting", subject, text or "the helper died")
+
+
+def _root(context: "Context") -> Fd:
+    return mount_on_itself(context.rootfs, context.idmaps.get(ROOT))
+
+
+def _source(context: "Context", index: int) -> Fd:
+    entry = context.config["mounts"][index]
+    options = Options(entry.get("options") or [])
+    source = entry["source"] if entry["source"].startswith("/") else f"{context.bundle}/{entry['source']}"
+    tree = open_tree(source, recursive=options.recursive)
+    if index in context.idmaps:
+        map_ids(tree, context.idmaps[index], options)
+    return tree

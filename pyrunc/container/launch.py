@@ -164,6 +164,10 @@ class Launch:
             from pyrunc.container import idmap
 
             self.channel.send("G", fd=idmap.tree_of(self.context, int(text), self.pid))
+        elif kind == "U":
+            assert fd is not None
+            userns.give(fd, self.pid, self.context.process)
+            self.channel.send("G")
         elif kind == "P":
             self._reap()
             self.pid, self.pidfd = int(text), fd

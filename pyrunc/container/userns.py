@@ -3,11 +3,11 @@
 import posix
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import write_file
+from pyrunc.linux.fd import Fd, read_file, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import IDMapping, Linux
+    from pyrunc.spec.types import IDMapping, Linux, Process
 
 HELPERS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
 SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
@@ -31,6 +31,18 @@ def write_maps(pid: int, linux: "Linux") -> None:
             raise PyruncError(
                 "writing", f"/proc/{pid}/{file}", reason(error), "are the mappings valid and disjoint?"
             ) from error
+
+
+def give(pipe: Fd, pid: int, process: "Process") -> None:
+    """A pipe that is a standard stream, to the user of a process, which has no name for the pipe's owner."""
+    uid = process.get("user", {}).get("uid", 0)
+    for line in read_file(f"/proc/{pid}/uid_map").splitlines():
+        inside, outside, size = map(int, line.split())
+        if 0 <= uid - inside < size:
+            try:
+                posix.fchown(pipe.number, outside + uid - inside, -1)
+            except PermissionError:
+                pass  # we are no root
 
 
 def lines(mappings: "list[IDMapping]") -> str:

@@ -24,6 +24,7 @@ SOL_SOCKET = _socket.SOL_SOCKET
 SCM_RIGHTS = _socket.SCM_RIGHTS
 MESSAGE = 1 << 16
 IN_INIT = "error during container init"
+ROOT = -1  # in place of an index in mounts: the root file system
 
 
 class Channel:
@@ -31,9 +32,10 @@ class Channel:
 
     A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid, after a second clone; `L` set my
     limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
-    devices to my network namespace, its fd attached; `O` open the source of this mount for me; `H` the mounts stand,
-    run the runtime's hooks; `R` ready to wait for start; `C` the console's master, its fd attached; `W` a warning;
-    `D` debug; `E` failed, with the four fields of the error. The end of the stream: the other side is dead.
+    devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `U`
+    give my user this pipe; `H` the mounts stand, run the runtime's hooks; `R` ready to wait for start; `C` the
+    console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields of the error. The
+    end of the stream: the other side is dead.
     """
 
     __slots__ = ("socket",)
@@ -128,7 +130,7 @@ class Context:
         self.pinned: dict[str, Fd] = {}  # /proc, /sys: what is mounted there
         self.null: Fd | None = None  # the container's /dev/null, once it is verified
         self.terminal: Fd | None = None
-        self.idmaps: dict[int, Fd] = {}  # index in mounts: the user namespace that maps it
+        self.idmaps: dict[int, Fd] = {}  # index in mounts, and ROOT: the user namespace that maps it
         self.read_only_later: list[Fd] = []
         self.deferred_cwd = False
         self.entered_cwd = False
@@ -145,6 +147,14 @@ class Context:
 
     def warn(self, text: str) -> None:
         self.channel.send("W", text)
+
+    def ask_for_mount(self, index: int) -> Fd:
+        """Have the runtime, in our mount namespace but with its own rights, open the source of a mount."""
+        self.channel.send("O", str(index))
+        kind, _, mount = self.channel.receive()
+        if kind != "G" or mount is None:
+            raise SystemExit(1)
+        return mount
 
     def wait_for_go(self) -> None:
         """Until the parent says so. A parent that died never will, and its container must not live on."""

@@ -8,6 +8,8 @@ import posix
 from pyrunc.errors import StepError, reason
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, NAMES, Sets, names_of
 from pyrunc.init.context import Context
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import filesystem_type
 from pyrunc.linux.process import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -24,6 +26,7 @@ EINVAL = 22
 EPERM = 1
 EROFS = 30
 NULL = posix.makedev(1, 3)
+PIPEFS_MAGIC = 0x50495045
 
 
 def limit_bounding(context: Context) -> None:
@@ -56,10 +59,12 @@ def _grantable(context: Context, sets: Sets) -> Sets:
 def own_streams(context: Context) -> None:
     """giving the standard streams to the user
 
-    As the user could else not reopen them through /dev/stdout. Not the null device: it is everybody's.
+    As the user could else not reopen them through /dev/stdout. Not the null device: it is everybody's. What the host's
+    root has is not a user namespace's to give: of that the runtime gives pipes, and not files.
     """
     uid = context.process.get("user", {}).get("uid", 0)
     for number in (0, 1, 2):
+        stream = Fd(number)
         try:
             status = posix.fstat(number)
             if status.st_rdev != NULL and status.st_uid != uid:
@@ -67,6 +72,11 @@ def own_streams(context: Context) -> None:
         except OSError as error:
             if error.errno not in (EPERM, EINVAL, EROFS, 9):  # not ours to give, not mapped, read-only, closed
                 raise
+            if context.userns and error.errno in (EPERM, EINVAL) and filesystem_type(stream) == PIPEFS_MAGIC:
+                context.channel.send("U", fd=stream)
+                context.wait_for_go()
+        finally:
+            stream.take()
 
 
 def set_user(context: Context) -> None:
@@ -81,8 +91,11 @@ def set_user(context: Context) -> None:
     try:
         posix.setgroups(groups)
     except OSError as error:
-        if error.errno != EPERM or groups or not context.userns:
-            raise  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
+        if error.errno not in (EPERM, EINVAL) or not context.userns:
+            raise
+        if groups:  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
+            hint = "are they mapped, and does /proc/self/setgroups allow it? without privileges one ID alone does not"
+            raise StepError("setting groups", ",".join(map(str, groups)), reason(error), hint) from error
     gid, uid = user.get("gid", 0), user.get("uid", 0)
     try:
         posix.setresgid(gid, gid, gid)

@@ -122,11 +122,7 @@ def _open_source(context: Context, index: int, source: str, options: Options) ->
         except PermissionError:
             if not context.userns:
                 raise
-    context.channel.send("O", str(index))
-    kind, _, opened = context.channel.receive()
-    if kind != "G" or opened is None:
-        raise SystemExit(1)
-    return opened
+    return context.ask_for_mount(index)
 
 
 def map_ids(mount: Fd, namespace: Fd, options: Options) -> None:
@@ -158,8 +154,19 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> No
         target = _real_directory(root, destination)
     except OSError as error:
         raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
-    mount = _new(context, entry, options)
-    attach(context, mount, target, options, normal(destination))
+    attach(context, _new_or_bound(context, entry, options), target, options, normal(destination))
+
+
+def _new_or_bound(context: Context, entry: "Mount", options: Options) -> Fd:
+    """A sysfs shows a network namespace, and only who made that may mount it: with the host's network a user namespace
+    gets the host's /sys, with all that is mounted there, and the mount's options on all of it. As crun."""
+    try:
+        return _new(context, entry, options)
+    except PermissionError:
+        if entry["type"] != "sysfs" or not context.userns or context.new_network:
+            raise
+    options.all_set, options.set, options.clear = options.set & BIND_FLAGS, 0, 0  # how atime is kept is locked there
+    return open_tree("/sys", recursive=True)
 
 
 def _real_directory(root: Fd, destination: str) -> Fd:

@@ -3,11 +3,12 @@
 import posix
 
 from pyrunc.errors import StepError
-from pyrunc.init.context import Context
+from pyrunc.init.context import ROOT, Context
 from pyrunc.init.options import PROPAGATION
 from pyrunc.linux import path
 from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
 from pyrunc.linux.mount import (
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
@@ -59,12 +60,27 @@ def mount(context: Context) -> None:
     """mounting the root file system
 
     A mount of its own, as pivot_root(2) needs one. The fd of that mount is from now on the only root that
-    anything is resolved in.
+    anything is resolved in. The runtime makes it where its rights are needed: to map its IDs; or to get there, as
+    root of a user namespace is nobody in folders of the host's root.
     """
-    with open_at(None, context.rootfs, posix.O_PATH | posix.O_DIRECTORY) as place:
+    if ROOT not in context.idmaps:
+        try:
+            context.root = mount_on_itself(context.rootfs)
+            return
+        except PermissionError:
+            if not context.userns:
+                raise
+    context.root = context.ask_for_mount(ROOT)
+
+
+def mount_on_itself(rootfs: str, namespace: "Fd | None" = None) -> Fd:
+    """`namespace`: the user namespace that maps its IDs: not those of what is mounted in it."""
+    with open_at(None, rootfs, posix.O_PATH | posix.O_DIRECTORY) as place:
         tree = open_tree(place, recursive=True)
+        if namespace is not None:
+            mount_setattr(tree, set=MOUNT_ATTR_IDMAP, userns=namespace.number)
         move_mount(tree, place)
-    context.root = tree
+    return tree
 
 
 def pivot(context: Context) -> None:

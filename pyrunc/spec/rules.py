@@ -36,12 +36,11 @@ def config(document: "Config") -> list[Problem]:
         found += _under("/process", process(document["process"]))
     if "linux" in document:
         found += _under("/linux", linux(document["linux"], document.get("annotations", {})))
-    if namespaces(document).get("user") == "":
+    if namespaces(document).get("user") == "" or "org.pyrunc.rootfs.idmap" in document.get("annotations", {}):
         from pyrunc.spec import rules_rare
 
-        found += rules_rare.ids_are_mapped(document)
+        found += [*rules_rare.ids_are_mapped(document), *rules_rare.root_is_mapped(document)]
     return found
-
 
 def process(document: "Process") -> list[Problem]:
     """All that is wrong with config.json's process, or with what exec --process reads."""

@@ -73,7 +73,9 @@ def mappings_fit_the_user_namespace(document: "Linux", inside: dict[str, str]) -
         if path != "":
             continue
         if not mappings:
-            yield "", f"a new user namespace needs {name}", ""
+            yield "", f"a new user namespace needs {name}", (
+                'such as [{"containerID": 0, "hostID": 1000, "size": 1}], if your ID is 1000; `pyrunc spec --rootless` '
+                "writes them")
         elif not any(each["containerID"] == 0 and each["size"] for each in mappings):
             yield f"/{name}", "ID 0 of the container is not mapped", ""
 
@@ -124,6 +126,17 @@ def ids_are_mapped(document: "Config") -> "Iterator[Problem]":
                                    ("gid", user.get("gid", 0), linux.get("gidMappings", []))):
         if mappings and not _is_mapped(number, mappings):
             yield f"/process/user/{name}", f"{number} is in no range of linux.{name}Mappings", ""
+
+
+def root_is_mapped(document: "Config") -> "Iterator[Problem]":
+    """Our own annotation: the root file system as an ID-mapped mount. docs/compatibility.md"""
+    pointer = "/annotations/org.pyrunc.rootfs.idmap"
+    value = document.get("annotations", {}).get(pointer.rpartition("/")[2])
+    if value not in (None, "true", "false"):
+        yield pointer, f'expected "true" or "false", found "{value}"', ""
+    elif value == "true" and not {"user", "mount"} <= set(namespaces(document)):
+        yield pointer, "the IDs are those of a user namespace, in a mount namespace: one is missing", (
+            'add {"type": "user"} and {"type": "mount"} to linux.namespaces')
 
 
 def _is_mapped(number: int, mappings: "list[IDMapping]") -> bool:
