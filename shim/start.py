@@ -122,7 +122,10 @@ def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]"
     if posix.environ.get(b"SCHED_CORE"):
         from pyrunc.linux.process import prctl
 
-        prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)  # a fork inherits it: the shim and its containers
+        try:
+            prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)  # a fork inherits it: the shim, its containers
+        except OSError as error:
+            raise ValueError(f"SCHED_CORE is set, but core scheduling is not to be had: {error.strerror}") from error
     pid = posix.fork()
     if pid:
         if cgroup:

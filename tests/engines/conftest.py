@@ -24,7 +24,9 @@ def root() -> None:
 def host() -> Iterator[shim.Host]:
     host = shim.Host()
     yield host
+    left = host.shims()
     host.close()
+    assert not left, "shims are left"
     for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-engines"):
         assert not [path.name for path in folder.iterdir() if path.is_dir()], "cgroups are left"
         folder.rmdir()

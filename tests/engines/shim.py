@@ -103,6 +103,18 @@ class Host:
         inside = ["nsenter", "-t", str(self.keeper.pid), "-m", "--", *map(str, command)]
         return subprocess.run(inside, timeout=30, **more)
 
+    def shims(self) -> list[int]:
+        """Those that run here."""
+        ours = os.readlink(f"/proc/{self.keeper.pid}/ns/mnt")
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if (folder / "comm").read_text() == "containerd-shim\n" and os.readlink(folder / "ns/mnt") == ours:
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
     def close(self) -> None:
         self.keeper.kill()
         self.keeper.wait()
@@ -175,7 +187,7 @@ class Container:
         self.address = ""
 
     def command(self, verb: str, **more: Any) -> "subprocess.CompletedProcess[bytes]":
-        environment = {**os.environ, "TTRPC_ADDRESS": self.host.address, "MAX_SHIM_VERSION": "2"}
+        environment = {**os.environ, "TTRPC_ADDRESS": self.host.address, **more.pop("env", {})}
         words = ["-namespace", "tests", "-address", "/run/none", "-publish-binary", "/bin/false", "-id", self.id]
         words += ["-bundle", str(self.bundle)] if verb == "delete" else []
         more = {"input": b"", **more}
@@ -217,7 +229,7 @@ class Container:
 
     def kill_shim(self) -> None:
         try:
-            os.kill(self.client.call("Connect", id=self.id)["shim_pid"], 9)
+            os.kill(Client(self.socket).call("Connect", id=self.id)["shim_pid"], 9)
         except (OSError, EOFError):
             pass
 

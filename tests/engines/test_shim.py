@@ -437,6 +437,16 @@ def test_input_that_is_none_of_ours_does_not_keep_a_shim_from_starting(container
     container("/bin/true").start_shim(input=data)
 
 
+def test_core_scheduling_is_had_or_refused_in_words(container):
+    """SCHED_CORE in containerd's environment; a kernel without it, or processors without SMT, can't."""
+    c = container("/bin/true")
+    done = c.command("start", env={"SCHED_CORE": "1"})
+    if done.returncode:
+        assert b"core scheduling is not to be had" in done.stderr
+    else:
+        c.address = done.stdout.decode()
+
+
 def test_the_cgroup_of_the_shim(container):
     options = encode(messages.RUNC_OPTIONS, {"shim_cgroup": "/pyrunc-s"})
     given = {"type_url": "containerd.runc.v1.Options", "value": options}
