@@ -222,3 +222,39 @@ def test_a_limit_that_the_kernel_refuses_names_file_and_value(container):
 def test_names_that_would_be_paths_are_refused(container, resources):
     """runc#4103"""
     container(resources=resources).refused("true")
+
+
+def test_two_containers_share_a_cpu_as_their_shares_say(container):
+    """2:1, of one CPU that both want."""
+    if "cpu" not in controllers() or "cpuset" not in controllers():
+        pytest.skip("no controller here: cpu, cpuset")
+    limits = [{"cpu": {"shares": shares, "cpus": "0"}} for shares in (2048, 1024)]
+    made = [container(resources=each).up("sh", "-c", "while :; do :; done") for each in limits]
+    before = [used(each) for each in made]
+    time.sleep(3)
+    first, second = (used(each) - start for each, start in zip(made, before, strict=True))
+    assert 1.5 < first / second < 2.6
+
+
+def used(made):
+    """The CPU time of its first process, in ticks."""
+    fields = Path(f"/proc/{made.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_writing_to_a_device_is_throttled(container, tmp_path):
+    """A megabyte a second, of two."""
+    device = os.stat(tmp_path).st_dev
+    place = f"{os.major(device)}:{os.minor(device)}"
+    if not {"blkio", "io"} & set(controllers()) or not os.path.exists(f"/sys/dev/block/{place}"):
+        pytest.skip("no controller here for block devices, or no block device below the tests' folder")
+    throttle = [{"major": os.major(device), "minor": os.minor(device), "rate": MIB}]
+    (tmp_path / "disk").mkdir()
+    mount = {"destination": "/disk", "type": "bind", "source": str(tmp_path / "disk"), "options": ["bind"]}
+    write = ["dd", "if=/dev/zero", "of=/disk/file", "bs=64k", "count=32", "oflag=direct"]
+    started = time.monotonic()
+    container(mounts=[mount]).run(*write)
+    free = time.monotonic() - started
+    started = time.monotonic()
+    container(mounts=[mount], resources={"blockIO": {"throttleWriteBpsDevice": throttle}}).run(*write)
+    assert time.monotonic() - started > max(1.4, free)

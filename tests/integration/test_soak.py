@@ -1,0 +1,44 @@
+"""Many containers, one after the other and at once: nothing is left, and the last costs what the first did."""
+
+import os
+import statistics
+import time
+
+import pytest
+
+from integration.harness import MARK, all_cgroups, host_mounts
+
+pytestmark = pytest.mark.slow
+LOOP, ALIVE, PART = 500, 100, 100
+
+
+def test_five_hundred_containers_one_after_the_other(container):
+    made = container()
+    made._prepare(("true",))
+    cgroups, mounts, times = all_cgroups(), host_mounts(), []
+    for _ in range(LOOP):
+        started = time.monotonic()
+        made.runtime("run", "--bundle", made.bundle.path, made.id)
+        times.append(time.monotonic() - started)
+    assert host_mounts() == mounts
+    assert not [path for path in all_cgroups() - cgroups if MARK in path]
+    # The quickest quarter of each: what else the machine does is not the runtime's.
+    first, last = (statistics.median(sorted(part)[: PART // 4]) for part in (times[:PART], times[-PART:]))
+    assert last < first * 1.2 + 0.002, f"{first * 1000:.1f} ms became {last * 1000:.1f} ms"
+
+
+def test_a_hundred_containers_at_once(container):
+    made, cgroups, mounts = container(), all_cgroups(), host_mounts()
+    made._prepare(("sleep", "1000"))
+    names = [f"{made.id}-{number}" for number in range(ALIVE)]
+    for name in names:
+        made.runtime("run", "-d", "--bundle", made.bundle.path, name)
+    listed = made.runtime("list", "--quiet").out.split()
+    assert sorted(listed) == sorted(names)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for name in names:
+        made.runtime("delete", "--force", name)
+    assert made.runtime("list", "--quiet").out == ""
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert host_mounts() == mounts
+    assert not [path for path in all_cgroups() - cgroups if MARK in path]
