@@ -39,18 +39,24 @@ def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) ->
     loop = Loop(log)
     publisher = events.Publisher(loop, log, events.address(), namespace)
 
-    def stop(patience: float = LINGER_SECONDS) -> None:
-        """When the last answer and the last event are away, or soon."""
+    def stop() -> None:
+        """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
+        the_server.close()
+        linger(LINGER_SECONDS)
+
+    def linger(patience: float) -> None:
+        """Until the last answer and the last event are away, or not for long."""
         if patience <= 0 or (the_server.idle and not publisher.queue):
             loop.over = True
         else:
-            loop.after(0.01, lambda: stop(patience - 0.01))
+            loop.after(0.01, lambda: linger(patience - 0.01))
 
     def end() -> None:
+        the_server.close()
         loop.over = True
 
-    tasks = Service(loop, log, namespace, publisher, standard, lambda: stop())
-    the_server = server.Server(loop, log, listener, tasks)
+    tasks = Service(loop, log, namespace, publisher, standard, stop)
+    the_server = server.Server(loop, log, listener, path, tasks)
     loop.on_signals({
         _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
     })  # fmt: skip
@@ -59,10 +65,6 @@ def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) ->
     gc.freeze()
     gc.enable()  # a daemon lives longer than a command
     loop.run()
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _open_log() -> "Fd | None":

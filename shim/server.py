@@ -72,12 +72,15 @@ class Call:
 
 
 class Server:
-    __slots__ = ("connections", "last", "listener", "log", "loop", "service")
+    __slots__ = ("connections", "last", "listener", "log", "loop", "path", "service")
 
-    def __init__(self, loop: "Loop", log: "Log", listener: "_socket.socket", tasks: "service.Service") -> None:
+    def __init__(
+        self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, tasks: "service.Service"
+    ) -> None:
         self.loop = loop
         self.log = log
         self.listener = listener
+        self.path = path
         self.service = tasks
         self.connections: set[ttrpc.Connection] = set()
         self.last: dict[ttrpc.Connection, int] = {}
@@ -130,6 +133,17 @@ class Server:
         if answer is None:
             call.give_up_after(request["timeout_nano"])
         return answer
+
+    def close(self) -> None:
+        """Nobody comes in any more; who is in stays. Once: later the path may be another's."""
+        if self.path:
+            self.loop.unwatch(self.listener.fileno())
+            try:
+                posix.unlink(self.path)
+            except FileNotFoundError:
+                pass
+            self.listener.close()
+            self.path = ""
 
     @property
     def idle(self) -> bool:

@@ -56,6 +56,16 @@ def test_the_life_of_a_container_and_its_events_in_order(container, host):
     assert c.command("delete").returncode == 0
 
 
+def test_the_address_is_free_when_shutdown_is_answered(container):
+    """Else a `start` of the same name, right after, would be given a shim that is about to go."""
+    c = container("/bin/true").start_shim()
+    for _ in range(20):
+        c.call("Shutdown")
+        assert not os.path.exists(c.socket)
+        c.start_shim()
+        c.call("Connect")
+
+
 def test_processes_that_are_added(container, host):
     c = container("/bin/sleep", "100").start_shim().create()
     c.call("Start")
