@@ -189,7 +189,7 @@ class Container:
             return None
         from pyrunc.container.notify import Proxy, manager
 
-        return Proxy(self.directory.path) if manager() else None
+        return Proxy(self.directory.path, self.log) if manager() else None
 
     def _start(self) -> None:
         fifo = self.directory.open_fifo() if self.is_alive() else None

@@ -280,6 +280,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds
     context.listen_fds = _listen_fds()
+    context.listen_names = posix.environ.get(b"LISTEN_FDNAMES", b"").decode("utf-8", "surrogateescape")
     context.fifo = container.directory.make_fifo()
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     use_filter(context, container)

@@ -1,26 +1,42 @@
 """sd_notify for a container: its messages reach the service manager that started us. sd_notify(3), NOTIFY_SOCKET
 
 The container gets a socket of its own, in a folder of the state directory that is bound to /run/notify; what it says
-there is passed on by `start` and `run`. The manager's own socket would be a way to talk to it about other services.
+there is passed on: by `start` until it is ready, by `run` to its end. The manager's own socket would be a way to talk
+to it about other services, other processes, and the descriptors that it keeps.
 """
 
 import _socket
 import posix
 import select
+import sys
 
+from pyrunc.errors import reason
 from pyrunc.init.context import rights
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import filesystem_type
 from pyrunc.linux.pid import pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyrunc.log import Log
     from pyrunc.spec.types import Mount
 
 FOLDER = "notify"
 INSIDE = "/run/notify"
 SOCKET = "notify.sock"
 BARRIER_SECONDS = 30.0
+TELL_SECONDS = 5.0
 MESSAGE = 4096
+CONTROL = 1024
+PIPEFS_MAGIC = 0x50495045
+READY = b"READY=1"
+BARRIER = b"BARRIER=1"
+# What a service says of itself. Not what chooses a process (MAINPID), who else may speak (NOTIFYACCESS), or what is
+# kept for it (FDSTORE).
+PASSED_ON = (
+    b"READY", b"RELOADING", b"STOPPING", b"MONOTONIC_USEC", b"STATUS", b"ERRNO", b"BUSERROR", b"EXIT_STATUS",
+    b"WATCHDOG", b"EXTEND_TIMEOUT_USEC",
+)  # fmt: skip
 
 
 def manager() -> str:
@@ -35,13 +51,18 @@ def mount(state_directory: str) -> "Mount":
 
 
 class Proxy:
-    """Passes READY=1 on, once, with the container's pid as MAINPID."""
+    """Passes on what the container says of itself; with READY=1 the pid by which the manager knows it.
 
-    __slots__ = ("done", "pid", "socket")
+    Attributes:
+        done: it has said that it is ready.
+    """
 
-    def __init__(self, state_directory: str) -> None:
+    __slots__ = ("done", "log", "pid", "socket")
+
+    def __init__(self, state_directory: str, log: "Log") -> None:
         self.pid = 0
         self.done = False
+        self.log = log
         path = f"{state_directory}/{FOLDER}/{SOCKET}"
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
         try:
@@ -55,32 +76,31 @@ class Proxy:
         return self.socket.fileno()
 
     def turn(self) -> None:
-        """Read what has come. Of a message only lines that are ours to pass on are."""
+        """Pass one message on, with the descriptor of its barrier: whose end is the manager's to close.
+
+        A manager that can't be told is a warning: the container runs.
+        """
         try:
-            lines = self.socket.recv(MESSAGE).split(b"\n")
+            data, control, flags, _ = self.socket.recvmsg(MESSAGE, CONTROL, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
-        if b"READY=1" in lines and not self.done:
+        descriptors = _descriptors(control)
+        if flags & _socket.MSG_TRUNC:
+            return  # longer than the manager takes
+        lines = [line for line in data.split(b"\n") if line.partition(b"=")[0] in PASSED_ON]
+        if READY in lines:
             self.done = True
-            self._tell()
-
-    def _tell(self) -> None:
-        """READY and the pid, and then a barrier: the manager has read both before we, the sender, may be gone."""
-        to_manager = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-        name = manager()
-        to_manager.connect("\0" + name[1:] if name[:1] == "@" else name)
-        to_manager.send(f"READY=1\nMAINPID={self.pid}".encode())
-        read, write = posix.pipe2(posix.O_CLOEXEC)
-        with Fd(read, "barrier") as read_end, Fd(write, "barrier") as write_end:
-            to_manager.sendmsg([b"BARRIER=1"], [rights(write_end)])
-            write_end.close()
-            poll = select.poll()
-            poll.register(read_end, select.POLLIN)
-            poll.poll(BARRIER_SECONDS * 1000)
-        to_manager.close()
+            lines.append(b"MAINPID=%d" % self.pid)
+        try:
+            if lines:
+                _tell(b"\n".join(lines))
+            if data == BARRIER and len(descriptors) == 1 and filesystem_type(descriptors[0]) == PIPEFS_MAGIC:
+                _tell(BARRIER, descriptors[0])
+        except OSError as error:
+            self.log.warning(f"the service manager at NOTIFY_SOCKET can't be told: {reason(error)}")
 
     def wait(self, pid: int) -> None:
-        """For `start`: until the container is ready, or has ended."""
+        """For `start`: until the container is ready and the manager has heard of it, or until it has ended."""
         self.pid = pid
         with pidfd_open(pid) as pidfd:
             poll = select.poll()
@@ -92,3 +112,40 @@ class Proxy:
                     self.turn()
                 elif ready:
                     return
+        self._wait_for_manager()
+
+    def _wait_for_manager(self) -> None:
+        """It must have read all before we, the sender, may be gone: it looks up whose message it is."""
+        read, write = posix.pipe2(posix.O_CLOEXEC)
+        with Fd(read, "barrier") as read_end, Fd(write, "barrier") as write_end:
+            try:
+                _tell(BARRIER, write_end)
+            except OSError:
+                return  # that has been said
+            write_end.close()
+            poll = select.poll()
+            poll.register(read_end, 0)  # POLLHUP comes unasked
+            if not poll.poll(BARRIER_SECONDS * 1000):
+                self.log.warning(f"the service manager has not answered BARRIER=1 in {BARRIER_SECONDS:.0f} s")
+
+
+def _tell(message: bytes, fd: "Fd | None" = None) -> None:
+    """One datagram to the manager, and not more than a moment's wait for it: its queue may be full."""
+    name = manager()
+    to_manager = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        to_manager.settimeout(TELL_SECONDS)
+        to_manager.connect("\0" + name[1:] if name[:1] == "@" else name)
+        to_manager.sendmsg([message], [] if fd is None else [rights(fd)])
+    finally:
+        to_manager.close()
+
+
+def _descriptors(control: "list[tuple[int, int, bytes]]") -> "list[Fd]":
+    """Ours, and so closed when nobody needs them, whatever was sent along."""
+    found = []
+    for level, kind, data in control:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            numbers = [int.from_bytes(data[i : i + 4], sys.byteorder) for i in range(0, len(data) - 3, 4)]
+            found += [Fd(number, "a descriptor of the container") for number in numbers]
+    return found

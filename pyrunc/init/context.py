@@ -95,8 +95,8 @@ class Context:
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
-        "idmaps", "init", "joins", "keyring", "listen_fds", "mount_label", "new_namespaces", "new_network",
-        "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
+        "idmaps", "init", "joins", "keyring", "listen_fds", "listen_names", "mount_label", "new_namespaces",
+        "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
         "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns",
         "waiting",
     )  # fmt: skip
@@ -117,6 +117,7 @@ class Context:
         self.not_ours: list[Fd | Netlink] = []
         self.preserve_fds = 0
         self.listen_fds = 0
+        self.listen_names = ""
         self.notify_socket = ""
         self.cgroup: Cgroup | None = None
         self.cgroup_tasks: list[Fd] = []

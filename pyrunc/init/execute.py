@@ -34,7 +34,9 @@ def set_environment(context: Context) -> None:
         environment["HOME"] = _home(context)
     if context.listen_fds:
         environment["LISTEN_FDS"] = str(context.listen_fds)
-        environment["LISTEN_PID"] = "1"
+        environment["LISTEN_PID"] = str(posix.getpid())  # 1, or what it is in a process namespace of others
+        if context.listen_names:
+            environment["LISTEN_FDNAMES"] = context.listen_names
     if context.notify_socket:
         environment["NOTIFY_SOCKET"] = context.notify_socket
     context.environment = environment

@@ -16,14 +16,17 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-#define IS(word) (strcmp(arguments[1], word) == 0)
+#define IS_WORD(text, word) (strcmp(text, word) == 0)
+#define IS(word) IS_WORD(arguments[1], word)
 
 /* syscall NUMBER [ARGUMENT...]: prints what it returned, or the name of its error. */
 static int system_call(int count, char **arguments)
@@ -243,6 +246,56 @@ static int terminal_size(void)
     return 0;
 }
 
+/* A datagram to $NOTIFY_SOCKET, with a descriptor if there is one. */
+static int tell(const char *text, size_t length, int fd)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    union { char space[CMSG_SPACE(sizeof fd)]; struct cmsghdr align; } control = {0};
+    struct iovec data = {(char *)text, length};
+    struct msghdr message = {.msg_name = &address, .msg_namelen = sizeof address, .msg_iov = &data, .msg_iovlen = 1};
+    strncpy(address.sun_path, getenv("NOTIFY_SOCKET"), sizeof address.sun_path - 1);
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    }
+    int out = socket(AF_UNIX, SOCK_DGRAM, 0);
+    ssize_t sent = sendmsg(out, &message, MSG_NOSIGNAL);
+    printf("%s\n", sent < 0 ? strerrorname_np(errno) : "told");
+    fflush(stdout);
+    close(out);
+    return sent < 0;
+}
+
+/* notify TEXT: sd_notify(3), with a comma for the end of a line. LONG is 10,000 bytes. */
+static int notify(const char *argument)
+{
+    static char text[10000];
+    size_t length = IS_WORD(argument, "LONG") ? sizeof text : strlen(argument);
+    memset(text, 'x', sizeof text);
+    memcpy(text, argument, strlen(argument));
+    for (size_t i = 0; i < length; i++)
+        if (text[i] == ',')
+            text[i] = '\n';
+    return tell(text, length, -1);
+}
+
+/* barrier: sd_notify_barrier(3). */
+static int barrier(void)
+{
+    int ends[2];
+    char none;
+    if (pipe(ends) < 0 || tell("BARRIER=1", 9, ends[1]))
+        return 1;
+    close(ends[1]);
+    printf("%s\n", read(ends[0], &none, 1) == 0 ? "acknowledged" : "?");
+    return 0;
+}
+
 int main(int count, char **arguments)
 {
     if (count < 2)
@@ -267,6 +320,10 @@ int main(int count, char **arguments)
         return cover(arguments[2], arguments[3]);
     if (IS("size"))
         return terminal_size();
+    if (IS("notify"))
+        return notify(arguments[2]);
+    if (IS("barrier"))
+        return barrier();
     if (IS("crash"))
         __builtin_trap(); /* a fault: what a PID 1 sends itself it may ignore */
     return 2;
