@@ -5,6 +5,7 @@ The cgroup is v2's, as the kernel delegates it: a directory that belongs to the 
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -84,6 +85,9 @@ def make(runtime, bundle, tmp_path, delegated):
         made.append(c)
         for place, _, files in os.walk(c.bundle.path):
             for file in (place, *(os.path.join(place, name) for name in files)):
+                if os.path.isfile(file) and not os.path.islink(file) and os.stat(file).st_nlink > 1:
+                    shutil.copy2(file, f"{file}.own")  # the programs are links to those of all images
+                    os.replace(f"{file}.own", file)
                 os.chown(file, UID, UID, follow_symlinks=False)
         for place in (folder, folder / "state"):
             os.chown(place, UID, UID)
