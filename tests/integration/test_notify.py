@@ -273,7 +273,7 @@ def test_exec_says_nothing_to_the_manager(container, socket_manager):
 @pytest.mark.skipif(not SYSTEMD, reason="needs systemd")
 def test_a_service_of_systemds(container):
     """Type=notify: active when the container is ready, its main process is the container's, its words are seen."""
-    c = prepared(container(), "sleep 1; probe notify READY=1,STATUS=serving; sleep 1000")
+    c = prepared(container(), "trap exit TERM; sleep 1; probe notify READY=1,STATUS=serving; sleep 1000 & wait")
     unit = f"{c.id}-notify"
     words = c.runtime.command("run", "--bundle", c.bundle.path, c.id)
     subprocess.run(["systemd-run", f"--unit={unit}", "--service-type=notify", "-p", "NotifyAccess=all", *words],
