@@ -178,7 +178,7 @@ class Cgroup:
                 pass  # an older kernel: one by one
         for _ in range(64):
             found = self.processes()
-            for pid in found:
+            for pid in filter(None, found):  # 0 is one whom our PID namespace doesn't have; to kill it means ourselves
                 try:
                     posix.kill(pid, signal)
                 except ProcessLookupError:

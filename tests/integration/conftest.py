@@ -57,6 +57,7 @@ def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -
 
 def _host() -> dict[str, list[str]]:
     state = {folder: sorted(os.listdir(folder)) if os.path.isdir(folder) else [] for folder in STATE_FOLDERS}
+    state = {folder: [name for name in names if ":" not in name] for folder, names in state.items()}  # but for caches
     return {"mounts": harness.host_mounts(), **state}
 
 

@@ -273,3 +273,28 @@ def test_a_root_that_can_not_be_made(container, tmp_path):
 def test_a_number_of_descriptors_that_is_none(container, value):
     error = container().refused("true", flags=(f"--preserve-fds={value}",))
     assert error
+
+
+# --- cgroups
+
+
+@pytest.mark.parametrize("path", ["/", "/..", "/."])
+def test_the_root_cgroup_is_no_containers(container, path):
+    assert "root cgroup" in container(cgroupsPath=path).refused("true")
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"hugepageLimits": [{"pageSize": "../cgroup.procs", "limit": 1}]},
+        {"hugepageLimits": [{"pageSize": "2MB/../x", "limit": 1}]},
+        {"unified": {"../memory.max": "1"}},
+        {"unified": {"cgroup.procs/x": "1"}},
+        {"unified": {"a/b": "1"}},
+        {"rdma": {"../x": {"hcaHandles": 1}}},
+        {"network": {"priorities": [{"name": "../x", "priority": 1}], "classID": 1}},
+    ],
+)
+def test_names_that_would_be_paths_are_refused(container, resources):
+    """runc#4103"""
+    container(resources=resources).refused("true")

@@ -22,8 +22,6 @@ from integration.harness import (
     wait_until,
 )
 
-pytestmark = pytest.mark.vm
-
 
 @pytest.fixture(autouse=True, params=["the host's"] if unified() else ["the host's", "v2 alone"])
 def version(request):
@@ -40,12 +38,14 @@ def a_hierarchy():
 # --- where it is
 
 
+@pytest.mark.vm
 def test_the_default_cgroup_is_named_like_the_container(container):
     c = container().up()
     assert all(path.endswith(f"/{c.id}") for path in cgroups_of(c.id))
     assert len(cgroups_of(c.id)) >= len(set(hierarchies().values())) - 1
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("form", ["/{}/sub", "{}/sub", "//{}//./sub/"])
 def test_the_cgroup_of_the_configuration(container, form):
     name = f"{MARK}-path"
@@ -70,11 +70,6 @@ def test_a_cgroup_is_always_below_the_hierarchys_root(container, path):
 @pytest.mark.parametrize("path", ["/cgroup.procs/x", "/" + "x" * 256, f"/{'y' * 200}" * 25], ids=len)
 def test_a_cgroup_that_can_never_be_made_leaves_nothing(container, path):
     assert "cgroup" in container(cgroupsPath=path).refused("true")
-
-
-@pytest.mark.parametrize("path", ["/", "/..", "/."])
-def test_the_root_cgroup_is_no_containers(container, path):
-    assert "root cgroup" in container(cgroupsPath=path).refused("true")
 
 
 def test_a_cgroup_with_processes_in_it_is_refused(container, tmp_path):
@@ -108,6 +103,7 @@ def test_a_frozen_cgroup_is_refused(container):
         folder.rmdir()
 
 
+@pytest.mark.vm
 def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
     mount = {
         "destination": "/sys/fs/cgroup",
@@ -122,6 +118,7 @@ def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
     assert "Read-only" in out
 
 
+@pytest.mark.vm
 def test_a_cgroup_mount_leaves_the_options_of_the_hosts(container):
     """runc#5258: nsdelegate and memory_recursiveprot, where systemd has set them; they are one for all mounts."""
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}
@@ -132,6 +129,7 @@ def test_a_cgroup_mount_leaves_the_options_of_the_hosts(container):
     assert host_mounts() == before
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("below", ["", "/sub"])
 def test_below_a_cgroup_with_processes_a_container_has_no_controllers(container, tmp_path, below):
     """v2: the kernel would offer some, and make the cgroup a threaded one, which takes no process any more."""
@@ -155,6 +153,7 @@ def test_below_a_cgroup_with_processes_a_container_has_no_controllers(container,
 # --- its processes
 
 
+@pytest.mark.vm
 def test_pause_stops_every_process_and_resume_lets_them_go_on(container):
     c = container().up("sh", "-c", "while :; do date +%s.%N > /tmp/now; sleep 0.01; done")
     file = c.bundle.rootfs / "tmp/now"
@@ -177,6 +176,7 @@ def test_a_paused_container_is_killed(container):
     c.assert_gone()
 
 
+@pytest.mark.vm
 def test_a_paused_container_is_deleted_by_force(container):
     c = container(namespaces=namespaces("mount")).up("sh", "-c", "sleep 1000 & sleep 1000")
     c.runtime("pause", c.id)
@@ -184,6 +184,7 @@ def test_a_paused_container_is_deleted_by_force(container):
     c.assert_gone()
 
 
+@pytest.mark.vm
 def test_processes_in_cgroups_that_the_container_made_are_killed_with_it(container):
     """With the host's process namespace: nothing but the cgroup says whose they are."""
     c = container(namespaces=namespaces("mount")).up()
@@ -233,12 +234,14 @@ def test_a_device_may_be_used_if_the_last_rule_that_matches_it_allows_that(conta
     assert opens(container, rules) == expected
 
 
+@pytest.mark.vm
 def test_the_devices_that_every_container_may_use(container):
     c = container(resources={"devices": [NOTHING]})
     said = c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done; probe open /dev/ptmx 2")
     assert said.split() == ["opened"] * 6
 
 
+@pytest.mark.vm
 def test_the_rules_hold_for_processes_of_exec(container):
     c = container(
         devices=[{"path": "/dev/log", **KMSG}],

@@ -207,23 +207,6 @@ def test_a_limit_that_the_kernel_refuses_names_file_and_value(container):
     assert "cpu" in error
 
 
-@pytest.mark.parametrize(
-    "resources",
-    [
-        {"hugepageLimits": [{"pageSize": "../cgroup.procs", "limit": 1}]},
-        {"hugepageLimits": [{"pageSize": "2MB/../x", "limit": 1}]},
-        {"unified": {"../memory.max": "1"}},
-        {"unified": {"cgroup.procs/x": "1"}},
-        {"unified": {"a/b": "1"}},
-        {"rdma": {"../x": {"hcaHandles": 1}}},
-        {"network": {"priorities": [{"name": "../x", "priority": 1}], "classID": 1}},
-    ],
-)
-def test_names_that_would_be_paths_are_refused(container, resources):
-    """runc#4103"""
-    container(resources=resources).refused("true")
-
-
 def test_two_containers_share_a_cpu_as_their_shares_say(container):
     """2:1, of one CPU that both want."""
     if "cpu" not in controllers() or "cpuset" not in controllers():

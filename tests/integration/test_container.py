@@ -47,7 +47,6 @@ def mount_at(text, place):
 # --- namespaces
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "cgroup", "user", "time"])
 def test_a_new_namespace_of_each_kind(container, kind):
     kinds = [*dict.fromkeys(["mount", "pid", kind])]

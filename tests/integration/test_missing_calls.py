@@ -247,7 +247,6 @@ def test_mounts_that_can_not_be_mapped(container):
     assert "mount_setattr" in c.refused("true")
 
 
-@pytest.mark.vm
 def test_clone_into_a_cgroup_that_the_kernel_refuses(everything, whole, tmp_path):
     """CLONE_INTO_CGROUP is Linux 5.7's: then the process is moved before it does anything."""
     if not shutil.which("strace"):

@@ -101,7 +101,6 @@ def test_cve_2019_5736_the_attack_finds_an_interpreter_that_is_not_sealed(contai
     assert written
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("verb", ["exec", "create", "run", "state"])
 def test_cve_2019_5736_a_running_verb(container, sealed, verb):
     c = attacker(container, sealed)
