@@ -189,13 +189,15 @@ class Container:
             return None
         from pyrunc.container.notify import Proxy, manager
 
-        return Proxy(self.directory.path, self.log) if manager() else None
+        return Proxy(self.directory.fd, self.log) if manager() else None
 
     def _start(self) -> None:
         fifo = self.directory.open_fifo() if self.is_alive() else None
         if fifo is None:
             if self.status() == "stopped":
                 raise StateError("cannot start a container that has stopped", self.id)
+            if self.directory.has_fifo():  # the first `start` would have taken it away
+                raise StateError("cannot start container", self.id, "its process died waiting")
             raise StateError("cannot start an already running container", self.id)
         if not self.config.get("process"):
             # runtime.md#start asks for an error here, runtime-tools and crun for a container that stops at once.

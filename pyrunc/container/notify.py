@@ -59,11 +59,12 @@ class Proxy:
 
     __slots__ = ("done", "log", "pid", "socket")
 
-    def __init__(self, state_directory: str, log: "Log") -> None:
+    def __init__(self, state_directory: Fd, log: "Log") -> None:
         self.pid = 0
         self.done = False
         self.log = log
-        path = f"{state_directory}/{FOLDER}/{SOCKET}"
+        # By descriptor: a socket's path has room for 107 bytes, which Kubernetes' state directories are longer than.
+        path = f"/proc/self/fd/{state_directory.number}/{FOLDER}/{SOCKET}"
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
         try:
             posix.unlink(path)

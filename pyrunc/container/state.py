@@ -188,6 +188,10 @@ class StateDirectory:
                 return None
             raise
 
+    def has_fifo(self) -> bool:
+        """Whether nothing has started it yet."""
+        return FIFO in posix.listdir(self.fd.number)
+
     def remove(self) -> None:
         """All of it. Only what this runtime puts there, and nothing by recursion: it holds no folders but notify."""
         for name in posix.listdir(self.fd.number):

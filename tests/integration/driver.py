@@ -30,12 +30,18 @@ def break_step(name):
         setattr(steps, kind, found)
 
 
+def in_finalizer(frame):
+    """What fails in __del__ is nobody's to see."""
+    while frame and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
 def break_call(nth):
     process, count = posix.getpid(), [0]
 
     def watch(frame, event, _):
-        names = (frame.f_code.co_name, frame.f_back.f_code.co_name)  # what fails in __del__ is nobody's to see
-        if names[0] in ("<genexpr>", "__init__") or "__del__" in names:
+        if frame.f_code.co_name in ("<genexpr>", "__init__") or in_finalizer(frame):
             return
         if event == "call" and "/pyrunc/" in frame.f_code.co_filename and posix.getpid() == process:
             count[0] += 1

@@ -85,6 +85,16 @@ def test_start_returns_when_the_container_is_ready_and_the_manager_knows(contain
     assert start.end(10) == 0
 
 
+def test_a_state_directory_of_any_depth(container, runtime, socket_manager):
+    """A socket's address has 107 bytes."""
+    runtime.root = runtime.root / ("deep" * 50)
+    c = container()
+    start = starting(c, socket_manager, "probe notify READY=1; sleep 1000")
+    assert socket_manager.hear() == ["READY=1", f"MAINPID={c.pid}"]
+    assert socket_manager.hear() == ["BARRIER=1", "(a descriptor)"]
+    assert start.end(10) == 0
+
+
 def test_what_it_says_before_it_is_ready_is_passed_on(container, socket_manager):
     c = container()
     start = starting(c, socket_manager, "probe notify STATUS=loading; probe notify READY=1,STATUS=here; sleep 1000")
