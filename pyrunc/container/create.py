@@ -201,8 +201,7 @@ class Creation(launch.Parent):
 
     def _context(self) -> Context:
         context = _context(self.container, self.config, self.options)
-        context.cgroup = self.cgroup
-        context.cgroup_tasks = self.cgroup.open_tasks()
+        launch.use_cgroup(context, self.cgroup)
         if self.group is not None:
             context.not_ours.append(self.group.root)
         if self.devices is not None:

@@ -108,8 +108,7 @@ def _context(container: Container, what: "Process", options: Options) -> Context
         from pyrunc.container import waiting
 
         context.fifo, context.opened = waiting.prepare(options.wait_fifo)
-    context.cgroup = _cgroup(container, options.cgroups)
-    context.cgroup_tasks = context.cgroup.open_tasks()
+    launch.use_cgroup(context, _cgroup(container, options.cgroups))
     context.not_ours.append(container.directory.fd)
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     use_filter(context, container)

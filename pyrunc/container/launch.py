@@ -14,12 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.init.context import Step
     from pyrunc.log import Log
     from pyrunc.spec.types import Namespace
 
 # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
 INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
+LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
 
@@ -36,6 +38,20 @@ def refuse_threads() -> None:
     if posix.stat("/proc/self/task").st_nlink > 3:
         hint = "use the runtime from a process with one thread, such as a worker of your own"
         raise PyruncError("starting a process", "", "this process has several threads", hint)
+
+
+def use_cgroup(context: Context, cgroup: "Cgroup") -> None:
+    """The process's cgroup, and when it goes there: v1's as soon as it can, v2's at birth; or at the end, where there
+    is little memory, but enough for a program. Not in systemd's scopes, which end when they are empty; not where the
+    image's files are copied (tmpcopyup), which is the container's to pay for."""
+    context.cgroup = cgroup
+    context.cgroup_tasks = cgroup.open_tasks()
+    memory = (context.config["linux"].get("resources") or {}).get("memory") or {}
+    little = LITTLE[0] <= (memory.get("limit") or 0) < LITTLE[1] and cgroup.unified and cgroup.unit is None
+    if little and not any("tmpcopyup" in (m.get("options") or []) for m in context.config.get("mounts") or []):
+        from pyrunc.cgroups import late
+
+        context.late = late.entry(cgroup)
 
 
 class Parent:
@@ -104,7 +120,7 @@ class Launch:
 
     def _clone(self, clone_flags: int) -> None:
         """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""
-        cgroup = self.context.cgroup
+        cgroup = self.context.cgroup if self.context.late is None else None
         directory = cgroup.open_unified() if cgroup else None
         if cgroup is None or directory is None:
             self.pid, self.pidfd = process.clone3(clone_flags)

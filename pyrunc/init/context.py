@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pyrunc.cgroups.cgroup import Cgroup
+    from pyrunc.cgroups.late import LateEntry
     from pyrunc.init.capabilities import Sets
     from pyrunc.linux.netlink import Netlink
     from pyrunc.spec.types import Config, Process
@@ -80,6 +81,7 @@ class Context:
         host_proc: /proc of the host, opened before anything of a container's: the only procfs that is written to.
         joins: (CLONE_NEW*, fd) of namespaces to enter.
         new_namespaces: CLONE_NEW* of those that the child makes itself, after clone.
+        late: the way into v2's cgroup, where that is entered at the end.
         second_clone: whether a process namespace is entered by another clone, after all else.
         not_ours: descriptors of the parent's that the child closes at once.
         state: status -> the state document that hooks read.
@@ -95,7 +97,7 @@ class Context:
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
-        "idmaps", "init", "joins", "keyring", "listen_fds", "listen_names", "mount_label", "new_namespaces",
+        "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "mount_label", "new_namespaces",
         "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
         "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns",
         "waiting",
@@ -121,6 +123,7 @@ class Context:
         self.notify_socket = ""
         self.cgroup: Cgroup | None = None
         self.cgroup_tasks: list[Fd] = []
+        self.late: LateEntry | None = None
         self.fifo: Fd | None = None
         self.opened: Fd | None = None  # of `exec`: tells that somebody has opened the fifo
         self.waiting = False  # for start: the parent has gone
@@ -141,7 +144,8 @@ class Context:
     def close(self) -> None:
         """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
         above all: `start` waits until nobody holds its other end."""
-        lists = (self.cgroup_tasks, self.idmaps.values(), (fd for _, fd in self.joins))
+        late = self.late.descriptors() if self.late else ()
+        lists = (self.cgroup_tasks, self.idmaps.values(), (fd for _, fd in self.joins), late)
         for fd in (self.host_proc, self.fifo, self.opened, *(fd for several in lists for fd in several)):
             if fd is not None:
                 fd.close()

@@ -167,8 +167,19 @@ def fork(context: Context) -> None:
 
 def make_cgroup(context: Context) -> None:
     """making the cgroup namespace: only now, as its root is the cgroup that we are in (cgroup_namespaces(7))"""
-    if context.new_namespaces & CLONE_NEWCGROUP:
-        unshare(CLONE_NEWCGROUP)
+    if not context.new_namespaces & CLONE_NEWCGROUP:
+        return
+    if context.late:
+        context.late.enter()
+    unshare(CLONE_NEWCGROUP)
+    if context.late:
+        context.late.leave()
+
+
+def enter_late(context: Context) -> None:
+    """entering the cgroup (v2's, of little memory: see cgroups.late)"""
+    if context.late:
+        context.late.enter()
 
 
 def session(_: Context) -> None:

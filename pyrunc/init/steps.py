@@ -101,6 +101,7 @@ BECOME: "tuple[Step, ...]" = (
     credentials.no_new_privileges,
     credentials.set_umask,
     execute.find,
+    namespaces.enter_late,
     execute.leave_nothing,
     execute.filter_and_notify,
     execute.report_ready,
