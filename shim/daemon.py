@@ -18,7 +18,7 @@ NOT_OURS = (b"NOTIFY_SOCKET", b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES")
 LINGER_SECONDS = 3.0
 
 
-def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) -> None:
+def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> None:
     """Until containerd says Shutdown, or a signal does."""
     posix.setsid()
     log_fd = _open_log()
@@ -35,9 +35,9 @@ def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) ->
     from shim.loop import Loop
     from shim.service import Service
 
-    log = Log(standard.log, debug=debug)
+    log = Log(standard.log, debug="debug" in flags)
     loop = Loop(log)
-    publisher = events.Publisher(loop, log, events.address(), namespace)
+    publisher, ended = events.publisher(loop, log, flags)
 
     def stop() -> None:
         """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
@@ -55,7 +55,7 @@ def serve(listener: "_socket.socket", path: str, namespace: str, debug: bool) ->
         the_server.close()
         loop.over = True
 
-    tasks = Service(loop, log, namespace, publisher, standard, stop)
+    tasks = Service(loop, log, flags["namespace"], publisher, standard, stop, ended)
     the_server = server.Server(loop, log, listener, path, tasks)
     loop.on_signals({
         _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,

@@ -21,7 +21,7 @@ class Timer:
 
 
 class Loop:
-    __slots__ = ("handlers", "log", "masks", "over", "poll", "signals", "timers")
+    __slots__ = ("handlers", "log", "masks", "over", "poll", "signals", "timers", "waiting")
 
     def __init__(self, log: "Log") -> None:
         self.log = log
@@ -29,6 +29,7 @@ class Loop:
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.masks: dict[int, int] = {}
         self.timers: list[Timer] = []
+        self.waiting: list[Callable[[], None]] = []
         self.signals: dict[int, Callable[[], None]] = {}
         self.over = False
 
@@ -43,6 +44,10 @@ class Loop:
         if self.handlers.pop(fd, None) is not None:
             del self.masks[fd]
             self.poll.unregister(fd)
+
+    def soon(self, action: "Callable[[], None]") -> None:
+        """When all that is ready now has been served."""
+        self.waiting.append(action)
 
     def after(self, seconds: float, action: "Callable[[], None]") -> Timer:
         timer = Timer(time.monotonic() + seconds, action)
@@ -78,8 +83,13 @@ class Loop:
             for timer in [timer for timer in self.timers if timer.due <= now]:
                 self.cancel(timer)
                 self._call(timer.action)
+            waiting, self.waiting = self.waiting, []
+            for action in waiting:
+                self._call(action)
 
     def _patience(self) -> "float | None":
+        if self.waiting:
+            return 0
         if not self.timers:
             return None
         return max(0.0, min(timer.due for timer in self.timers) - time.monotonic()) * 1000 + 1

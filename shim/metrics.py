@@ -1,7 +1,7 @@
 """Stats: a cgroup's statistics as containerd's messages have them, io.containerd.cgroups.v1 and v2."""
 
 from pyrunc.cgroups.statistics import keyed, number, statistics, text
-from shim.protobuf import STRING, UINT64, encode
+from shim.protobuf import STRING, UINT32, UINT64, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ BLKIO = (
     "ioWaitTimeRecursive", "ioMergedRecursive", "ioTimeRecursive", "sectorsRecursive",
 )  # fmt: skip
 PIDS = _numbers("current limit")
+RDMA_DEVICE: "Message" = {1: ("device", STRING), 2: ("hca_handles", UINT32), 3: ("hca_objects", UINT32)}
+RDMA: "Message" = {1: ("current", [RDMA_DEVICE]), 2: ("limit", [RDMA_DEVICE])}
 V1: "Message" = {
     1: ("hugetlb", [{**_numbers("usage max failcnt"), 4: ("pagesize", STRING)}]),
     2: ("pids", PIDS),
@@ -39,6 +41,7 @@ V1: "Message" = {
         33: ("usage", ENTRY), 34: ("swap", ENTRY), 35: ("kernel", ENTRY), 36: ("kernelTCP", ENTRY),
     }),
     5: ("blkio", {index: (name, [DEVICE]) for index, name in enumerate(BLKIO, 1)}),
+    6: ("rdma", RDMA),
     9: ("oom", _numbers("oom_kill_disable under_oom oom_kill")),
 }  # fmt: skip
 
@@ -54,10 +57,14 @@ V2: "Message" = {
     1: ("pids", PIDS),
     2: ("cpu", _numbers(CPU_V2)),
     4: ("memory", _numbers(MEMORY_V2)),
+    5: ("rdma", RDMA),
     6: ("io", {1: ("usage", [_numbers(f"major minor {IO_V2}")])}),
     7: ("hugetlb", [{**_numbers("current max"), 3: ("pagesize", STRING)}]),
     8: ("memory_events", _numbers("low high max oom oom_kill")),
 }  # fmt: skip
+
+
+RDMA_FILES = {"current": "rdma.current", "limit": "rdma.max"}
 
 
 def metrics(cgroup: "Cgroup") -> "dict[str, Any]":
@@ -75,6 +82,7 @@ def _legacy(cgroup: "Cgroup") -> "Values":
         "cpu": found["cpu"],
         "memory": {**memory.get("raw", {}), **memory},
         "blkio": found["blkio"],
+        "rdma": rdma(cgroup.directory("rdma") or ""),
         "oom": keyed(cgroup.directory("memory") or "", "memory.oom_control"),
     }
 
@@ -98,6 +106,7 @@ def _unified(cgroup: "Cgroup") -> "Values":
         "pids": found["pids"],
         "cpu": keyed(directory, "cpu.stat"),
         "memory": memory,
+        "rdma": rdma(directory),
         "io": {"usage": [_io(line) for line in text(directory, "io.stat").splitlines()]},
         "hugetlb": [
             {
@@ -116,3 +125,15 @@ def _io(line: str) -> "Values":
     major, _, minor = device.partition(":")
     values = {name: int(value) for name, _, value in (item.partition("=") for item in items) if name in IO_V2.split()}
     return {"major": int(major), "minor": int(minor or 0), **values}
+
+
+def rdma(directory: str) -> "Values":
+    """`mlx5_0 hca_handle=2 hca_object=2000`, or `max`, which is the most that the message can say."""
+    return {name: [_adapter(line) for line in text(directory, file).splitlines()] for name, file in RDMA_FILES.items()}
+
+
+def _adapter(line: str) -> "Values":
+    device, *items = line.split()
+    values = dict(item.split("=") for item in items)
+    found = {f"{name}s": 0xFFFFFFFF if value == "max" else int(value) for name, value in values.items()}
+    return {"device": device, **found}

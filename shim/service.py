@@ -32,7 +32,7 @@ NAMES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 class Service:
     """Every method takes the decoded request and returns the answer; None: it will come."""
 
-    __slots__ = ("log", "loop", "namespace", "publisher", "shutdown", "standard", "tasks")
+    __slots__ = ("log", "loop", "namespace", "other_ended", "publisher", "shutdown", "standard", "tasks")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Service:
         publisher: "Publisher",
         standard: "StandardStreams",
         shutdown: "Callable[[], None]",
+        other_ended: "Callable[[int, int], None]",
     ) -> None:
         self.loop = loop
         self.log = log
@@ -49,6 +50,7 @@ class Service:
         self.publisher = publisher
         self.standard = standard
         self.shutdown = shutdown
+        self.other_ended = other_ended
         self.tasks: dict[str, Task] = {}
 
     # --- finding
@@ -177,11 +179,15 @@ class Service:
             pid, status = posix.waitpid(which, flags)
         except ChildProcessError:
             return False
-        for task in [*self.tasks.values()] if pid else ():
+        if not pid:
+            return False
+        for task in self.tasks.values():
             for process in (task.init, *task.execs.values()):
                 if process.pid == pid and process.status is None:
                     self._tell(task.ended(process, exit_code(status)))
-        return pid > 0
+                    return True
+        self.other_ended(pid, status)
+        return True
 
     def _tell(self, ended: "list[Process]") -> None:
         for process in ended:

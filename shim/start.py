@@ -32,6 +32,8 @@ def start(flags: "dict[str, str]") -> int:
     folder = asked.get("socket_dir") or SOCKETS
     if asked.get("ttrpc_address"):
         posix.environ.setdefault(b"TTRPC_ADDRESS", asked["ttrpc_address"].encode())
+    for flag, name in (("publish-binary", "containerd"), ("address", "grpc_address")):
+        flags[flag] = flags.get(flag) or asked.get(name, "")
     if asked.get("log_level", 0) <= DEBUG:
         flags["debug"] = "true"
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
@@ -138,7 +140,7 @@ def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]"
                 posix.dup2(null.number, number)
         from shim.daemon import serve
 
-        serve(listener, path, flags["namespace"], "debug" in flags)
+        serve(listener, path, flags)
         status = 0
     finally:
         posix._exit(status)

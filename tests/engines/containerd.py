@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -97,24 +98,40 @@ class Containerd:
         return ("nsenter", "-t", str(self.init), "-m", "-n", "--uts", "--")
 
     def _wait(self) -> None:
+        """A client that comes before there is a socket tries again after ten seconds only."""
         deadline = time.monotonic() + 20
-        while True:
-            done = subprocess.run(
-                [*self.inside(), "ctr", "version"],
-                stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env=self.environment,
-            )  # fmt: skip
-            if done.returncode == 0:
-                return
+        while not self._answers():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"containerd does not start: {self.log.read_text()[-2000:]}")
-            time.sleep(0.1)
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        if os.readlink(f"/proc/{self.init}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
+            return False  # where it would be the host's
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self.socket)
+        except OSError:
+            return False
+        done = subprocess.run(
+            [*self.inside(), "ctr", "version"],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env=self.environment,
+        )  # fmt: skip
+        return done.returncode == 0
 
     def restart(self) -> None:
+        self.stop()
+        self.start_again()
+
+    def stop(self) -> None:
+        """Its containers go on."""
         assert self.process is not None
         assert self.keeper is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(20)
         self.init = self.keeper.pid
+
+    def start_again(self) -> None:
         self.process = self._spawn(*self.inside(), self.program, "--config", f"{self.root}/config.toml")
         self._wait()
 

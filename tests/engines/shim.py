@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from shim.protobuf import decode, encode
 PYRUNC = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
 SHIM = Path(PYRUNC).parent / "containerd-shim-pyrunc-v2"
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run && exec sleep infinity"
+UNIFIED = "mount --make-rprivate / && umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && "
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.0.2",
     "process": {
@@ -38,12 +40,25 @@ CONFIG: dict[str, Any] = {
 }
 
 
+# The sizes that the documentation names; without it, less of the same.
+FULL = os.environ.get("PYRUNC_FULL", "") not in ("", "0")
+
+
+def wait_until(true: "Callable[[], object]", seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 class Host:
     """A mount namespace with a /run of its own, a root file system, and the other end of the shims' events."""
 
-    def __init__(self) -> None:
+    def __init__(self, unified: bool = False) -> None:
+        """`unified`: with cgroup v2 alone, and the controllers that v1 leaves it."""
         self.folder = Path(tempfile.mkdtemp(prefix="shim-", dir="/tmp"))
-        self.keeper = subprocess.Popen(["unshare", "-m", "sh", "-c", PRIVATE], stdin=subprocess.DEVNULL)
+        setup = f"{UNIFIED if unified else ''}{PRIVATE}"
+        self.keeper = subprocess.Popen(["unshare", "-m", "sh", "-e", "-c", setup], stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 5
         while Path(f"/proc/{self.keeper.pid}/comm").read_text() != "sleep\n":
             assert time.monotonic() < deadline
@@ -58,10 +73,13 @@ class Host:
             if name != "busybox":
                 (self.rootfs / "bin" / name).symlink_to("busybox")
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.deaf = False  # takes events, and does not answer
+        self.together: list[int] = []  # how many events each read of the socket has brought
         self.address = f"{self.folder}/events"
         self.listen()
 
     def listen(self) -> None:
+        self.connections: list[socket.socket] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.address)
         self.listener.listen()
@@ -72,6 +90,9 @@ class Host:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         os.unlink(self.address)
+        for connection in self.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -79,15 +100,19 @@ class Host:
                 connection = listener.accept()[0]
             except OSError:
                 return
+            self.connections.append(connection)
             threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
 
     def _receive(self, connection: socket.socket) -> None:
         reader = ttrpc.Reader()
         try:
             while data := connection.recv(1 << 16):
-                for frame in reader.feed(data):
+                frames = [*reader.feed(data)]
+                self.together.append(len(frames))
+                for frame in frames:
                     self._take(decode(messages.REQUEST, frame.payload or b""))
-                    connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, b""))
+                    if not self.deaf:
+                        connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, b""))
         except OSError:
             pass  # its shim was killed
 
@@ -137,11 +162,12 @@ class Client:
         self.reader = ttrpc.Reader()
         self.answers: dict[int, ttrpc.Frame] = {}
         self.stream = -1
+        self.services = service.NAMES
 
     def send(self, method: str, timeout: float = 0, **values: Any) -> tuple[int, str]:
         self.stream += 2
         request = {
-            "service": service.NAMES[self.stream // 2 % 2],
+            "service": self.services[self.stream // 2 % len(self.services)],
             "method": method,
             "payload": encode(service.METHODS[method][0], values),
             "timeout_nano": int(timeout * 10**9),
@@ -185,10 +211,11 @@ class Container:
         (self.bundle / "config.json").write_text(json.dumps(document))
         self.client: Client
         self.address = ""
+        self.publisher = "/bin/false"
 
     def command(self, verb: str, **more: Any) -> "subprocess.CompletedProcess[bytes]":
         environment = {**os.environ, "TTRPC_ADDRESS": self.host.address, **more.pop("env", {})}
-        words = ["-namespace", "tests", "-address", "/run/none", "-publish-binary", "/bin/false", "-id", self.id]
+        words = ["-namespace", "tests", "-address", "/run/none", "-publish-binary", self.publisher, "-id", self.id]
         words += ["-bundle", str(self.bundle)] if verb == "delete" else []
         more = {"input": b"", **more}
         return self.host.run(

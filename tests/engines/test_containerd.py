@@ -3,10 +3,12 @@
 import os
 import re
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from engines.image import NAME
+from engines.shim import wait_until
 from pyrunc.linux.pid import start_time
 
 RUNTIME = ("--runtime", "io.containerd.pyrunc.v2")
@@ -20,6 +22,20 @@ def sleeper(engine):
     yield "sleeper"
     engine.ctr("tasks", "rm", "-f", "sleeper", check=False)
     engine.ctr("containers", "rm", "sleeper")
+
+
+@contextmanager
+def events(engine):
+    """What containerd tells meanwhile; the list has it afterwards."""
+    client = engine.spawn("ctr", "events")
+    found = []
+    try:
+        time.sleep(0.2)
+        yield found
+        time.sleep(0.2)
+    finally:
+        client.kill()
+        found.append(client.communicate()[0])
 
 
 def runs(pid):
@@ -101,16 +117,12 @@ def test_metrics_and_ps(engine, sleeper):
 
 
 def test_an_out_of_memory_kill_is_an_event(engine):
-    events = engine.spawn("ctr", "events")
-    try:
+    with events(engine) as found:
         program = "x=a; while :; do x=$x$x; done"
         words = ("run", "--rm", *RUNTIME, "--memory-limit", "8000000", NAME, "a", "/bin/sh", "-c", program)
         assert engine.ctr(*words, check=False).returncode == 137
-        time.sleep(0.3)
-    finally:
-        events.kill()
-        events.wait()
-    topics = re.findall(rb"(/tasks/[a-z-]+)", events.stdout.read())
+        time.sleep(0.1)
+    topics = re.findall(rb"(/tasks/[a-z-]+)", found[0])
     assert topics[:2] == [b"/tasks/create", b"/tasks/start"]
     assert b"/tasks/oom" in topics
     assert topics[-1] == b"/tasks/delete"
@@ -125,6 +137,53 @@ def test_a_killed_shim_is_cleaned_up_after(engine, sleeper):
     while status(engine, sleeper) is not None or runs(pid) or engine.run(*mounts).stdout != b"0\n":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_killed_shim_is_an_exit_with_137(engine, sleeper):
+    with events(engine) as found:
+        for shim in engine.shims():
+            os.kill(shim, 9)
+        wait_until(lambda: status(engine, sleeper) is None)
+    assert b'/tasks/exit {"container_id":"sleeper"' in found[0]
+    assert b'"exit_status":137' in found[0]
+    assert re.findall(rb"/tasks/([a-z-]+)", found[0]) == [b"exit", b"delete"]
+
+
+def test_a_client_that_is_killed_and_another_that_attaches(engine):
+    program = "echo one; while test ! -e /tmp/go; do sleep 0.05; done; echo two; sleep 0.2; exit 6"
+    first = engine.spawn("ctr", "run", "--rm", *RUNTIME, NAME, "a", "/bin/sh", "-c", program)
+    assert first.stdout.readline() == b"one\n"
+    first.kill()
+    first.communicate()
+    second = engine.spawn("ctr", "tasks", "attach", "a")
+    time.sleep(0.3)
+    engine.ctr("tasks", "exec", "--exec-id", "e", "a", "/bin/touch", "/tmp/go")
+    assert second.communicate(timeout=10)[0] == b"two\n"
+    assert second.returncode == 6
+    engine.ctr("containers", "rm", "a")
+
+
+def test_an_end_while_containerd_is_away_is_known_to_it_afterwards(engine, sleeper):
+    pid = int(engine.ctr("tasks", "ls").stdout.split()[4])
+    engine.stop()
+    os.kill(pid, 9)
+    engine.start_again()
+    if status(engine, sleeper) is not None:  # from 1.7 on it removes, as it starts, what has no process
+        assert status(engine, sleeper) == "STOPPED"
+        assert b"exit code 137" in engine.ctr("tasks", "rm", sleeper).stderr
+    wait_until(lambda: not engine.shims())
+
+
+def test_without_an_address_for_events_containerds_program_publishes_them(engine):
+    shim = engine.folder / "containerd-shim-unaddressed-v2"
+    shim.write_text(f'#!/bin/sh\nunset TTRPC_ADDRESS\nexec {engine.shim} "$@"\n')
+    shim.chmod(0o755)
+    with events(engine) as found:
+        done = engine.ctr("run", "--rm", "--runtime", shim, NAME, "a", "/bin/sh", "-c", "exit 7", check=False)
+        assert done.returncode == 7
+        time.sleep(0.3)
+    assert re.findall(rb"/tasks/([a-z-]+)", found[0]) == [b"create", b"start", b"exit", b"delete"]
+    assert b'"exit_status":7' in found[0]
 
 
 def test_a_restarted_containerd_finds_its_containers(engine, sleeper):

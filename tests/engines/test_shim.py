@@ -15,17 +15,10 @@ import pytest
 from integration.test_modules import ALLOWED, FORBIDDEN
 from integration.test_nothing_left import PACKAGES
 
-from engines.shim import SHIM, Client, Failed
+from engines.shim import SHIM, Client, Failed, wait_until
 from pyrunc.linux.pid import start_time
 from shim import messages, metrics, ttrpc
 from shim.protobuf import decode, encode
-
-
-def wait_until(true, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def is_gone(pid):

@@ -1,0 +1,101 @@
+"""The options that containerd's configuration gives a runtime: each has its effect, or is refused in words."""
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from engines.shim import Failed, wait_until
+from shim import messages, ttrpc
+from shim.protobuf import encode
+
+
+def given(**options):
+    return {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, options)}
+
+
+def generic(text):
+    """As containerd 2 sends the options of a runtime that it does not know."""
+    return {"type_url": "runtimeoptions.v1.Options", "value": encode(messages.RUNTIME_OPTIONS, {"config_body": text})}
+
+
+def output(c, **values):
+    """What its program writes."""
+    path = c.fifo("stdout")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    c.create(stdout=path, **values)
+    waiting = c.client.send("Wait", id=c.id)
+    c.call("Start")
+    c.client.receive(waiting)
+    c.call("Delete")
+    return os.read(reader, 1 << 16).decode()
+
+
+def test_io_uid_and_io_gid_own_the_streams(container):
+    """Until the program's own user becomes their owner, as with runc; the group stays."""
+    program = ("/bin/stat", "-L", "-c", "%u:%g", "/proc/self/fd/1")
+    assert output(container(*program).start_shim(), options=given(io_uid=1000, io_gid=1001)) == "0:1001\n"
+    assert output(container(*program).start_shim()) == "0:0\n"
+
+
+def test_no_new_keyring(container):
+    program = ("/bin/sh", "-c", "grep _ses. /proc/keys")
+    c = container(*program).start_shim()
+    assert f"_ses.{c.id}:" in output(c)
+    c = container(*program).start_shim()
+    assert f"_ses.{c.id}:" not in output(c, options=given(no_new_keyring=True))
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_pivot_root(container, asked):
+    c = container("/bin/ls", "/").start_shim()
+    log = c.bundle / "calls"
+    words = ["strace", "-f", "-e", "trace=pivot_root,chroot", "-o", log, "-p", str(c.call("Connect")["shim_pid"])]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as tracer:
+        assert b"attached" in tracer.stderr.readline()
+        assert output(c, options=given(no_pivot_root=asked)) == "bin\ndev\nproc\ntmp\n"
+        tracer.send_signal(signal.SIGINT)
+    assert set(re.findall(r"pivot_root|chroot", log.read_text())) == {"chroot" if asked else "pivot_root"}
+
+
+def test_systemd_cgroup_without_systemd_is_refused_and_leaves_nothing(container, host):
+    if os.path.isdir("/run/systemd/system"):
+        pytest.skip("systemd runs here: tests/vm has the containers that it makes")
+    c = container("/bin/true", linux={"cgroupsPath": "system.slice:pyrunc:x"}).start_shim()
+    with pytest.raises(Failed, match="systemd"):
+        c.create(options=given(systemd_cgroup=True))
+    assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
+
+
+def test_what_checkpoints_need_is_unimplemented(container):
+    c = container("/bin/true").start_shim()
+    with pytest.raises(Failed, match="checkpoint") as caught:
+        c.create(checkpoint="/var/lib/checkpoint", options=given(criu_path="/usr/sbin/criu"))
+    assert caught.value.code == ttrpc.UNIMPLEMENTED
+    c.create(options=given(criu_path="/usr/sbin/criu", criu_image_path="/x", criu_work_path="/y"))
+    with pytest.raises(Failed) as caught:
+        c.call("Checkpoint", path="/x")
+    assert caught.value.code == ttrpc.UNIMPLEMENTED
+
+
+def test_options_as_toml(container, host):
+    c = container("/bin/true").start_shim()
+    c.create(options=generic(b'Root = "/run/toml"\nNoNewKeyring = true\n'))
+    assert os.path.isdir(f"/proc/{host.keeper.pid}/root/run/toml/tests/{c.id}")
+    c.call("Delete")
+
+
+@pytest.mark.parametrize("text", [b"Rooot = 1", b"Root = 1", b"=", b"\xff"])
+def test_toml_that_is_none_of_it_is_refused(container, text):
+    c = container("/bin/true").start_shim()
+    with pytest.raises(Failed, match="the runtime's options") as caught:
+        c.create(options=generic(text))
+    assert caught.value.code == ttrpc.INVALID_ARGUMENT
+
+
+def test_options_of_another_runtime_have_no_effect_and_a_warning(container):
+    c = container("/bin/true").start_shim()
+    c.create(options={"type_url": "somebody.else.v1.Options", "value": b"\xff"})
+    wait_until(lambda: "options of type somebody.else.v1.Options are none of this runtime's" in c.messages())
