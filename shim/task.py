@@ -216,6 +216,7 @@ class Task:
         """When its first process has ended."""
         self._forget_memory()
         Container.delete(self.root, self.id, log=self.log)
+        self.container.directory.fd.close()  # a task and its processes know each other: they are collected some time
         mounts.unmount_all(f"{self.bundle}/{ROOTFS}")
         for process in [self.init, *self.execs.values()]:
             process.streams.close()
