@@ -9,6 +9,7 @@ from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
 from pyrunc.errors import StateError, UsageError
 from pyrunc.init import labels, namespaces, steps
+from pyrunc.init.capabilities import CAP_SYS_ADMIN, CAP_SYS_PTRACE, Sets
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, read_file
@@ -61,7 +62,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
             context.not_ours.append(group.root)
         child = launch.Launch(context, container.log, _Parent(take_master, take_pidfd, group))
         with _Entrance(container, context, init):
-            child.run(steps.EXEC, 0)
+            child.run(steps.EXEC_UNSEEN if context.unseen else steps.EXEC, 0)
     write_pid_file(options.pid_file, child)
     return child.pid
 
@@ -139,12 +140,21 @@ def _cgroup(container: Container, wanted: "list[str]") -> Cgroup:
     return cgroup
 
 
+def _could_trace(container: Container, context: Context) -> bool:
+    """CAP_SYS_PTRACE in the host's user namespace: for it "not dumpable" means nothing. With CAP_SYS_ADMIN too the
+    container owns the host without us."""
+    own = container.config.get("process")
+    sets = Sets(own.get("capabilities") or {} if own else {})
+    every = sets.bounding | sets.permitted | sets.effective | sets.inheritable
+    return not context.userns and bool(every & CAP_SYS_PTRACE) and not every & CAP_SYS_ADMIN
+
+
 class _Entrance:
     """While it is open, our children are born in the container's PID namespace.
 
     A process never changes its own PID namespace, only that of its children: so we join it, clone, and go back.
     Where we may not (rootless: the user namespace gives the right, and only the child enters that) the child joins
-    it with the others and clones once more.
+    it with the others and clones once more. So it does for a container that could trace it, as the last thing of all.
     """
 
     __slots__ = ("back",)
@@ -157,7 +167,8 @@ class _Entrance:
             with open_at(None, namespaces.own(kind, container.pid), posix.O_PATH) as theirs:
                 if not namespaces.is_same(theirs, namespaces.own(kind)):
                     flags |= namespaces.FLAGS_OF[kind]
-        if flags & process.CLONE_NEWPID:
+        context.unseen = context.second_clone = bool(flags & process.CLONE_NEWPID) and _could_trace(container, context)
+        if flags & process.CLONE_NEWPID and not context.unseen:
             own = open_at(None, namespaces.own("pid"), posix.O_RDONLY)
             try:
                 process.setns(init, process.CLONE_NEWPID)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
 INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
+LAST_WORDS = ("", "R", "W", "D", "E")  # of a process that was complete when it became visible
 LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
@@ -84,7 +85,7 @@ class Launch:
         parent: who does for it what it can't.
     """
 
-    __slots__ = ("channel", "context", "log", "moved_later", "parent", "pid", "pidfd")
+    __slots__ = ("channel", "context", "followed", "log", "moved_later", "parent", "pid", "pidfd")
 
     def __init__(self, context: Context, log: "Log", parent: Parent) -> None:
         self.context = context
@@ -92,6 +93,7 @@ class Launch:
         self.parent = parent
         self.pid = 0
         self.pidfd: Fd | None = None
+        self.followed = False  # the process of the second clone is there
         self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
@@ -161,6 +163,8 @@ class Launch:
             self._answer(kind, text, fd)
 
     def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
+        if self.followed and self.context.unseen and kind not in LAST_WORDS:
+            raise StepError("preparing the container", "", "its process asks for what it does not need")
         if kind == "M":
             self._write_maps()
             self.channel.send("G")
@@ -185,9 +189,7 @@ class Launch:
             userns.give(fd, self.pid, self.context.process)
             self.channel.send("G")
         elif kind == "P":
-            self._reap()
-            self.pid, self.pidfd = int(text), fd
-            self.parent.born(self.pid)
+            self._follow(int(text), fd)
             self.channel.send("G")
         elif kind == "N":
             assert fd is not None
@@ -207,6 +209,18 @@ class Launch:
             raise StepError(*text.split("\0"))
         else:
             raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
+
+    def _follow(self, pid: int, pidfd: "Fd | None") -> None:
+        """To the process of the second clone. In a process namespace with others it may be theirs already, and its
+        words too: it must be a child of ours, and there is one alone."""
+        if pidfd is None or self.followed or not self.context.second_clone:
+            raise StepError("preparing the container", "", "its process names another one")
+        self.followed = True
+        self._reap()
+        posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)  # else ECHILD
+        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        self.pid, self.pidfd = pid, pidfd
+        self.parent.born(pid)
 
     def _see_it_execute(self) -> None:
         """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""

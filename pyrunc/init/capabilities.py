@@ -12,6 +12,7 @@ NAMES = (
 
 BIT = {name: 1 << number for number, name in enumerate(NAMES)}
 CAP_SYS_ADMIN = BIT["CAP_SYS_ADMIN"]
+CAP_SYS_PTRACE = BIT["CAP_SYS_PTRACE"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

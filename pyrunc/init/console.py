@@ -62,11 +62,16 @@ def _bind_console(root: Fd, slave: Fd) -> None:
 
 
 def attach(context: Context) -> None:
-    """making the terminal the process's own: its controlling terminal and its standard streams"""
+    """making the terminal the process's standard streams"""
     slave = context.terminal
     if slave is None:
         return
-    fcntl.ioctl(slave.number, TIOCSCTTY, 0)
     for number in (0, 1, 2):
         posix.dup2(slave.number, number, inheritable=True)
     slave.close()
+
+
+def control(context: Context) -> None:
+    """making the terminal the session's own"""
+    if context.terminal is not None:
+        fcntl.ioctl(0, TIOCSCTTY, 0)

@@ -82,6 +82,7 @@ class Context:
         joins: (CLONE_NEW*, fd) of namespaces to enter.
         new_namespaces: CLONE_NEW* of those that the child makes itself, after clone.
         late: the way into v2's cgroup, where that is entered at the end.
+        unseen: whether that clone is the last thing before execve: steps.EXEC_UNSEEN.
         second_clone: whether a process namespace is entered by another clone, after all else.
         not_ours: descriptors of the parent's that the child closes at once.
         state: status -> the state document that hooks read.
@@ -99,8 +100,8 @@ class Context:
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
         "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "mount_label", "new_namespaces",
         "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
-        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "userns",
-        "waiting",
+        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "unseen",
+        "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -111,6 +112,7 @@ class Context:
         self.joins: list[tuple[int, Fd]] = []
         self.new_namespaces = 0
         self.second_clone = False
+        self.unseen = False
         self.new_network = False
         self.userns = False
         self.keyring = ""

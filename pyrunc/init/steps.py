@@ -62,6 +62,7 @@ PREPARE: "tuple[Step, ...]" = (
     sysctl.set_names,
     console.allocate,  # in the container's devpts, before /dev may become read-only
     console.attach,
+    console.control,
     devices.reopen_null,
     rootfs.make_cwd,  # a read-only root could not get it any more
     mounts.make_read_only,
@@ -84,6 +85,7 @@ PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
     rootfs.chroot,
     sysctl.set_names,
     console.attach,
+    console.control,
     sysctl.write,
 )
 
@@ -118,6 +120,7 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
     attributes.set_memory_policy,
     console.allocate,
     console.attach,
+    console.control,
     devices.reopen_null,
 )
 
@@ -131,6 +134,20 @@ BECOME_ANOTHER: "tuple[Step, ...]" = tuple(
 INIT = ENTER + PREPARE + BECOME
 INIT_IN_FOREIGN_MOUNTS = ENTER + PREPARE_IN_FOREIGN_MOUNTS + BECOME
 EXEC = ENTER + PREPARE_EXEC + BECOME_ANOTHER
+
+
+def _unseen(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
+    """The same, with what makes the process visible to the container moved to the end."""
+    visible = (namespaces.fork, namespaces.session, console.control)
+    given_up = (execute.filter_system_calls, credentials.finish_capabilities)
+    rest = tuple(step for step in steps if step not in visible + given_up)
+    ready = rest.index(execute.report_ready)
+    return rest[:ready] + given_up + (namespaces.fork_last, *visible[1:]) + rest[ready:]
+
+
+# Into a container that could trace what it sees (CAP_SYS_PTRACE, without a user namespace of its own): there is
+# nothing to see until the process has no right and no descriptor that the container has not.
+EXEC_UNSEEN = _unseen(EXEC)
 
 
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:

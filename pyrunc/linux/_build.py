@@ -24,6 +24,7 @@ int sys_mount(const char *source, const char *target, const char *type, unsigned
 int sys_umount2(const char *target, int flags);
 int64_t sys_fstatfs_type(int fd);
 int sys_clone3(uint64_t flags, int cgroup, int *pidfd);
+int sys_clone(unsigned long flags, int *pidfd);
 int sys_setns(int fd, int flags);
 int sys_unshare(int flags);
 int sys_pidfd_getfd(int pidfd, int fd, unsigned int flags);
@@ -159,6 +160,8 @@ static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
     return syscall(SYS_clone3, &args, sizeof args);
 }
 
+/* The pidfd takes the place of parent_tid, which is the third argument on x86_64 and on aarch64. */
+static int sys_clone(unsigned long flags, int *pidfd) { return syscall(SYS_clone, flags, 0, pidfd, 0, 0); }
 static int sys_setns(int fd, int flags) { return setns(fd, flags); }
 static int sys_unshare(int flags) { return unshare(flags); }
 

@@ -52,6 +52,15 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
 
 
+def clone_sibling() -> "tuple[int, Fd | None]":
+    """As clone3(CLONE_PARENT), by clone(2): what seccomp filters allow, as they can see its flags. Linux 5.2"""
+    pidfd = ffi.new("int *", -1)
+    pid: int = lib.sys_clone(CLONE_PARENT | CLONE_PIDFD, pidfd)
+    if pid < 0:
+        raise kernel_error("clone", "a new process")
+    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+
+
 def setns(namespace: Fd, flags: int) -> None:
     """Join the namespace that an fd of /proc/PID/ns refers to, or several by a pidfd (Linux 5.8)."""
     if lib.sys_setns(namespace.number, flags) < 0:

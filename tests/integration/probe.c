@@ -222,6 +222,41 @@ static int watch_strangers(int seconds)
     return 0;
 }
 
+/* watch-rights: of all other processes that turn up, until /tmp/stop is there: how many looks, the capabilities that any of
+   them has had, and how often its folder was not the container's root. */
+static int watch_rights(void)
+{
+    unsigned long long rights = 0;
+    int looks = 0, outside = 0;
+    struct stat root, other;
+    stat("/", &root);
+    printf("ready\n");
+    fflush(stdout);
+    while (access("/tmp/stop", F_OK) != 0) {
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
+        while ((entry = readdir(proc))) {
+            pid_t pid = atoi(entry->d_name);
+            char path[300], text[4096], *at;
+            if (pid <= 1 || pid == getpid())
+                continue;
+            snprintf(path, sizeof path, "/proc/%d/status", pid);
+            int fd = open(path, O_RDONLY);
+            ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+            close(fd);
+            text[length > 0 ? length : 0] = 0;
+            looks += length > 0;
+            if ((at = strstr(text, "CapPrm:")))
+                rights |= strtoull(at + 7, NULL, 16);
+            snprintf(path, sizeof path, "/proc/%d/root", pid);
+            outside += stat(path, &other) == 0 && (other.st_ino != root.st_ino || other.st_dev != root.st_dev);
+        }
+        closedir(proc);
+    }
+    printf("looks %d rights %llx outside %d\n", looks, rights, outside);
+    return 0;
+}
+
 /* cover FROM TO: FROM is mounted on TO and taken away again, without a pause, until /tmp/stop is there (CVE-2025-52881).
    Prints how often. */
 static int cover(const char *from, const char *to)
@@ -316,6 +351,8 @@ int main(int count, char **arguments)
         return overwrite_exe(strtoul(arguments[2], NULL, 0), atoi(arguments[3]));
     if (IS("watch-strangers"))
         return watch_strangers(atoi(arguments[2]));
+    if (IS("watch-rights"))
+        return watch_rights();
     if (IS("cover"))
         return cover(arguments[2], arguments[3]);
     if (IS("size"))

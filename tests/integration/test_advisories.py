@@ -123,6 +123,41 @@ def test_cve_2016_9962_processes_of_exec_can_not_be_traced(container, process_na
         assert seen > times / 10, "the attack saw hardly a process to trace"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", [None, "a filter", "a filter, no new privileges"])
+def test_cve_2016_9962_a_container_that_may_trace_sees_no_right_that_it_has_not(container, profile):
+    """CAP_SYS_PTRACE in the host's user namespace opens any process that can be seen, dumpable or not."""
+    # As engines write it, whose filters don't know clone3's flags.
+    refused = {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}
+    c = container(
+        capabilities=full("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"), noNewPrivileges=bool(profile and "new" in profile)
+    )
+    if profile:
+        c.change(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]})
+    c.up("sh", "-c", "probe watch-rights > /tmp/out")
+    out = c.bundle.rootfs / "tmp/out"
+    wait_until(lambda: out.exists() and "ready" in out.read_text(), "the attack")
+    for number in range(100):
+        assert c.attempt_exec("sh", "-c", f"exit {number}").code == number
+    (c.bundle.rootfs / "tmp/stop").touch()
+    c.wait_for("stopped")
+    found = re.search(r"looks (\d+) rights (\w+) outside (\d+)", out.read_text())
+    assert int(found[1]) > 20, "the attack saw hardly a process"
+    assert int(found[2], 16) == 1 << 19 | 1 << 2  # and not CAP_SYS_ADMIN, above all
+    assert int(found[3]) == 0
+
+
+def test_exec_on_a_terminal_into_a_container_that_may_trace(container, tmp_path):
+    """Its process is born last of all: the session and the terminal are its own nevertheless."""
+    c = container(capabilities=full("CAP_SYS_PTRACE")).up()
+    out = c.attempt_exec("sh", "-c", "tty; cut -d' ' -f5,6,7 /proc/self/stat; ps", flags=("-t",)).out
+    name, numbers, *_ = out.replace("\r", "").splitlines()
+    _, session, terminal = map(int, numbers.split())
+    assert name == "/dev/pts/0"
+    assert session > 1
+    assert terminal
+
+
 # --- users and groups
 
 
