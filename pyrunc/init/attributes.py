@@ -88,7 +88,7 @@ def set_affinity(context: Context) -> None:
 def _say_affinity(context: Context) -> None:
     if context.debug:
         mask = sum(1 << cpu for cpu in posix.sched_getaffinity(0))
-        context.channel.send("D", f"affinity: {mask:#x}")
+        context.channel.send("D", f"nsexec: affinity: {mask:#x}")  # as runc says it
 
 
 def set_memory_policy(context: Context) -> None:

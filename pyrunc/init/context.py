@@ -25,6 +25,15 @@ SOL_SOCKET = _socket.SOL_SOCKET
 SCM_RIGHTS = _socket.SCM_RIGHTS
 MESSAGE = 1 << 16
 IN_INIT = "error during container init"
+# What runc's debug log says when it has come as far: scripts look for it.
+MILESTONES = {
+    ("close_inherited", True): "nsexec container setup",
+    ("close_inherited", False): "nsexec container setup",
+    ("join_keyring", True): "child process in init()",
+    ("join_keyring", False): "child process in init()",
+    ("leave_nothing", True): "init: closing the pipe to signal completion",
+    ("leave_nothing", False): "setns_init: about to exec",
+}  # by the step's name, and whether it is of the container's first process
 ROOT = -1  # in place of an index in mounts: the root file system
 
 
@@ -185,6 +194,8 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
             now = time.perf_counter_ns()
             text = f"step {step.__module__.rpartition('.')[2]}.{step.__name__}: {(now - started) // 1000} µs"
             context.channel.send("D", text)
+            if (step.__name__, context.init) in MILESTONES:
+                context.channel.send("D", MILESTONES[step.__name__, context.init])
             started = now
 
 
