@@ -48,6 +48,17 @@ def place_unit(cgroups_path: "str | None", container_id: str, user: bool) -> Cgr
     return Cgroup({}, is_unified(hierarchies), {h.name: h.mount for h in hierarchies}, unit)
 
 
+def refuse_used(cgroup: Cgroup) -> None:
+    """See `Cgroup.refuse_used`; systemd too would use a directory that is there."""
+    if cgroup.unit is None:
+        cgroup.refuse_used()
+        return
+    from pyrunc.cgroups import systemd
+
+    path = systemd.control_group_to_be(cgroup.unit)
+    Cgroup({name: mount + path for name, mount in cgroup.mounts.items()}, cgroup.unified).refuse_used()
+
+
 def start_unit(
     cgroup: Cgroup, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]"
 ) -> None:
@@ -57,11 +68,15 @@ def start_unit(
     assert cgroup.unit is not None
     limits = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
     own = systemd_properties.of_annotations(annotations)
-    control_group = systemd.start(cgroup.unit, container_id, pid, limits + own)
+    try:
+        control_group = systemd.start(cgroup.unit, container_id, pid, limits + own)
+    except systemd.Taken:
+        cgroup.unit = None  # it is somebody else's: not ours to stop
+        raise
     for name, mount in cgroup.mounts.items():
         cgroup.paths[name] = mount + control_group
+    create(cgroup)  # systemd passes on the controllers that it knows: hugetlb, rdma and misc are not among them
     if not cgroup.unified:
-        create(cgroup)
         for path in cgroup.paths.values():
             write(path, "cgroup.procs", str(pid))
 

@@ -39,6 +39,10 @@ class BusError(Exception):
         self.name = name
 
 
+class Taken(PyruncError):
+    """There is a unit of this name, of somebody else's."""
+
+
 def unit_of(cgroups_path: str, container_id: str, user: bool) -> "Unit":
     """`slice:prefix:name` as engines write it: the scope prefix-name.scope in the slice. Every part may be empty."""
     slice_name, prefix, name = "", PREFIX, container_id
@@ -57,6 +61,20 @@ def unit_of(cgroups_path: str, container_id: str, user: bool) -> "Unit":
         "slice": slice_name or (USER_SLICE if user else SYSTEM_SLICE),
         "user": user,
     }
+
+
+def control_group_to_be(unit: "Unit") -> str:
+    """The path that systemd will give the scope, below the hierarchy's root: `a-b.slice` is in `a.slice`."""
+    top, name = "", unit["slice"].removesuffix(".slice")
+    if unit["user"]:
+        try:
+            with Manager(user=True) as manager:
+                top = manager.property(TOP, MANAGER, "ControlGroup")[1]
+        except (BusError, OSError) as error:
+            raise PyruncError("systemd: asking for", "the user's cgroup", reason(error)) from error
+    parts = name.split("-") if name != "-" else []
+    slices = ["-".join(parts[: count + 1]) for count in range(len(parts))]
+    return "/".join((top, *(f"{part}.slice" for part in slices), unit["name"]))
 
 
 def start(unit: "Unit", container_id: str, pid: int, properties: "list[Property]") -> str:
@@ -79,7 +97,10 @@ def start(unit: "Unit", container_id: str, pid: int, properties: "list[Property]
                 if error.name != f"{SYSTEMD}.UnitExists":
                     raise
                 manager.reset(unit["name"])  # one that has failed is there until somebody says so
-                job = manager.start(unit["name"], wanted)
+                try:
+                    job = manager.start(unit["name"], wanted)
+                except BusError as again:
+                    raise Taken("systemd: starting unit", unit["name"], reason(again)) from again
             result = manager.wait(job)
             if result != "done":
                 raise BusError("", f"its job ended with: {result}")

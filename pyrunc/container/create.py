@@ -125,6 +125,9 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
     }
 
 
+CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
+
+
 class Creation(launch.Parent):
     """One container in the making: its record grows before each thing that is made, so that what is killed in between
     is what `delete --force` removes."""
@@ -180,7 +183,7 @@ class Creation(launch.Parent):
             posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
             self.config["mounts"] = [*(self.config.get("mounts") or []), notify.mount(directory.path)]
         directory.save_config(self.config)
-        cgroup.refuse_used()
+        make.refuse_used(cgroup)
         record["cgroup"] = {
             "paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit,
         }  # fmt: skip
@@ -192,6 +195,9 @@ class Creation(launch.Parent):
         rootless = _is_rootless(self.options)
         make.create(self.cgroup, tolerant=rootless and not self.config["linux"].get("cgroupsPath"))
         self.container.record["cgroup"]["paths"] = self.cgroup.paths
+        if not self.cgroup.paths and not self.container.record["own_pids"]:
+            words = "a container without a cgroup and without a process namespace of its own is created"
+            self.container.log.warning(f"{words}. Such configuration is strongly discouraged: {CAN_NOT_KILL}")
         self._limit()
 
     def _limit(self) -> None:
@@ -213,8 +219,11 @@ class Creation(launch.Parent):
         if self.cgroup.unit is None:
             return
         resources, annotations = self.config["linux"].get("resources") or {}, self.container.record["annotations"]
-        make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
-        self._save()
+        try:
+            make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
+        finally:
+            self.container.record["cgroup"]["unit"] = self.cgroup.unit
+            self._save()
         self._limit()
 
     def born(self, pid: int) -> None:

@@ -101,6 +101,7 @@ class Launch:
         refuse_threads()
         self.channel, self.context.channel = Channel.pair()
         self.context.debug = self.log.debug_on
+        self.context.may_be_dumpable = bool(posix.geteuid()) and not self.context.joins
         rootless = bool(clone_flags & process.CLONE_NEWUSER and posix.geteuid())
         if rootless:
             process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root

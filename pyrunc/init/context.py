@@ -106,11 +106,11 @@ class Context:
 
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
-        "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
-        "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "mount_label", "new_namespaces",
-        "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned", "preserve_fds", "process",
-        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "unseen",
-        "userns", "waiting",
+        "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps",
+        "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
+        "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned",
+        "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets",
+        "state", "terminal", "unseen", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -138,6 +138,7 @@ class Context:
         self.fifo: Fd | None = None
         self.opened: Fd | None = None  # of `exec`: tells that somebody has opened the fifo
         self.waiting = False  # for start: the parent has gone
+        self.may_be_dumpable = False  # its caller is not root, its namespaces are its own: nobody else is there to look
         self.bpf: bytes | None = None
         self.bpf_flags = 0
         self.bpf_installed = False

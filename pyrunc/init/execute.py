@@ -17,6 +17,7 @@ from pyrunc.linux.process import (
     prctl,
     reset_signals,
     seccomp_filter,
+    set_dumpable,
 )
 
 PASSWD_LIMIT = 1 << 20
@@ -171,6 +172,9 @@ def wait_for_start(context: Context) -> None:
     On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
     both directions, so that a `start` that dies after opening it is not the end of the file. It stays open until
     execve closes it: that is how `start` learns that the program runs; why it does not is written there too.
+
+    A caller who is not root may look at us while we wait, or his `exec` could not open our namespaces. Nobody else is
+    in them then: they are all new, and in one that is joined this is not done.
     """
     fifo = context.fifo
     if fifo is None:
@@ -178,7 +182,10 @@ def wait_for_start(context: Context) -> None:
     for number in _FATAL:
         _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
     context.channel.close()  # the parent goes now, and its death means nothing from here on
+    if context.may_be_dumpable:
+        set_dumpable(True)
     posix.read(fifo.number, 1)
+    set_dumpable(False)
 
 
 def wait_for_caller(context: Context) -> None:

@@ -145,6 +145,32 @@ def test_the_verbs(make):
     c.assert_gone()
 
 
+def test_exec_into_what_waits_for_start(make):
+    """The caller has no capability over the host's user namespace, in which the interpreter was executed."""
+    c = make()
+    c.create("true")
+    assert c.exec("id", "-u") == "0"
+    assert c.status == "created"
+    c.start()
+    c.wait_for("stopped")
+
+
+def test_a_time_namespace(make):
+    c = make()
+    c.config["linux"]["namespaces"] += [{"type": "time"}]
+    c.config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000000}}
+    assert c.sh("cat /proc/self/timens_offsets").split()[-3:] == ["boottime", "1000000", "0"]
+
+
+def test_no_cgroup_and_no_process_namespace_are_a_doubt(make):
+    c = make(prefix=AS_USER)
+    c.config["linux"]["namespaces"] = [n for n in c.config["linux"]["namespaces"] if n["type"] != "pid"]
+    options = ["rbind", "nosuid", "nodev", "noexec"]
+    proc = {"destination": "/proc", "type": "none", "source": "/proc", "options": options}
+    c.config["mounts"] = [proc if mount["type"] == "proc" else mount for mount in c.config["mounts"]]
+    assert "strongly discouraged" in c.attempt("true").err
+
+
 def test_the_cgroup_is_beside_the_callers(make, delegated):
     c = make().up()
     assert Path(f"/proc/{c.pid}/cgroup").read_text().strip().endswith(f"/{delegated.name}/{c.id}")

@@ -85,6 +85,37 @@ def test_a_scope_with_its_limits(scoped):
     assert {file: (cgroup_of(made) / file).read_text().strip() for file in files} == files
 
 
+def test_the_scope_of_another_is_refused_and_left_alone(scoped):
+    first, in_its_slice, in_another = scoped("one"), scoped("one"), scoped("one", slice_name="machine.slice")
+    assert up(first) == (0, "")
+    code, err = up(in_its_slice)
+    assert (code, "container's cgroup is not empty" in err) == (1, True)
+    code, err = up(in_another)
+    assert (code, "already loaded" in err) == (1, True)
+    assert first.status == "running"
+
+
+def test_controllers_that_systemd_does_not_know(scoped):
+    made = scoped(resources={"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * MIB}]})
+    assert up(made) == (0, "")
+    assert (cgroup_of(made) / "hugetlb.2MB.max").read_text().strip() == f"{2 * MIB}"
+
+
+def test_a_directory_that_is_there_and_frozen_is_refused(scoped):
+    made = scoped(slice_name="machine.slice")
+    folder = Path(f"/sys/fs/cgroup/machine.slice/{made.unit}")
+    folder.mkdir(parents=True)
+    (folder / "cgroup.freeze").write_text("1")
+    try:
+        code, err = up(made)
+        assert code == 1
+        assert "container's cgroup unexpectedly frozen" in err
+        assert folder.exists()
+    finally:
+        (folder / "cgroup.freeze").write_text("0")
+        folder.rmdir()
+
+
 def test_limits_and_devices_outlive_a_reload_of_systemd(scoped):
     made = scoped(resources={**LIMITS, "devices": [{"allow": False, "access": "rwm"}]})
     assert up(made) == (0, "")

@@ -25,6 +25,18 @@ def test_names_of_units(path, user, slice_name, name):
     assert systemd.unit_of(path, "web", user) == {"name": name, "slice": slice_name, "user": user}
 
 
+@pytest.mark.parametrize(
+    ("path", "control_group"),
+    [
+        ("", "/system.slice/pyrunc-web.scope"),
+        ("a-b-c.slice:p:n", "/a.slice/a-b.slice/a-b-c.slice/p-n.scope"),
+        ("-:p:n", "/p-n.scope"),
+    ],
+)
+def test_where_systemd_puts_a_scope(path, control_group):
+    assert systemd.control_group_to_be(systemd.unit_of(path, "web", False)) == control_group
+
+
 @pytest.mark.parametrize("path", ["/a/b", "a:b", "a:b:c:d", "a:b:", "a:b:c.slice", "a:b:c/d", "../a:b:c"])
 def test_what_is_no_name_of_a_unit(path):
     with pytest.raises(PyruncError, match="cgroupsPath"):
