@@ -69,6 +69,11 @@ def test_help_of_a_verb(runtime, verb, form):
     assert "USAGE:" in out
 
 
+def test_help_of_what_is_no_verb(runtime):
+    result = runtime("foo", "-h", check=False)
+    assert (result.code, "No help topic for 'foo'" in result.err) == (1, True)
+
+
 def test_an_unknown_verb_is_named(runtime):
     result = runtime("dance", check=False)
     assert result.code == 1
