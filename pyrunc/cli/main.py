@@ -94,8 +94,9 @@ def main(words: "list[str]") -> int:
 
             return print_help(before.rest[1:] if before.rest else [])
         if verb not in VERBS:
-            words = f"No help topic for '{verb}'" if {"-h", "--help"} & {*before.rest[1:]} else "is no verb of pyrunc"
-            raise UsageError(f'"{verb}"', "", words, "pyrunc --help lists them")
+            asked = {"-h", "--help"} & {*before.rest[1:]}
+            why = f"No help topic for '{verb}'" if asked else "is no verb of pyrunc"
+            raise UsageError(f'"{verb}"', "", why, "pyrunc --help lists them")
         return _run(verb, before, log)
     except StepError as error:
         start = (
