@@ -98,7 +98,7 @@ def create(cgroup: Cgroup, tolerant: bool = False) -> None:
         except OSError as error:
             hybrid = name == UNIFIED and not cgroup.unified  # nothing is limited there
             if error.errno not in NOT_PERMITTED or not (tolerant or hybrid):
-                raise PyruncError("creating cgroup", path, reason(error)) from error
+                raise PyruncError("unable to apply cgroup configuration: creating", path, reason(error)) from error
             del cgroup.paths[name]
 
 
@@ -159,6 +159,8 @@ def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]
             found.append((directory, limits.writes(directory, values)))
         elif limits.are_asked_for_in(values):
             cause = f"this host has no cgroup controller {limits.controller} for us"
+            if not cgroup.paths:
+                cause = f"cannot set {limits.name} limit: container could not join or create cgroup"
             raise PyruncError("linux.resources", limits.name, cause)
     return found
 

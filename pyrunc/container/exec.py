@@ -171,6 +171,7 @@ class _Entrance:
         if flags & process.CLONE_NEWPID and not context.unseen:
             own = open_at(None, namespaces.own("pid"), posix.O_RDONLY)
             try:
+                process.setns(own, process.CLONE_NEWPID)  # whether we shall be let back: root of a user namespace isn't
                 process.setns(init, process.CLONE_NEWPID)
                 self.back = own
                 flags &= ~process.CLONE_NEWPID

@@ -27,6 +27,7 @@ UID = 1000  # in the virtual machine this is the user `rootless`
 SYSTEMD = Path("/run/systemd/system").is_dir() and Path(f"/run/user/{UID}/bus").exists()
 IN_A_SCOPE = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", "env", f"XDG_RUNTIME_DIR=/run/user/{UID}",
               "systemd-run", "--user", "--scope", "--quiet")  # fmt: skip
+WITH_SYSTEMD = IN_A_SCOPE[: IN_A_SCOPE.index("systemd-run")]
 AS_USER = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR")
 MIB = 1 << 20
 DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")  # with the directory itself
@@ -39,9 +40,10 @@ class Rootless(Runtime):
         super().__init__(runtime.binary, folder / "state", runtime.scratch)
         self.count = 20_000
         self.prefix = prefix
+        self.driver = ("--systemd-cgroup",) if prefix == WITH_SYSTEMD else ()
 
     def command(self, *words):
-        return [*self.prefix, *super().command(*words)]
+        return [*self.prefix, *super().command(*self.driver, *words)]
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +131,21 @@ def test_root_of_a_user_namespace_is_a_user_too(make, tmp_path):
     assert (folder / "pyrunc").stat().st_mode & 0o7777 == 0o1700
 
 
+def test_exec_by_root_of_a_user_namespace(make):
+    """As rootless Podman does: he may enter a process namespace, but not go back to his own, which is the host's."""
+    c = make(prefix=AS_USER)
+    c.config["process"]["args"] = ["sleep", "1000"]
+    for kind in ("uidMappings", "gidMappings"):
+        c.config["linux"][kind] = [{"containerID": 0, "hostID": 0, "size": 1}]
+    c.bundle.write()
+    pyrunc = f"{c.runtime.binary} --root {c.runtime.root}"
+    script = f"{pyrunc} run -d --bundle {c.bundle.path} {c.id} && {pyrunc} exec {c.id} id -u; {pyrunc} delete -f {c.id}"
+    words = [*AS_USER, "unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    with open(c.bundle.path / "out", "w") as out:
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True, timeout=60)
+    assert (c.bundle.path / "out").read_text() == "0\n"
+
+
 def test_the_verbs(make):
     c = make()
     c.create("sh", "-c", "sleep 1000")
@@ -214,13 +231,16 @@ def test_limits_of_a_delegated_controller(make, delegated, controller, resources
 
 
 def test_limits_without_a_cgroup_of_ones_own_are_refused(make):
-    assert "memory" in make(prefix=AS_USER, memory={"limit": 32 * MIB}).refused("true")
+    error = make(prefix=AS_USER, memory={"limit": 32 * MIB}).refused("true")
+    assert "cannot set memory limit: container could not join or create cgroup" in error
 
 
 def test_a_cgroup_of_somebody_else_is_refused(make):
     c = make()
     c.config["linux"]["cgroupsPath"] = f"/{MARK}-not-mine"
-    assert "ermission" in c.refused("true")
+    error = c.refused("true")
+    assert "unable to apply cgroup configuration" in error
+    assert "permission denied" in error
 
 
 def test_ids_that_etc_subuid_gives_him(make):
@@ -231,6 +251,40 @@ def test_ids_that_etc_subuid_gives_him(make):
         c.config["linux"][kind] += [{"containerID": 1, "hostID": 100000, "size": 1000}]
     c.config["process"]["user"] = {"uid": 5, "gid": 6}
     assert c.sh("id -u; id -g").split() == ["5", "6"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        pytest.param({"prefix": WITH_SYSTEMD}, marks=pytest.mark.skipif(not SYSTEMD, reason="no instance of systemd")),
+    ],
+    ids=["delegated", "systemd"],
+)
+def test_limits_are_kept_and_changed(make, how):
+    if not {"memory", "pids"} <= controllers():
+        pytest.skip("no controller here: memory, pids")
+    c = make(**how, memory={"limit": 32 * MIB, "swap": 32 * MIB}, pids={"limit": 6}).up()
+    folder = Path("/sys/fs/cgroup" + Path(f"/proc/{c.pid}/cgroup").read_text().strip().removeprefix("0::"))
+
+    def limits():
+        return [(folder / file).read_text().strip() for file in ("memory.max", "memory.swap.max", "pids.max")]
+
+    take = ("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+    forks = " ".join(["sleep 1 &"] * 8) + " wait"
+    assert limits() == [f"{32 * MIB}", "0", "6"]
+    assert c.attempt_exec(*take).code == 137
+    assert "can't fork" in c.attempt_exec("sh", "-c", forks).err
+    c.runtime("pause", c.id)
+    assert c.status == "paused"
+    c.runtime("resume", c.id)
+    c.runtime("update", "--memory", f"{128 * MIB}", "--memory-swap", f"{128 * MIB}", "--pids-limit", "60", c.id)
+    assert limits() == [f"{128 * MIB}", "0", "60"]
+    c.exec(*take)
+    c.exec_sh(forks)
+    c.delete("--force")
+    c.assert_gone()
+    assert not folder.exists()
 
 
 @pytest.mark.skipif(not SYSTEMD, reason="needs systemd and its instance for the user")
