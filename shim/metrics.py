@@ -74,13 +74,14 @@ def metrics(cgroup: "Cgroup") -> "dict[str, Any]":
 
 
 def _legacy(cgroup: "Cgroup") -> "Values":
+    """Parts of which nothing is known are sent empty: Docker's daemon dies of a part that is missing."""
     found = statistics(cgroup)
     memory = found["memory"]
     return {
         "hugetlb": [{**values, "pagesize": size} for size, values in found["hugetlb"].items()],
         "pids": found["pids"],
-        "cpu": found["cpu"],
-        "memory": {**memory.get("raw", {}), **memory},
+        "cpu": {"usage": {}, "throttling": {}, **found["cpu"]},
+        "memory": {"usage": {}, "swap": {}, "kernel": {}, "kernelTCP": {}, **memory.get("raw", {}), **memory},
         "blkio": found["blkio"],
         "rdma": rdma(cgroup.directory("rdma") or ""),
         "oom": keyed(cgroup.directory("memory") or "", "memory.oom_control"),

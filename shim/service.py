@@ -103,7 +103,7 @@ class Service:
             else:
                 self._start_exec(process)
         except (PyruncError, OSError) as error:
-            doing = "exec failed: " if process.exec_id else "start failed: "
+            doing = "exec failed: exec failed: " if process.exec_id else "start failed: "  # runc says it, and its shim
             raise failure(error, f"OCI runtime {doing}") from error
         return {"pid": process.pid}
 

@@ -99,9 +99,8 @@ def main(words: "list[str]") -> int:
             raise UsageError(f'"{verb}"', "", why, "pyrunc --help lists them")
         return _run(verb, before, log)
     except StepError as error:
-        start = (
-            "" if error.operation.startswith("exec /") else f"pyrunc {verb} failed: unable to start container process: "
-        )
+        doing = verb if verb == "exec" else f"pyrunc {verb}"  # where runc's has no name, engines show none
+        start = "" if error.operation.startswith("exec /") else f"{doing} failed: unable to start container process: "
         return _failed(f"{start}{error}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)

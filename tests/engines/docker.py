@@ -14,14 +14,19 @@ from engines import image
 PROGRAMS = os.environ.get("PYRUNC_DOCKER", "")
 PATH = f"{PROGRAMS}:{os.environ['PATH']}:/usr/sbin" if PROGRAMS else f"{os.environ['PATH']}:/usr/sbin"
 PROGRAM = shutil.which("dockerd", path=PATH)
+# /etc/docker and /opt get a key and a folder from some versions; a network namespace has its bridge and its rules
 SETUP = """
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 engine {root}
+mount -t tmpfs -o mode=755 opt /opt
+test ! -d /etc/docker || mount -t tmpfs -o mode=755 etc /etc/docker
 ip link set lo up
 exec {program} --config-file {config} --data-root {root}/data --exec-root /run/docker --pidfile /run/docker.pid \
-    --host unix:///run/docker.sock --bridge none --iptables=false --ip6tables=false --cgroup-parent /{parent}
+    --host unix:///run/docker.sock --cgroup-parent /{parent} {bridge}
 """
+BRIDGE = shutil.which("iptables", path=PATH) is not None
+NO_BRIDGE = "--bridge none --iptables=false --ip6tables=false"
 
 
 def version() -> int:
@@ -38,13 +43,16 @@ class Docker:
         root = self.folder / "root"
         root.mkdir()
         config = self.folder / "daemon.json"
-        runtimes = {
-            "pyrunc": {"runtimeType": str(shim)},
-            "pyrunc-path": {"path": str(shim.parent / "pyrunc")},
-        }
-        config.write_text(json.dumps({"runtimes": runtimes, "features": {"containerd-snapshotter": False}}))
+        runtimes = {"pyrunc-path": {"path": str(shim.parent / "pyrunc")}}
+        settings: dict[str, object] = {"runtimes": runtimes, "features": {"containerd-snapshotter": False}}
+        if version() >= 23:
+            runtimes["pyrunc"] = {"runtimeType": str(shim)}
+        else:
+            settings["deprecated-key-path"] = f"{root}/key.json"
+        config.write_text(json.dumps(settings))
         self.setup = self.folder / "setup"
-        self.setup.write_text(SETUP.format(root=root, program=PROGRAM, config=config, parent=self.parent))
+        values = {"root": root, "program": PROGRAM, "config": config, "parent": self.parent}
+        self.setup.write_text(SETUP.format(bridge="" if BRIDGE else NO_BRIDGE, **values))
         self.log = self.folder / "log"
         self.environment = {**os.environ, "PATH": PATH}
 

@@ -155,6 +155,20 @@ def test_pause_resume_update_stats(container, host):
     assert host.topics(c.id)[-2:] == ["paused", "resumed"]
 
 
+def test_no_part_of_the_statistics_is_missing_that_engines_look_into(container):
+    """Docker's daemon dies of it, where a container was never throttled."""
+    c = container("/bin/sleep", "100").start_shim().create()
+    stats = c.call("Stats")["stats"]
+    if "v1" in stats["type_url"]:
+        found = decode(metrics.V1, stats["value"])
+        assert None not in [found["cpu"][name] for name in ("usage", "throttling")]
+        assert None not in [found["memory"][name] for name in ("usage", "swap", "kernel", "kernelTCP")]
+        assert None not in [found[name] for name in ("pids", "blkio", "rdma", "oom")]
+    else:
+        found = decode(metrics.V2, stats["value"])
+        assert None not in [found[name] for name in ("pids", "cpu", "memory", "rdma", "io", "memory_events")]
+
+
 def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
     c = container("/bin/sh", "-c", "cat; echo err >&2").start_shim()
     names = {name: c.fifo(name) for name in ("stdin", "stdout", "stderr")}
