@@ -73,7 +73,11 @@ def _respell(members: "dict[str, Any]", kind: type) -> None:
     for name in [*members]:
         wanted = proper.get(name.lower(), name)
         if wanted != name:
-            members.setdefault(wanted, members.pop(name))
+            value, there = members.pop(name), members.get(wanted)
+            if isinstance(value, dict) and isinstance(there, dict):
+                there.update({**value, **there})  # Go reads `cpu` and `CPU` into one structure
+            else:
+                members.setdefault(wanted, value)
 
 
 def drop_file_types(devices: object) -> None:

@@ -160,6 +160,15 @@ def test_a_limit_that_this_version_of_cgroups_does_not_have_is_refused(container
     assert member in container(resources=resources).refused("true")
 
 
+def test_limits_in_two_spellings_are_one_object(container):
+    """As Go reads names: without regard to case."""
+    needs("cpu", "pids")
+    c = container(resources={"cpu": {"shares": 512}, "CPU": {"Quota": 40000, "shares": 3}, "Pids": {"Limit": 7}}).up()
+    files = ("cpu.max", "cpu.weight") if unified() else ("cpu.cfs_quota_us", "cpu.shares")
+    expected = ["40000 100000", "59"] if unified() else ["40000", "512"]
+    assert [c.control_file(file).read_text().strip() for file in (*files, "pids.max")] == [*expected, "7"]
+
+
 # --- what they do
 
 

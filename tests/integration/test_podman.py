@@ -51,6 +51,7 @@ def name(user):
         podman(user, *kind, "--ignore", "pyrunc-test")
 
 
+@pytest.mark.parametrize("user", ["rootless"], indirect=True)
 def test_exec_on_a_terminal_stop_and_rm(user, binary, name):
     words = ("--name", name, "--network=none", "localhost/busybox", "sleep", "1000")
     podman(user, "--runtime", binary, "run", "--detach", *words)
@@ -76,6 +77,7 @@ def terminal_of(user, *words):
         os.close(master)
 
 
+@pytest.mark.parametrize("user", ["rootless"], indirect=True)
 def test_a_pod(user, binary, name):
     """Its containers have one network namespace, of its infra container."""
     podman(
