@@ -10,10 +10,7 @@ from engines.commands import FAILING, ORDINARY, RUN, differences, lines
 from engines.image import NAME
 
 PYRUNC = str(shim.SHIM.parent / "pyrunc")
-NOT_HERE = {
-    "init": "Podman's own init, catatonit, is not everywhere",
-    "network bridge": "needs Podman's network helpers",
-}
+NOT_HERE = {"init": "Podman's own init, catatonit, is not everywhere"}
 KUBE = f"""
 apiVersion: v1
 kind: Pod
@@ -52,6 +49,8 @@ def test_run(engine, row):
         pytest.skip(NOT_HERE[row])
     options, program = RUN[row]
     expected = run(engine, "runc", options, "sh", "-c", program)
+    if row == "network bridge" and expected[0]:
+        pytest.skip(f"NOT TESTED: Podman has no bridge here: {expected[2]}")
     found = run(engine, PYRUNC, options, "sh", "-c", program)
     assert [*differences(found, expected)] == []
     assert found == expected
