@@ -22,7 +22,6 @@ from integration.harness import (
     wait_until,
 )
 
-pytestmark = pytest.mark.vm
 UID = 1000  # in the virtual machine this is the user `rootless`
 SYSTEMD = Path("/run/systemd/system").is_dir() and Path(f"/run/user/{UID}/bus").exists()
 IN_A_SCOPE = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", "env", f"XDG_RUNTIME_DIR=/run/user/{UID}",
@@ -107,6 +106,7 @@ def make(runtime, bundle, tmp_path, delegated):
         c.assert_gone()
 
 
+@pytest.mark.vm
 def test_run(make):
     c = make()
     assert c.sh("id -u; cat /proc/self/uid_map").split() == ["0", "0", f"{UID}", "1"]
@@ -146,6 +146,7 @@ def test_exec_by_root_of_a_user_namespace(make):
     assert (c.bundle.path / "out").read_text() == "0\n"
 
 
+@pytest.mark.vm
 def test_the_verbs(make):
     c = make()
     c.create("sh", "-c", "sleep 1000")
@@ -188,12 +189,14 @@ def test_no_cgroup_and_no_process_namespace_are_a_doubt(make):
     assert "strongly discouraged" in c.attempt("true").err
 
 
+@pytest.mark.vm
 def test_the_cgroup_is_beside_the_callers(make, delegated):
     c = make().up()
     assert Path(f"/proc/{c.pid}/cgroup").read_text().strip().endswith(f"/{delegated.name}/{c.id}")
     assert c.exec("cat", "/proc/self/cgroup") == c.exec("cat", "/proc/1/cgroup")
 
 
+@pytest.mark.vm
 def test_pause_and_resume(make, delegated):
     c = make().up()
     c.runtime("pause", c.id)
@@ -214,6 +217,7 @@ def test_the_kernels_devices_are_there(make):
     assert c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done").split() == ["opened"] * 5
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(
     ("controller", "resources", "files"),
     [
@@ -235,6 +239,7 @@ def test_limits_without_a_cgroup_of_ones_own_are_refused(make):
     assert "cannot set memory limit: container could not join or create cgroup" in error
 
 
+@pytest.mark.vm
 def test_a_cgroup_of_somebody_else_is_refused(make):
     c = make()
     c.config["linux"]["cgroupsPath"] = f"/{MARK}-not-mine"
@@ -243,6 +248,7 @@ def test_a_cgroup_of_somebody_else_is_refused(make):
     assert "permission denied" in error
 
 
+@pytest.mark.vm
 def test_ids_that_etc_subuid_gives_him(make):
     if f"{UID}:" not in Path("/etc/subuid").read_text() and "rootless:" not in Path("/etc/subuid").read_text():
         pytest.skip("the user has no subordinate IDs here")
@@ -253,6 +259,7 @@ def test_ids_that_etc_subuid_gives_him(make):
     assert c.sh("id -u; id -g").split() == ["5", "6"]
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(
     "how",
     [
@@ -287,6 +294,7 @@ def test_limits_are_kept_and_changed(make, how):
     assert not folder.exists()
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(not SYSTEMD, reason="needs systemd and its instance for the user")
 @pytest.mark.parametrize(
     ("resources", "files"),
