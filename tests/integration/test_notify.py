@@ -208,7 +208,8 @@ def test_a_barrier_ends_when_start_has_gone(container, socket_manager):
     for _ in range(2):
         socket_manager.hear()
     assert start.end(10) == 0
-    wait_until(lambda: (c.bundle.rootfs / "tmp/out").read_text() != "", "an answer")
+    out = c.bundle.rootfs / "tmp/out"
+    wait_until(lambda: out.exists() and out.read_text() != "", "an answer")
 
 
 def test_messages_that_are_too_long_or_empty_are_nobodys(container, socket_manager):
