@@ -9,7 +9,6 @@ import pytest
 
 from integration.harness import NAMESPACES, Runtime, full, namespaces
 
-pytestmark = pytest.mark.vm
 BASE = 100000
 MAPS = [{"containerID": 0, "hostID": BASE, "size": 65536}]
 OWN = {"namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": MAPS, "gidMappings": MAPS}
@@ -21,6 +20,7 @@ BUILD = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGI
 # --- what only the host's root may reach
 
 
+@pytest.mark.vm
 def test_a_root_file_system_in_a_private_folder(container):
     """pytest's folders are root's, mode 0700: the container's root is nobody there."""
     c = container(**OWN)
@@ -56,6 +56,7 @@ def test_devices_are_the_hosts_bound(container):
     assert out.split() == ["1:3", "1:5", "6", "1"]
 
 
+@pytest.mark.vm
 def test_sysfs_with_the_hosts_network_is_the_hosts_own(container):
     """runc refuses it (runc#799, #3672): who has not made the network namespace may not mount its sysfs."""
     c = container(**WITH_HOST_NETWORK)
@@ -159,6 +160,7 @@ def test_what_belongs_to_a_joined_namespace_is_joined_with_it(container, other):
         assert os.readlink(f"/proc/{c.pid}/ns/{kind}") == os.readlink(f"/proc/{other.pid}/ns/{kind}")
 
 
+@pytest.mark.vm
 def test_cgroup_and_streams_know_a_joined_namespaces_ids(container, other):
     c = joining(container(), other)
     read, write = os.pipe()
@@ -190,6 +192,7 @@ def mapped(container, **changes):
     return container(**{**OWN, **changes}, annotations={ROOT_IDMAP: "true"}, capabilities=full(*BUILD))
 
 
+@pytest.mark.vm
 def test_files_of_root_are_roots_in_the_container_without_chown(container):
     c = mapped(container)
     owned = c.bundle.file("/mine", "x\n", 0o600)
@@ -336,6 +339,7 @@ def test_a_caller_without_privileges_is_told_what_to_write(users):
     assert not users.runtime.root.exists()
 
 
+@pytest.mark.vm
 def test_what_he_is_told_works(users):
     error = users.refused("true")
     one = [{"containerID": 0, "hostID": 1000, "size": 1}]
