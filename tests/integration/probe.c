@@ -271,6 +271,19 @@ static int cover(const char *from, const char *to)
     return 0;
 }
 
+/* huge BYTES: whether that much memory of huge pages is to be had, and can be written to. */
+static int huge(size_t size)
+{
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (memory == MAP_FAILED) {
+        printf("%s\n", strerrorname_np(errno));
+        return 0;
+    }
+    memset(memory, 1, size);
+    printf("had\n");
+    return 0;
+}
+
 static int terminal_size(void)
 {
     struct winsize size;
@@ -355,6 +368,8 @@ int main(int count, char **arguments)
         return watch_rights();
     if (IS("cover"))
         return cover(arguments[2], arguments[3]);
+    if (IS("huge"))
+        return huge(strtoull(arguments[2], NULL, 10));
     if (IS("size"))
         return terminal_size();
     if (IS("notify"))

@@ -216,6 +216,20 @@ def test_a_limit_that_the_kernel_refuses_names_file_and_value(container):
     assert "cpu" in error
 
 
+def test_no_more_huge_pages_than_the_limit(container):
+    needs("hugetlb")
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    before = pool.read_text()
+    pool.write_text("8")
+    try:
+        if int(pool.read_text()) < 8:
+            pytest.skip("the kernel has no eight huge pages in a row")
+        c = container(resources={"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}).up()
+        assert [c.exec("probe", "huge", str(size * MIB)) for size in (2, 4, 6)] == ["had", "had", "ENOMEM"]
+    finally:
+        pool.write_text(before)
+
+
 def test_two_containers_share_a_cpu_as_their_shares_say(container):
     """2:1, of one CPU that both want."""
     if "cpu" not in controllers() or "cpuset" not in controllers():
