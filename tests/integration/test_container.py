@@ -89,7 +89,6 @@ def test_a_namespace_that_is_joined_by_path(container, kind):
     assert c.run("/bin/readlink", f"/proc/self/ns/{KINDS[kind]}") == os.readlink(path)
 
 
-@pytest.mark.vm
 def test_all_namespaces_of_another_container_can_be_joined(container):
     other = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS)
     other.config["mounts"] = [m for m in other.config["mounts"] if m["type"] != "sysfs"]
@@ -127,7 +126,6 @@ def test_the_root_of_a_cgroup_namespace_is_the_containers_cgroup(container):
     assert {line.split(":", 2)[2] for line in c.run("cat", "/proc/self/cgroup").splitlines()} == {"/"}
 
 
-@pytest.mark.vm
 def test_offsets_of_time(container):
     c = container(
         namespaces=namespaces(*NAMESPACES, "time"),
@@ -537,7 +535,6 @@ def test_a_device_in_the_way_of_another_is_refused(container):
 # --- paths
 
 
-@pytest.mark.vm
 def test_a_masked_file_reads_as_empty(container):
     assert container(maskedPaths=["/etc/secret"]).file("/etc/secret", "x").run("cat", "/etc/secret") == ""
 
@@ -565,7 +562,6 @@ def test_masking_twice_is_no_error(container):
     assert container(maskedPaths=paths).file("/etc/secret", "x").run("ls", "/etc") == ""
 
 
-@pytest.mark.vm
 def test_a_read_only_path(container):
     c = container(readonlyPaths=["/etc", "/proc/sys"]).file("/etc/file", "x")
     out = c.sh("touch /etc/file 2>&1; echo 1 2>&1 > /proc/sys/net/ipv4/ip_forward; cat /etc/file; touch /root/fine")
@@ -724,7 +720,6 @@ def limits_of(text):
     return {m[1]: (m[2], m[3]) for m in re.finditer(r"^(Max [a-z ]+?)\s{2,}(\S+)\s+(\S+)", text, re.MULTILINE)}
 
 
-@pytest.mark.vm
 def test_resource_limits(container):
     limits = [
         {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
@@ -790,7 +785,6 @@ def capabilities_of(c):
     return dict(zip(SETS, (int(text, 16) for text in status_of(c, *SETS)), strict=True))
 
 
-@pytest.mark.vm
 def test_each_of_the_five_sets(container):
     c = container(
         user={"uid": 1000, "gid": 1000},
@@ -844,7 +838,6 @@ def test_a_capability_that_the_runtime_does_not_have_is_a_warning(container):
     assert "CAP_SYS_RESOURCE" in c.last.err
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize(("value", "expected"), [(True, "1"), (False, "0")])
 def test_no_new_privileges(container, value, expected):
     assert status_of(container(noNewPrivileges=value), "NoNewPrivs") == [expected]
@@ -854,7 +847,6 @@ def test_the_personality(container):
     assert "personality 8" in container(personality={"domain": "LINUX32"}).run("probe", "attributes")
 
 
-@pytest.mark.vm
 def test_the_scheduler_and_the_io_priority(container):
     c = container(
         scheduler={"policy": "SCHED_BATCH", "nice": 5}, ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 3}
@@ -863,7 +855,6 @@ def test_the_scheduler_and_the_io_priority(container):
     assert {"scheduler 3", "nice 5", f"ioprio {2 << 13 | 3}"} <= set(out)
 
 
-@pytest.mark.vm
 def test_the_session_keyring_is_its_own(container):
     c = container()
     assert c.run("probe", "keyring").endswith(f";_ses.{c.id}")

@@ -46,7 +46,6 @@ def test_flags_after_the_id_are_the_commands(running):
     assert running.exec("echo", "-e", "--user", "x") == "--user x"
 
 
-@pytest.mark.vm
 def test_it_is_in_all_namespaces_of_the_container(container):
     c = container(namespaces=namespaces("pid", "network", "ipc", "uts", "mount", "cgroup")).up()
     names = ("pid", "net", "ipc", "uts", "mnt", "cgroup")

@@ -120,7 +120,7 @@ def test_a_failure_of_any_function_of_the_hosts_side(container, runtime, tmp_pat
     assert whole.code == 0, repr(whole)
     c.delete("--force")
     total = int(whole.err.rpartition("calls: ")[2])
-    for nth in range(40, total, max(1, total // 60)):  # the first ones are the command line's
+    for nth in range(40, total, max(1, total // 40)):  # the first ones are the command line's
         c, result = attempt(nth)
         if result.code == 0:  # it failed where a failure does not matter: closing, unlocking
             c.delete("--force")
