@@ -1,8 +1,9 @@
 """v2 with little memory: the cgroup is joined as late as can be.
 
 A page is charged to the cgroup that its process was in when it was touched, and stays so when the process moves
-(cgroup-v2.rst, Memory Ownership). Born in its cgroup the interpreter's copy takes 1.5 MiB of the limit. Moving costs a
-millisecond or more, so this is for those who would not start, or would take half of what they have.
+(cgroup-v2.rst, Memory Ownership). Born in its cgroup the interpreter's copy takes up to 1.7 MiB of the limit. Moving
+waits for a lock of the kernel's (docs/performance.md), so this is for those who would not start, or had half of it
+taken.
 """
 
 import posix

@@ -3,12 +3,13 @@
 import posix
 
 from pyrunc.container import userns
-from pyrunc.errors import PyruncError, StepError
+from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
+from pyrunc.linux.pid import pid_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Launch:
             userns.give(fd, self.pid, self.context.process)
             self.channel.send("G")
         elif kind == "P":
-            self._follow(int(text), fd)
+            self._follow(fd)
             self.channel.send("G")
         elif kind == "N":
             assert fd is not None
@@ -211,17 +212,19 @@ class Launch:
         else:
             raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
 
-    def _follow(self, pid: int, pidfd: "Fd | None") -> None:
+    def _follow(self, pidfd: "Fd | None") -> None:
         """To the process of the second clone. In a process namespace with others it may be theirs already, and its
-        words too: it must be a child of ours, and there is one alone."""
+        words too: it must be a child of ours, there is one alone, and which it is the kernel says."""
         if pidfd is None or self.followed or not self.context.second_clone:
             raise StepError("preparing the container", "", "its process names another one")
+        try:
+            posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except OSError as error:  # ECHILD: not ours; EBADF: no process at all
+            raise StepError("preparing the container", "", f"its process names another one: {reason(error)}") from error
         self.followed = True
         self._reap()
-        posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)  # else ECHILD
-        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-        self.pid, self.pidfd = pid, pidfd
-        self.parent.born(pid)
+        self.pid, self.pidfd = pid_of(pidfd), pidfd
+        self.parent.born(self.pid)
 
     def _see_it_execute(self) -> None:
         """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""

@@ -40,7 +40,7 @@ ROOT = -1  # in place of an index in mounts: the root file system
 class Channel:
     """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
 
-    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pid, after a second clone; `L` set my
+    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pidfd, after a second clone; `L` set my
     limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
     devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `U`
     give my user this pipe; `H` the mounts stand, run the runtime's hooks; `R` ready to wait for start; `C` the

@@ -16,8 +16,6 @@ from pyrunc.linux.process import (
     CLONE_NEWTIME,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
-    CLONE_PARENT,
-    clone3,
     clone_sibling,
     join_session_keyring,
     keyring_permissions,
@@ -164,18 +162,9 @@ def fork(context: Context) -> None:
     """
     if not context.second_clone:
         return
-    pid, pidfd = clone3(CLONE_PARENT | (context.new_namespaces & CLONE_NEWPID))
-    if pid:
-        context.channel.send("P", str(pid), pidfd)
-        posix._exit(0)
-    context.wait_for_go()
-
-
-def fork_last(context: Context) -> None:
-    """entering the process namespace, with all that is the runtime's given up (see steps.EXEC_UNSEEN)"""
-    pid, pidfd = clone_sibling()
-    if pid:
-        context.channel.send("P", str(pid), pidfd)
+    pidfd = clone_sibling(context.new_namespaces & CLONE_NEWPID)
+    if pidfd is not None:
+        context.channel.send("P", fd=pidfd)
         posix._exit(0)
     context.wait_for_go()
 

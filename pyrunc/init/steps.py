@@ -142,7 +142,7 @@ def _unseen(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
     given_up = (execute.filter_system_calls, credentials.finish_capabilities)
     rest = tuple(step for step in steps if step not in visible + given_up)
     ready = rest.index(execute.report_ready)
-    return rest[:ready] + given_up + (namespaces.fork_last, *visible[1:]) + rest[ready:]
+    return rest[:ready] + given_up + visible + rest[ready:]
 
 
 # Into a container that could trace what it sees (CAP_SYS_PTRACE, without a user namespace of its own): there is

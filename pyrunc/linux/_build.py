@@ -155,12 +155,13 @@ static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
     memset(&args, 0, sizeof args);
     args.flags = flags;
     args.pidfd = (uint64_t)(uintptr_t)pidfd;
-    args.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD; /* a sibling's is its parent's own: clone3(2) */
+    args.exit_signal = SIGCHLD;
     args.cgroup = cgroup < 0 ? 0 : (uint64_t)cgroup;
     return syscall(SYS_clone3, &args, sizeof args);
 }
 
-/* The pidfd takes the place of parent_tid, which is the third argument on x86_64 and on aarch64. */
+/* Only for siblings (CLONE_PARENT), whose exit signal is their parent's own. The pidfd takes the place of parent_tid, which
+   is the third argument on x86_64 and on aarch64. */
 static int sys_clone(unsigned long flags, int *pidfd) { return syscall(SYS_clone, flags, 0, pidfd, 0, 0); }
 static int sys_setns(int fd, int flags) { return setns(fd, flags); }
 static int sys_unshare(int flags) { return unshare(flags); }

@@ -52,13 +52,16 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
 
 
-def clone_sibling() -> "tuple[int, Fd | None]":
-    """As clone3(CLONE_PARENT), by clone(2): what seccomp filters allow, as they can see its flags. Linux 5.2"""
+def clone_sibling(flags: int = 0) -> "Fd | None":
+    """A child of our parent's: its pidfd, and None in itself. clone(2) with CLONE_PARENT, CLONE_PIDFD (Linux 5.2).
+
+    Not clone3: a seccomp filter that engines write refuses that, since it can't see the flags, and may be ours already.
+    """
     pidfd = ffi.new("int *", -1)
-    pid: int = lib.sys_clone(CLONE_PARENT | CLONE_PIDFD, pidfd)
+    pid: int = lib.sys_clone(flags | CLONE_PARENT | CLONE_PIDFD, pidfd)
     if pid < 0:
         raise kernel_error("clone", "a new process")
-    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+    return Fd(pidfd[0], f"pidfd of {pid}") if pid else None
 
 
 def setns(namespace: Fd, flags: int) -> None:

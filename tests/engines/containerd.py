@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engines import image
+from engines import image, processes
 
 # another version than the installed one: the folder of its programs, such as a package's that was unpacked beside
 PROGRAMS = os.environ.get("PYRUNC_CONTAINERD", "")
@@ -136,27 +136,10 @@ class Containerd:
         self._wait()
 
     def run(
-        self, *command: object, stdin: "bytes | None" = None, timeout: float = 30
+        self, *command: object, stdin: bytes = b"", timeout: float = 30
     ) -> "subprocess.CompletedProcess[bytes]":
-        """A command beside it. Its output goes to files: what it leaves behind must not hold a pipe of ours."""
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(
-                [*self.inside(), *map(str, command)],
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=out, stderr=err, env=self.environment,
-            )  # fmt: skip
-            try:
-                if stdin is not None:
-                    assert process.stdin is not None
-                    process.stdin.write(stdin)
-                    process.stdin.close()
-                code = process.wait(timeout)
-            finally:
-                process.kill()
-                process.wait()
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(command, code, out.read(), err.read())
+        """A command beside it."""
+        return processes.captured([*self.inside(), *map(str, command)], stdin, timeout, self.environment)
 
     def spawn(self, *command: object) -> "subprocess.Popen[bytes]":
         """One that runs on, whose output is read."""
@@ -166,15 +149,7 @@ class Containerd:
 
     def shims(self) -> list[int]:
         """pyrunc's, in our namespaces."""
-        ours = os.readlink(f"/proc/{self.init}/ns/mnt")
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if (folder / "comm").read_text() == "containerd-shim\n" and os.readlink(folder / "ns/mnt") == ours:
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
+        return processes.shims_beside(self.init)
 
     def ctr(self, *words: object, check: bool = True, **more: object) -> "subprocess.CompletedProcess[bytes]":
         done = self.run("ctr", *words, **more)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engines import image
+from engines import image, processes
 
 # the folders of its programs, where they are not the installed ones: dockerd, docker, containerd
 PROGRAMS = os.environ.get("PYRUNC_DOCKER", "")
@@ -75,14 +75,8 @@ class Docker:
     ) -> "subprocess.CompletedProcess[bytes]":
         inside = ["nsenter", "-t", str(self.process.pid), "-m", "-n", "--uts", "--"]
         command = [*inside, "docker", "--host", "unix:///run/docker.sock", *map(str, words)]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = subprocess.run(
-                command, input=stdin, stdout=out, stderr=err, timeout=timeout, env=self.environment
-            ).returncode
-            out.seek(0)
-            err.seek(0)
-            done = subprocess.CompletedProcess(words, code, out.read(), err.read())
-        if check and code:
+        done = processes.captured(command, stdin, timeout, self.environment)
+        if check and done.returncode:
             raise RuntimeError(f"docker {words}: {done.stderr.decode()}\n{self.log.read_text()[-2000:]}")
         return done
 

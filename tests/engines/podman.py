@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engines import image
+from engines import image, processes
 
 PROGRAM = shutil.which("podman")
 # Its cgroups are made beside the hierarchies too, in plain folders, which could not be removed again: they get a place
@@ -74,16 +74,9 @@ class Podman:
     def __call__(
         self, *words: object, runtime: str = "runc", check: bool = True, stdin: bytes = b"", timeout: float = 60
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Its output goes to files: what it leaves behind must not hold a pipe of ours."""
         command = [*self.inside(), *self.words(*words, runtime=runtime)]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            code = subprocess.run(
-                command, input=stdin, stdout=out, stderr=err, timeout=timeout, env=self.environment
-            ).returncode
-            out.seek(0)
-            err.seek(0)
-            done = subprocess.CompletedProcess(command, code, out.read(), err.read())
-        if check and code:
+        done = processes.captured(command, stdin, timeout, self.environment)
+        if check and done.returncode:
             raise RuntimeError(f"podman {words}: {done.stderr.decode()}")
         return done
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engines import processes
 from shim import messages, service, ttrpc
 from shim.protobuf import decode, encode
 
@@ -130,15 +131,7 @@ class Host:
 
     def shims(self) -> list[int]:
         """Those that run here."""
-        ours = os.readlink(f"/proc/{self.keeper.pid}/ns/mnt")
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if (folder / "comm").read_text() == "containerd-shim\n" and os.readlink(folder / "ns/mnt") == ours:
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
+        return processes.shims_beside(self.keeper.pid)
 
     def close(self) -> None:
         self.keeper.kill()
