@@ -1,4 +1,5 @@
-"""binary://: a program of the user's that gets a container's output. It runs only where containerd names it."""
+"""binary:// and binary-v2://: a program of the user's that gets a container's output. It runs only where containerd
+names it."""
 
 import fcntl
 import posix
@@ -12,8 +13,10 @@ READY_SECONDS = 30.0
 
 def start(uri: str, container_id: str, namespace: str) -> "list[Fd | None]":
     """Its standard output and error, to write to. It reads them as descriptors 3 and 4, and closes 5 when it is ready;
-    its arguments are the names and values of the URI's query. Raises PyruncError."""
-    path, _, query = uri.removeprefix("binary://").partition("?")
+    binary-v2 wants a byte there before: so one that has ended is not ready. Its arguments are the names and values of
+    the URI's query. Raises PyruncError."""
+    scheme, _, rest = uri.partition("://")
+    path, _, query = rest.partition("?")
     arguments = [_unquoted(path)]
     for item in sorted(query.split("&") if query else []):  # Go's order is that of a map
         arguments += [_unquoted(word) for word in item.split("=", 1)]
@@ -37,6 +40,8 @@ def start(uri: str, container_id: str, namespace: str) -> "list[Fd | None]":
     poll.register(ours[2].number, select.POLLIN)
     if not poll.poll(READY_SECONDS * 1000):
         raise PyruncError("starting the logger", uri, f"it was not ready after {READY_SECONDS:.0f} s")
+    if scheme == "binary-v2" and not posix.read(ours[2].number, 1):
+        raise PyruncError("starting the logger", uri, "it ended, or closed descriptor 5, before it wrote a byte there")
     ours.pop().close()
     return [*ours]
 

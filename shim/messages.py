@@ -62,10 +62,10 @@ RUNC_OPTIONS: "Message" = {
     12: ("task_api_address", STRING), 13: ("task_api_version", UINT32),
 }  # fmt: skip
 RUNTIME_OPTIONS: "Message" = {1: ("type_url", STRING), 2: ("config_path", STRING), 3: ("config_body", BYTES)}
-BOOTSTRAP: "Message" = {  # containerd 2.3 on
-    1: ("id", STRING), 2: ("namespace", STRING), 3: ("log_level", INT32), 4: ("version", UINT32),
-    5: ("ttrpc_address", STRING), 6: ("grpc_address", STRING), 7: ("containerd", STRING), 8: ("extensions", [ANY]),
-    9: ("socket_dir", STRING),
+EXTENSION: "Message" = {1: ("value", ANY)}
+BOOTSTRAP: "Message" = {  # containerd 2.3 on; of its parameters those that are read
+    1: ("id", STRING), 3: ("log_level", INT32), 5: ("ttrpc_address", STRING), 6: ("grpc_address", STRING),
+    7: ("containerd", STRING), 8: ("extensions", [EXTENSION]), 9: ("socket_dir", STRING),
 }  # fmt: skip
 RUNTIME_VERSION: "Message" = {1: ("version", STRING)}
 RUNTIME_INFO: "Message" = {

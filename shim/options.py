@@ -24,12 +24,9 @@ def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
     """runc's options, whichever way they come; with their defaults what does not. Raises Malformed."""
     if given is None or not given["type_url"]:
         return decode(messages.RUNC_OPTIONS, b"")
-    name = given["type_url"].rpartition("/")[2]
-    if name == RUNC:
-        found = decode(messages.RUNC_OPTIONS, given["value"])
-    elif name == GENERIC:
-        found = _generic(decode(messages.RUNTIME_OPTIONS, given["value"]))
-    else:
+    found = known(given)
+    if found is None:
+        name = given["type_url"].rpartition("/")[2]
         log.warning(f"options of type {name} are none of this runtime's, and have no effect")
         return decode(messages.RUNC_OPTIONS, b"")
     if found["binary_name"]:
@@ -37,19 +34,29 @@ def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
     return found
 
 
-def _generic(given: "dict[str, Any]") -> "dict[str, Any]":
+def known(given: "dict[str, Any]", wanted: str = "") -> "dict[str, Any] | None":
+    """None: they are of another type. `wanted`: a TOML text without this name is not worth reading."""
+    name = given["type_url"].rpartition("/")[2]
+    if name == RUNC:
+        return decode(messages.RUNC_OPTIONS, given["value"])
+    if name == GENERIC:
+        return _generic(decode(messages.RUNTIME_OPTIONS, given["value"]), wanted)
+    return None
+
+
+def _generic(given: "dict[str, Any]", wanted: str) -> "dict[str, Any]":
     found = decode(messages.RUNC_OPTIONS, b"")
-    if not given["config_body"] and not given["config_path"]:
+    body, path = given["config_body"], given["config_path"]
+    if not path and (not body or wanted.encode() not in body):
         return found
     import tomllib
 
     try:
-        text = given["config_body"]
-        if not text:
+        if not body:
             from pyrunc.linux.fd import read_file
 
-            text = read_file(given["config_path"])
-        document = tomllib.loads(text.decode())
+            body = read_file(path)
+        document = tomllib.loads(body.decode())
     except (OSError, ValueError) as error:
         raise Malformed(f"the runtime's options: {error}") from error
     for name, value in document.items():

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from shim.protobuf import Message
+
 SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
 ADDRESS_IN_USE = 98
@@ -30,8 +32,8 @@ def start(flags: "dict[str, str]") -> int:
     containerd waits for the end of: nobody that we leave behind may hold it."""
     asked, cgroup = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
-    if asked.get("ttrpc_address"):
-        posix.environ.setdefault(b"TTRPC_ADDRESS", asked["ttrpc_address"].encode())
+    if asked.get("ttrpc_address") and not posix.environ.get(b"TTRPC_ADDRESS"):
+        posix.environ[b"TTRPC_ADDRESS"] = asked["ttrpc_address"].encode()
     for flag, name in (("publish-binary", "containerd"), ("address", "grpc_address")):
         flags[flag] = flags.get(flag) or asked.get(name, "")
     if asked.get("log_level", 0) <= DEBUG:
@@ -68,20 +70,33 @@ def _input(container_id: str) -> "tuple[dict[str, Any], str]":
     data = read_all(0, LONGEST_INPUT)
     if not data:
         return {}, ""
-    asked: dict[str, Any] = {}
+    asked = _decoded(messages.BOOTSTRAP, data)
+    if asked.get("id") == container_id:
+        given = [each["value"] for each in asked["extensions"]]
+    else:
+        asked, given = {}, [_decoded(messages.ANY, data)]
+    return asked, _shim_cgroup([each for each in given if each])
+
+
+def _decoded(message: "Message", data: bytes) -> "dict[str, Any]":
     try:
-        asked = decode(messages.BOOTSTRAP, data)
+        return decode(message, data)
     except Malformed:
-        pass
-    try:
-        if asked.get("id") != container_id:
-            asked = {"extensions": [decode(messages.ANY, data)]}
-        for given in asked["extensions"]:
-            if given["type_url"].endswith("runc.v1.Options"):
-                return asked, decode(messages.RUNC_OPTIONS, given["value"])["shim_cgroup"]
-    except Malformed:
-        pass
-    return asked, ""
+        return {}
+
+
+def _shim_cgroup(given: "list[dict[str, Any]]") -> str:
+    from shim.options import known
+
+    for each in given:
+        try:
+            found = known(each, "ShimCgroup")
+        except Malformed:
+            continue  # Create has them too, and says so
+        if found is not None:
+            cgroup: str = found["shim_cgroup"]
+            return cgroup
+    return ""
 
 
 def _listen(folder: str, path: str) -> "_socket.socket | None":

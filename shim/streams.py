@@ -89,7 +89,7 @@ class Streams:
     """Of one process. Opened before it is made; `child` are its ends, which are closed here when it has them.
 
     Args:
-        names: standard input, output and error as containerd names them: a path, file:// or binary://; "" is nothing.
+        names: standard input, output and error as containerd names them: a path or a URI; "" is nothing.
         owner: (uid, gid) of the pipes.
     """
 
@@ -110,7 +110,7 @@ class Streams:
         self.logger: list[Fd] = []
         self.on_drained: Callable[[], None] | None = None
         try:
-            if names[1].startswith("binary://"):
+            if names[1].partition("://")[0] in ("binary", "binary-v2"):
                 from shim.logger import start
 
                 self.sinks = start(names[1], *container)
@@ -204,7 +204,7 @@ def _open_sink(name: str) -> "Fd | None":
     if "://" in name:
         scheme, _, path = name.partition("://")
         if scheme not in ("file", "fifo"):
-            raise PyruncError("opening", name, f"{scheme}:// is no kind of stream", "fifo, file or binary")
+            raise PyruncError("opening", name, f"{scheme}:// is no kind of stream", "fifo, file, binary or binary-v2")
         if scheme == "file":
             path = path.partition("?")[0]
             _make_directories(path.rpartition("/")[0])

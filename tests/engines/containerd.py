@@ -27,6 +27,7 @@ disabled_plugins = [{disabled}]
   level = "info"
 """
 CRI = "io.containerd.grpc.v1.cri"
+SHIM_CGROUP = "/pyrunc-engines-shim"
 CRI_CONFIG = f"""
 [plugins."{CRI}"]
   sandbox_image = "{image.PAUSE}"
@@ -37,14 +38,24 @@ CRI_CONFIG = f"""
       runtime_type = "io.containerd.pyrunc.v2"
     [plugins."{CRI}".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+    [plugins."{CRI}".containerd.runtimes.options]
+      runtime_type = "io.containerd.pyrunc.v2"
+      [plugins."{CRI}".containerd.runtimes.options.options]
+        Root = "/run/elsewhere"
+        ShimCgroup = "{SHIM_CGROUP}"
+    [plugins."{CRI}".containerd.runtimes.file]
+      runtime_type = "io.containerd.pyrunc.v2"
+      [plugins."{CRI}".containerd.runtimes.file.options]
+        ConfigPath = "{{root}}/options.toml"
 """
+OPTIONS = f'Root = "/run/elsewhere"\nShimCgroup = "{SHIM_CGROUP}"\n'
 SETUP = """
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 engine {root}
 mkdir -p {root}/root
 ip link set lo up
-cp {config} {root}/config.toml
+cp {folder}/*.toml {root}
 exec {program} --config {root}/config.toml
 """
 
@@ -59,13 +70,15 @@ class Containerd:
             **os.environ,
             "PATH": f"{shim_directory}:{PATH}",
             "CONTAINERD_NAMESPACE": self.namespace,
+            "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS": "1",  # 2.2 on: each ctr says that cgroup v1 has an end
         }
         self.root = self.folder / "root"
         self.root.mkdir()
         self.log = self.folder / "log"
-        config = CONFIG.format(root=self.root, disabled="" if cri else f'"{CRI}"')
-        (self.folder / "config.toml").write_text(config + (CRI_CONFIG if cri else ""))
-        setup = SETUP.format(root=self.root, config=self.folder / "config.toml", program=program)
+        config = f"{CONFIG}{CRI_CONFIG if cri else ''}".format(root=self.root, disabled="" if cri else f'"{CRI}"')
+        (self.folder / "config.toml").write_text(config)
+        (self.folder / "options.toml").write_text(OPTIONS)
+        setup = SETUP.format(root=self.root, folder=self.folder, program=program)
         (self.folder / "setup").write_text(setup)
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -1,6 +1,8 @@
 """Pods, through containerd's CRI socket, as a kubelet asks for them."""
 
+import os
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,8 +29,8 @@ def node():
         folder.rmdir()
 
 
-@pytest.fixture
-def pod(node):
+@contextmanager
+def sandbox(node, handler):
     """The runtime's service, a pod's ID and configuration."""
     runtime = cri.Runtime(node.socket)
     # pods have the node's network: this containerd has no plug-in that would make them one
@@ -38,10 +40,18 @@ def pod(node):
         "log_directory": str(node.folder),
         "linux": linux,
     }
-    id = runtime.call("RunPodSandbox", config=config, runtime_handler="pyrunc")["id"]
-    yield runtime, id, config
-    runtime.call("StopPodSandbox", id=id)
-    runtime.call("RemovePodSandbox", id=id)
+    id = runtime.call("RunPodSandbox", config=config, runtime_handler=handler)["id"]
+    try:
+        yield runtime, id, config
+    finally:
+        runtime.call("StopPodSandbox", id=id)
+        runtime.call("RemovePodSandbox", id=id)
+
+
+@pytest.fixture
+def pod(node):
+    with sandbox(node, "pyrunc") as made:
+        yield made
 
 
 def add(pod, name, *command):
@@ -99,3 +109,23 @@ def test_the_pods_end_is_that_of_its_shim(pod, node):
     while node.shims():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("handler", ["options", "file"])
+def test_the_options_of_containerds_configuration(node, handler):
+    if handler == "options" and b" 1.6." in node.run(node.program, "--version").stdout:
+        pytest.skip("containerd 1.6 gives a runtime that it does not know the options of a file alone")
+    with sandbox(node, handler) as (_, id, _):
+        assert os.path.isdir(f"/proc/{node.init}/root/run/elsewhere/k8s.io/{id}")
+        [pid] = node.shims()
+        assert f":{containerd.SHIM_CGROUP}\n" in Path(f"/proc/{pid}/cgroup").read_text()
+    shim.wait_until(lambda: removed(containerd.SHIM_CGROUP))
+
+
+def removed(cgroup):
+    """A shim that has ended is in its cgroup for a moment yet."""
+    folders = [Path(f"/sys/fs/cgroup{cgroup}"), *Path("/sys/fs/cgroup").glob(f"*{cgroup}")]
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+    return not any(folder.exists() for folder in folders)

@@ -248,15 +248,17 @@ def test_a_log_file(container):
     assert sorted((c.bundle / "logs/deep/file").read_text().split()) == ["err", "out"]
 
 
-def test_a_logger(container):
+@pytest.mark.parametrize(("scheme", "ready"), [("binary", ""), ("binary-v2", "echo >&5; ")])
+def test_a_logger(container, scheme, ready):
     c = container("/bin/sh", "-c", "echo out; echo err >&2").start_shim()
     logger = c.bundle / "logger"
     logger.write_text(
-        '#!/bin/sh\necho "$@ $CONTAINER_ID $CONTAINER_NAMESPACE" > ${0}.args\nexec 5>&-\n'
+        '#!/bin/sh\necho "$@ $CONTAINER_ID $CONTAINER_NAMESPACE" > ${0}.args\n'
+        f"{ready}exec 5>&-\n"
         "cat <&4 > ${0}.err &\ncat <&3 > ${0}.out\nwait\nmv ${0}.err ${0}.done\n"
     )
     logger.chmod(0o755)
-    uri = f"binary://{logger}?key=a%20b"
+    uri = f"{scheme}://{logger}?key=a%20b"
     c.create(stdout=uri, stderr=uri)
     c.call("Start")
     c.call("Wait")
@@ -437,18 +439,6 @@ def test_options_of_start_and_create(container, host):
     assert not os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")
 
 
-def test_bootstrap_parameters_of_containerd_2_3(container, host):
-    """The folder of the sockets is one of them, and where events go."""
-    parameters = {"namespace": "tests", "version": 3, "socket_dir": "/run/other/s", "ttrpc_address": host.address}
-    c = container("/bin/true")
-    done = c.command("start", input=encode(messages.BOOTSTRAP, {"id": c.id, **parameters}))
-    assert done.stdout.startswith(b"unix:///run/other/s/")
-    c.address = done.stdout.decode()
-    c.client = Client(c.socket)
-    c.create()
-    wait_until(lambda: host.topics(c.id) == ["create"])
-
-
 @pytest.mark.parametrize("data", [b"\xff\xff", b"nonsense", b"\x0a\x01x"])
 def test_input_that_is_none_of_ours_does_not_keep_a_shim_from_starting(container, data):
     container("/bin/true").start_shim(input=data)
@@ -462,20 +452,6 @@ def test_core_scheduling_is_had_or_refused_in_words(container):
         assert b"core scheduling is not to be had" in done.stderr
     else:
         c.address = done.stdout.decode()
-
-
-def test_the_cgroup_of_the_shim(container):
-    options = encode(messages.RUNC_OPTIONS, {"shim_cgroup": "/pyrunc-s"})
-    given = {"type_url": "containerd.runc.v1.Options", "value": options}
-    c = container("/bin/true").start_shim(input=encode(messages.ANY, given)).create()
-    pid = c.call("Connect")["shim_pid"]
-    places = [line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
-    assert {path for name, path in places if name not in ("", "name=systemd")} in ({"/pyrunc-s"}, set())
-    assert "/pyrunc-s" in [path for _, path in places]
-    c.kill_shim()
-    wait_until(lambda: is_gone(pid))
-    for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-s"):
-        folder.rmdir()
 
 
 @pytest.mark.parametrize(

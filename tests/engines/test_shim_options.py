@@ -4,12 +4,13 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from engines.shim import Failed, wait_until
+from engines.shim import Client, Failed, wait_until
 from shim import messages, ttrpc
-from shim.protobuf import encode
+from shim.protobuf import STRING, encode
 
 
 def given(**options):
@@ -99,3 +100,38 @@ def test_options_of_another_runtime_have_no_effect_and_a_warning(container):
     c = container("/bin/true").start_shim()
     c.create(options={"type_url": "somebody.else.v1.Options", "value": b"\xff"})
     wait_until(lambda: "options of type somebody.else.v1.Options are none of this runtime's" in c.messages())
+
+
+def bootstrap(parameters):
+    """All that containerd 2.3.4 sends; the shim's own table has what it reads."""
+    message = {**messages.BOOTSTRAP, 2: ("namespace", STRING), 4: ("containerd_version", STRING)}
+    return encode(message, {"namespace": "tests", "containerd_version": "v2.3.4", **parameters})
+
+
+def test_bootstrap_parameters_of_containerd_2_3(container, host):
+    """The folder of the sockets is one of them, and where events go."""
+    c = container("/bin/true")
+    parameters = {"id": c.id, "socket_dir": "/run/other/s", "ttrpc_address": host.address}
+    done = c.command("start", input=bootstrap(parameters), env={"TTRPC_ADDRESS": ""})
+    assert done.stdout.startswith(b"unix:///run/other/s/")
+    c.address = done.stdout.decode()
+    c.client = Client(c.socket)
+    c.create()
+    wait_until(lambda: host.topics(c.id) == ["create"])
+
+
+@pytest.mark.parametrize("form", ["parameters", "alone"])
+@pytest.mark.parametrize("options", [given(shim_cgroup="/pyrunc-s"), generic(b'ShimCgroup = "/pyrunc-s"')])
+def test_the_cgroup_of_the_shim(container, form, options):
+    """`start` has the options, which 2.3 sends as an extension of its parameters, and others alone."""
+    c = container("/bin/true")
+    parameters = bootstrap({"id": c.id, "extensions": [{"value": options}]})
+    c.start_shim(input=parameters if form == "parameters" else encode(messages.ANY, options)).create()
+    pid = c.call("Connect")["shim_pid"]
+    places = [line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    assert {path for name, path in places if name not in ("", "name=systemd")} in ({"/pyrunc-s"}, set())
+    assert "/pyrunc-s" in [path for _, path in places]
+    c.kill_shim()
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+    for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-s"):
+        folder.rmdir()

@@ -64,6 +64,7 @@ def test_another_reader_gets_what_the_first_one_left(container):
     [
         ("binary:///bin/nonesuch?a=b", "starting the logger"),
         ("binary:///bin/false", None),  # it ends, and is never ready: as runc's shim, which goes on
+        ("binary-v2:///bin/false", "before it wrote a byte"),
         ("gopher://x/y", "is no kind of stream"),
         ("/nonesuch/fifo", "opening /nonesuch/fifo"),
     ],
