@@ -1,10 +1,12 @@
-"""containerd's CRI socket, as much of it as the tests call: what a kubelet says, with the shim's codec for messages."""
+"""An engine's CRI socket, as much of it as the tests call: what a kubelet says, with the shim's codec for messages."""
 
+import time
 from typing import Any
 
 import grpc
 
-from shim.protobuf import BYTES, INT32, INT64, STRING, UINT32, decode, encode
+from engines import image
+from shim.protobuf import BYTES, INT32, INT64, STRING, UINT32, UINT64, decode, encode
 
 METADATA = {1: ("name", STRING), 2: ("uid", STRING), 3: ("namespace", STRING), 4: ("attempt", UINT32)}
 # each of them: 0 the pod's, 1 the container's own, 2 the node's
@@ -13,15 +15,24 @@ POD = {
     1: ("metadata", METADATA), 2: ("hostname", STRING), 3: ("log_directory", STRING),
     8: ("linux", {1: ("cgroup_parent", STRING), 2: ("security_context", {1: ("namespace_options", NAMESPACES)})}),
 }  # fmt: skip
+RESOURCES = {
+    1: ("cpu_period", INT64), 2: ("cpu_quota", INT64), 3: ("cpu_shares", INT64), 4: ("memory_limit_in_bytes", INT64),
+}  # fmt: skip
 CONTAINER = {
-    1: ("metadata", {1: ("name", STRING)}), 2: ("image", {1: ("image", STRING)}), 3: ("command", [STRING]),
-    11: ("log_path", STRING),
-    15: ("linux", {2: ("security_context", {3: ("namespace_options", NAMESPACES)})}),
+    1: ("metadata", {1: ("name", STRING)}), 2: ("image", {1: ("image", STRING), 18: ("user_specified_image", STRING)}),
+    3: ("command", [STRING]), 11: ("log_path", STRING),
+    15: ("linux", {1: ("resources", RESOURCES), 2: ("security_context", {3: ("namespace_options", NAMESPACES)})}),
 }  # fmt: skip
 ID = {1: ("id", STRING)}
 EMPTY = {}
 STATUS = {
     1: ("status", {1: ("id", STRING), 3: ("state", UINT32), 7: ("exit_code", INT32), 10: ("reason", STRING)}),
+}  # fmt: skip
+NUMBER = {1: ("value", UINT64)}
+STATS = {
+    1: ("stats", {
+        2: ("cpu", {2: ("usage_core_nano_seconds", NUMBER)}), 3: ("memory", {2: ("working_set_bytes", NUMBER)}),
+    }),
 }  # fmt: skip
 METHODS = {
     "RunPodSandbox": ({1: ("config", POD), 2: ("runtime_handler", STRING)}, ID),
@@ -32,6 +43,8 @@ METHODS = {
     "StopContainer": ({1: ("id", STRING), 2: ("timeout", INT64)}, EMPTY),
     "RemoveContainer": (ID, EMPTY),
     "ContainerStatus": (ID, STATUS),
+    "ContainerStats": (ID, STATS),
+    "UpdateContainerResources": ({1: ("id", STRING), 2: ("linux", RESOURCES)}, EMPTY),
     "ExecSync": (
         {1: ("id", STRING), 2: ("command", [STRING]), 3: ("timeout", INT64)},
         {1: ("stdout", BYTES), 2: ("stderr", BYTES), 3: ("exit_code", INT32)},
@@ -49,3 +62,61 @@ class Runtime:
         request, response = METHODS[method]
         stub = self.channel.unary_unary(f"/runtime.v1.RuntimeService/{method}")
         return decode(response, stub(encode(request, values), timeout=30))
+
+    def close(self) -> None:
+        """Its threads would try to connect for as long as we live, with descriptors that no other test expects."""
+        self.channel.close()
+
+
+CREATED, RUNNING, EXITED = range(3)
+
+
+class Pod:
+    """With the node's network: there is no plug-in that would make it one."""
+
+    def __init__(self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False) -> None:
+        """`shared`: the processes of a container see those of the others."""
+        self.runtime = Runtime(socket)
+        self.namespaces = {"namespace_options": {"network": 2, "pid": 0 if shared else 1}}
+        self.config = {
+            "metadata": {"name": f"pod-{handler}", "uid": "u1", "namespace": "tests"},
+            "log_directory": logs,
+            "linux": {"cgroup_parent": parent, "security_context": self.namespaces},
+        }
+        self.containers: list[str] = []
+        self.id = self.runtime.call("RunPodSandbox", config=self.config, runtime_handler=handler)["id"]
+
+    def __enter__(self) -> "Pod":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.containers:  # the engine would wait for the pod's as long as it does for any that it stops
+            self.runtime.call("StopContainer", id=each, timeout=0)
+        self.runtime.call("StopPodSandbox", id=self.id)
+        self.runtime.call("RemovePodSandbox", id=self.id)
+        self.runtime.close()
+
+    def add(self, name: str, *command: str, **resources: int) -> str:
+        container = {
+            "metadata": {"name": name},
+            "image": {"image": image.NAME, "user_specified_image": image.NAME},
+            "command": command,
+            "log_path": f"{name}.log",
+            "linux": {"security_context": self.namespaces, "resources": resources},
+        }
+        made = self.runtime.call("CreateContainer", pod=self.id, config=container, pod_config=self.config)
+        self.containers.append(made["id"])
+        self.runtime.call("StartContainer", id=made["id"])
+        return str(made["id"])
+
+    def remove(self, id: str) -> None:
+        self.runtime.call("RemoveContainer", id=id)
+        self.containers.remove(id)
+
+    def status(self, id: str, state: int) -> dict[str, Any]:
+        """Once it has this state."""
+        deadline = time.monotonic() + 10
+        while (found := self.runtime.call("ContainerStatus", id=id)["status"])["state"] != state:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return dict(found)

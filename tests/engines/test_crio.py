@@ -1,0 +1,147 @@
+"""Pods, through CRI-O's socket, as a kubelet asks for them: the runtime's program, with conmon."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engines import crio, shim
+
+pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
+import grpc
+
+from engines import cri
+from engines.cri import EXITED, RUNNING
+
+SYS_RESOURCE = 24
+
+
+@pytest.fixture(scope="module")
+def node():
+    if crio.MISSING:
+        pytest.skip(f"NOT TESTED: no {', '.join(crio.MISSING)} (PYRUNC_CRIO is the folder of CRI-O's programs)")
+    with crio.Crio(shim.PYRUNC) as engine:
+        yield engine
+
+
+def make(node, handler="", **more):
+    return cri.Pod(node.socket, node.logs, crio.PARENT, handler, **more)
+
+
+@pytest.fixture
+def pod(node):
+    with make(node) as made:
+        yield made
+
+
+def limit(id):
+    """Of memory, in the container's cgroup."""
+    for base, name in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        path = Path(f"/sys/fs/cgroup/{base}{crio.PARENT}/crio-{id}/{name}")
+        if path.exists():
+            return int(path.read_text())
+    return None
+
+
+def test_a_pod_with_two_containers(pod, node):
+    runtime = pod.runtime
+    first = pod.add("first", "/bin/sleep", "1000")
+    second = pod.add("second", "/bin/sh", "-c", "echo logged; exit 9")
+    assert pod.status(first, RUNNING)["exit_code"] == 0
+    assert pod.status(second, EXITED)["exit_code"] == 9
+    assert node.seen(f"/run/pyrunc/{first}/state.json").exists()
+    assert node.seen(f"{node.logs}/second.log").read_text().endswith("stdout F logged\n")
+    runtime.call("StopContainer", id=first, timeout=0)
+    assert pod.status(first, EXITED)["exit_code"] == 137
+    for each in (first, second):
+        pod.remove(each)
+        assert not node.seen(f"/run/pyrunc/{each}").exists()
+
+
+def test_a_container_that_ends_when_it_is_asked_to(pod):
+    container = pod.add("first", "/bin/sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    pod.runtime.call("StopContainer", id=container, timeout=10)
+    assert pod.status(container, EXITED)["exit_code"] == 5
+
+
+def test_exec_sync(pod):
+    container = pod.add("first", "/bin/sleep", "1000")
+    words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
+    done = pod.runtime.call("ExecSync", id=container, command=words)
+    assert done == {"stdout": b"out\n", "stderr": b"err\n", "exit_code": 3}
+    for number in range(5):
+        done = pod.runtime.call("ExecSync", id=container, command=["/bin/sh", "-c", f"exit {number}"])
+        assert done["exit_code"] == number
+
+
+def test_limits_updates_and_statistics(pod):
+    container = pod.add("first", "/bin/sleep", "1000", memory_limit_in_bytes=64 << 20)
+    assert limit(container) == 64 << 20
+    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 32 << 20})
+    assert limit(container) == 32 << 20
+    stats = pod.runtime.call("ContainerStats", id=container)["stats"]
+    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
+    assert stats["memory"]["working_set_bytes"]["value"] > 0
+
+
+def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, node):
+    first = pod.add("first", "/bin/sleep", "1000")
+    second = pod.add("second", "/bin/sh", "-c", "while ! test -e /tmp/go; do sleep 0.05; done; exit 6")
+    pod.runtime.call("ExecSync", id=second, command=["/bin/sh", "-c", "(sleep 1; touch /tmp/go) >/dev/null 2>&1 &"])
+    node.stop()
+    shim.wait_until(lambda: node.seen(f"/run/crio/exits/{second}").exists(), 10)
+    node.start_again()
+    pod.runtime.close()
+    pod.runtime = cri.Runtime(node.socket)
+    assert pod.status(first, RUNNING)["exit_code"] == 0
+    assert pod.status(second, EXITED)["exit_code"] == 6
+
+
+def seen_by_a_kubelet(node, handler):
+    """All that it is told of the same containers."""
+    with make(node, handler) as pod:
+        names = {
+            "ends": ("/bin/sh", "-c", "echo out; echo err >&2; exit 9"),
+            "eats": ("/bin/sh", "-c", "x=a; while :; do x=$x$x; done"),
+        }
+        for name, command in names.items():
+            id = pod.add(f"{handler}-{name}", *command, memory_limit_in_bytes=16 << 20)
+            end = pod.status(id, EXITED)
+            yield name, end["exit_code"], end["reason"]
+        id = pod.add("runs", "/bin/sleep", "1000")
+        for command in (("/bin/nonesuch",), ("nonesuch",), ("/etc/passwd",)):
+            yield command, error(pod.add, "fails", *command)
+            yield command, error(pod.runtime.call, "ExecSync", id=id, command=command)
+        for command in ("exit 3", "kill -9 $$", "id; pwd; env | sort"):
+            yield command, pod.runtime.call("ExecSync", id=id, command=["/bin/sh", "-c", command])
+        lines = node.seen(f"{node.logs}/{handler}-ends.log").read_text().splitlines()
+        yield sorted(line.partition(" ")[2] for line in lines)
+
+
+def error(call, *args, **values):
+    """In words that both have: the kernel's, and those that a kubelet looks for."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*args, **values)
+    words = r"executable file not found in \$PATH|no such file or directory|permission denied"
+    return caught.value.code(), set(re.findall(words, caught.value.details()))
+
+
+def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
+    ours, theirs = (list(seen_by_a_kubelet(node, handler)) for handler in ("pyrunc", "runc"))
+    assert ours == theirs
+
+
+def may_lower_the_oom_score():
+    return int(re.search("CapEff:\t(.*)", Path("/proc/self/status").read_text())[1], 16) >> SYS_RESOURCE & 1
+
+
+def test_containers_that_share_their_processes(node):
+    """Those of a pod that has a container of its own, whose PID namespace they join."""
+    if not may_lower_the_oom_score():
+        pytest.skip("NOT TESTED: such a container of CRI-O's has an oomScoreAdj that needs CAP_SYS_RESOURCE")
+    with make(node, shared=True) as pod:
+        first = pod.add("first", "/bin/sleep", "1000")
+        second = pod.add("second", "/bin/sleep", "2000")
+        for each in (first, second):
+            seen = pod.runtime.call("ExecSync", id=each, command=["/bin/ps", "-o", "args"])["stdout"]
+            assert {b"/bin/sleep 1000", b"/bin/sleep 2000"} <= set(seen.splitlines())
