@@ -1,6 +1,9 @@
 """An engine's CRI socket, as much of it as the tests call: what a kubelet says, with the shim's codec for messages."""
 
+import re
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -113,10 +116,48 @@ class Pod:
         self.runtime.call("RemoveContainer", id=id)
         self.containers.remove(id)
 
-    def status(self, id: str, state: int) -> dict[str, Any]:
-        """Once it has this state."""
+    def status(self, id: str, state: int, reason: str = "") -> dict[str, Any]:
+        """Once it has this state, and reason: that it was out of memory is told by another event."""
         deadline = time.monotonic() + 10
-        while (found := self.runtime.call("ContainerStatus", id=id)["status"])["state"] != state:
+        while True:
+            found = self.runtime.call("ContainerStatus", id=id)["status"]
+            if found["state"] == state and reason in found["reason"]:
+                return dict(found)
             assert time.monotonic() < deadline, found
             time.sleep(0.02)
-        return dict(found)
+
+
+def memory_limit(cgroup: str) -> int:
+    for base, name in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        path = Path(f"/sys/fs/cgroup/{base}{cgroup}/{name}")
+        if path.exists():
+            return int(path.read_text())
+    raise FileNotFoundError(cgroup)
+
+
+def seen_by_a_kubelet(pod: Pod, logs: Path) -> Iterator[object]:
+    """All that it is told of containers that are the same with every runtime."""
+    name = pod.config["metadata"]["name"]
+    commands = {
+        "true": "Completed", "echo out; echo err >&2; exit 9": "Error", "x=a; while :; do x=$x$x; done": "OOMKilled",
+    }  # fmt: skip
+    for command, reason in commands.items():
+        id = pod.add(f"{name}-{reason}", "/bin/sh", "-c", command, memory_limit_in_bytes=16 << 20)
+        yield command, pod.status(id, EXITED, reason)["exit_code"]
+    id = pod.add("runs", "/bin/sleep", "1000")
+    for program in ("/bin/nonesuch", "nonesuch", "/etc/passwd"):
+        yield program, _error(pod.add, f"fails-{program.replace('/', '-')}", program)
+        yield program, _error(pod.runtime.call, "ExecSync", id=id, command=[program])
+    for command in ("exit 3", "kill -9 $$", "id; pwd; env | sort"):
+        yield command, pod.runtime.call("ExecSync", id=id, command=["/bin/sh", "-c", command])
+    lines = (logs / f"{name}-Error.log").read_text().splitlines()
+    yield sorted(line.partition(" ")[2] for line in lines)
+
+
+def _error(call: Callable[..., object], *args: str, **values: Any) -> object:
+    """Of its words those that both have: the kernel's, and those that a kubelet looks for."""
+    try:
+        return call(*args, **values)
+    except grpc.RpcError as error:
+        words = r"executable file not found in \$PATH|no such file or directory|permission denied"
+        return error.code(), set(re.findall(words, error.details()))

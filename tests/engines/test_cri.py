@@ -24,8 +24,7 @@ def node():
             tar = image.make(engine.folder / "cri.tar", name, command)
             engine.ctr("-n", "k8s.io", "images", "import", tar)
         yield engine
-    for folder in Path("/sys/fs/cgroup").glob(f"*{PARENT}"):
-        folder.rmdir()
+    shim.wait_until(lambda: removed(PARENT))
 
 
 @pytest.fixture
@@ -64,6 +63,24 @@ def test_the_pods_end_is_that_of_its_shim(pod, node):
     shim.wait_until(lambda: not node.shims())
 
 
+def test_limits_updates_and_statistics(pod):
+    container = pod.add("first", "/bin/sleep", "1000", memory_limit_in_bytes=64 << 20)
+    assert cri.memory_limit(f"{PARENT}/{container}") == 64 << 20
+    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 32 << 20})
+    assert cri.memory_limit(f"{PARENT}/{container}") == 32 << 20
+    stats = pod.runtime.call("ContainerStats", id=container)["stats"]
+    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
+    assert stats["memory"]["working_set_bytes"]["value"] > 0
+
+
+def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
+    seen = []
+    for handler in ("pyrunc", "runc"):
+        with cri.Pod(node.socket, str(node.folder), PARENT, handler) as pod:
+            seen.append(list(cri.seen_by_a_kubelet(pod, node.folder)))
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize("handler", ["options", "file"])
 def test_the_options_of_containerds_configuration(node, handler):
     if handler == "options" and b" 1.6." in node.run(node.program, "--version").stdout:
@@ -76,7 +93,7 @@ def test_the_options_of_containerds_configuration(node, handler):
 
 
 def removed(cgroup):
-    """A shim that has ended is in its cgroup for a moment yet."""
+    """What has ended is in its cgroup for a moment yet."""
     folders = [Path(f"/sys/fs/cgroup{cgroup}"), *Path("/sys/fs/cgroup").glob(f"*{cgroup}")]
     for folder in folders:
         with suppress(OSError):
