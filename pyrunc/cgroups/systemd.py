@@ -159,7 +159,7 @@ def version(user: bool) -> int:
 
 class Manager:
     """A connection to systemd: the system's, or the user's own instance. Over the bus, or where there is none over
-    systemd's own socket, which speaks the same protocol without names."""
+    systemd's own socket, which speaks the same protocol, and doesn't mind being addressed by its name on the bus."""
 
     __slots__ = ("_parser", "_serial", "_socket", "_waiting", "over_bus")
 
@@ -180,7 +180,7 @@ class Manager:
 
     def call(self, method: str, signature: str = "", body: "tuple[Any, ...]" = (), to: "Any" = None) -> "Any":
         """A method's results, as a tuple. Signals that arrive meanwhile are kept for wait()."""
-        to = to or DBusAddress(TOP, SYSTEMD if self.over_bus else None, MANAGER)
+        to = to or DBusAddress(TOP, SYSTEMD, MANAGER)
         self._serial += 1
         self._socket.sendall(new_method_call(to, method, signature or None, body).serialise(self._serial))
         while True:
@@ -237,7 +237,7 @@ class Manager:
 
     def property(self, path: str, interface: str, which: str) -> "tuple[str, Any]":
         """As D-Bus has a variant: its signature and the value."""
-        to = DBusAddress(path, SYSTEMD if self.over_bus else None, "org.freedesktop.DBus.Properties")
+        to = DBusAddress(path, SYSTEMD, "org.freedesktop.DBus.Properties")
         found: tuple[str, Any] = self.call("Get", "ss", (interface, which), to)[0]
         return found
 
@@ -288,18 +288,21 @@ def _unescaped(value: str) -> str:
 
 
 def _connect(addresses: "list[tuple[str, bool]]") -> "tuple[socket.socket, bool]":
-    """The first that somebody listens at. D-Bus specification, authentication: EXTERNAL, by the socket's credentials"""
+    """The first that somebody listens at. D-Bus specification, authentication: EXTERNAL, by the socket's credentials
+
+    BEGIN is sent along, not after the answer: systemd's own socket may read it together with the first message, which
+    then lies there until another one comes.
+    """
     failure: OSError | None = None
     for path, is_bus in addresses:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(JOB_SECONDS)
         try:
             connection.connect(path)
-            connection.sendall(b"\0AUTH EXTERNAL " + str(_own_uid()).encode().hex().encode() + b"\r\n")
+            connection.sendall(b"\0AUTH EXTERNAL " + str(_own_uid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
             answer = connection.recv(1024)
             if not answer.startswith(b"OK "):
                 raise ConnectionRefusedError(111, f"authentication: {answer.decode('utf-8', 'replace').strip()}", path)
-            connection.sendall(b"BEGIN\r\n")
             return connection, is_bus
         except OSError as error:
             connection.close()

@@ -38,10 +38,13 @@ def scoped(container):
     return make
 
 
-def up(made, *command):
+WITHOUT_A_BUS = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run/dbus && exec "$@"', "sh")
+
+
+def up(made, *command, around=()):
     made._prepare(command or ("sleep", "1000"))
     runtime = made.runtime
-    words = [runtime.binary, "--root", str(runtime.root), "--systemd-cgroup", "run", "-d", "--bundle"]
+    words = [*around, runtime.binary, "--root", str(runtime.root), "--systemd-cgroup", "run", "-d", "--bundle"]
     with open(made.bundle.path / "err", "w") as err:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": err}
         result = subprocess.run([*words, str(made.bundle.path), made.id], **streams, timeout=60, check=False)
@@ -146,6 +149,18 @@ def test_an_update_that_the_kernel_refuses_is_undone_at_systemd_too(scoped, tmp_
     assert made.runtime("update", "-r", tmp_path / "limits", made.id, check=False).code == 1
     assert show(made.unit, "TasksMax") == {"TasksMax": "20"}
     assert (cgroup_of(made) / "pids.max").read_text().strip() == "20"
+
+
+def test_without_a_bus_systemd_is_asked_at_its_own_socket(scoped):
+    made = scoped(resources=LIMITS)
+    assert up(made, around=WITHOUT_A_BUS) == (0, "")
+    assert show(made.unit, "TasksMax") == {"TasksMax": "20"}
+    runtime = [*WITHOUT_A_BUS, made.runtime.binary, "--root", made.runtime.root]
+    subprocess.run([*runtime, "update", "--pids-limit", "33", made.id], check=True, timeout=60)
+    assert show(made.unit, "TasksMax") == {"TasksMax": "33"}
+    subprocess.run([*runtime, "delete", "--force", made.id], check=True, timeout=60)
+    assert show(made.unit, "LoadState")["LoadState"] == "not-found"
+    made.assert_gone()
 
 
 def test_annotations_are_properties(scoped):
