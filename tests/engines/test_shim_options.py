@@ -17,9 +17,10 @@ def given(**options):
     return {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, options)}
 
 
-def generic(text):
-    """As containerd 2 sends the options of a runtime that it does not know."""
-    return {"type_url": "runtimeoptions.v1.Options", "value": encode(messages.RUNTIME_OPTIONS, {"config_body": text})}
+def generic(text=b"", path=""):
+    """As containerd's CRI sends the options of a runtime that it does not know; 1.6 only the path of a file."""
+    value = encode(messages.RUNTIME_OPTIONS, {"config_body": text, "config_path": str(path)})
+    return {"type_url": "runtimeoptions.v1.Options", "value": value}
 
 
 def output(c, **values):
@@ -63,7 +64,7 @@ def test_no_pivot_root(container, asked):
 
 def test_systemd_cgroup_without_systemd_is_refused_and_leaves_nothing(container, host):
     if os.path.isdir("/run/systemd/system"):
-        pytest.skip("systemd runs here: tests/vm has the containers that it makes")
+        pytest.skip("systemd runs here: test_systemd_cgroup.py has the containers that it makes")
     c = container("/bin/true", linux={"cgroupsPath": "system.slice:pyrunc:x"}).start_shim()
     with pytest.raises(Failed, match="systemd"):
         c.create(options=given(systemd_cgroup=True))
@@ -81,9 +82,12 @@ def test_what_checkpoints_need_is_unimplemented(container):
     assert caught.value.code == ttrpc.UNIMPLEMENTED
 
 
-def test_options_as_toml(container, host):
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_options_as_toml(container, host, tmp_path, in_a_file):
+    text = b'Root = "/run/toml"\nNoNewKeyring = true\n'
+    (tmp_path / "options").write_bytes(text)
     c = container("/bin/true").start_shim()
-    c.create(options=generic(b'Root = "/run/toml"\nNoNewKeyring = true\n'))
+    c.create(options=generic(path=tmp_path / "options") if in_a_file else generic(text))
     assert os.path.isdir(f"/proc/{host.keeper.pid}/root/run/toml/tests/{c.id}")
     c.call("Delete")
 
