@@ -44,6 +44,11 @@ CRI_CONFIG = f"""
       runtime_type = "io.containerd.pyrunc.v2"
       [plugins."{CRI}".containerd.runtimes.file.options]
         ConfigPath = "{{folder}}/options.toml"
+    [plugins."{CRI}".containerd.runtimes.systemd]
+      runtime_type = "io.containerd.pyrunc.v2"
+      [plugins."{CRI}".containerd.runtimes.systemd.options]
+        SystemdCgroup = true
+        ShimCgroup = "{SHIM_CGROUP}"
 """
 OPTIONS = f'Root = "/run/elsewhere"\nShimCgroup = "{SHIM_CGROUP}"\n'
 

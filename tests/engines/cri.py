@@ -20,6 +20,7 @@ POD = {
 }  # fmt: skip
 RESOURCES = {
     1: ("cpu_period", INT64), 2: ("cpu_quota", INT64), 3: ("cpu_shares", INT64), 4: ("memory_limit_in_bytes", INT64),
+    9: ("unified", [{1: ("key", STRING), 2: ("value", STRING)}]),
 }  # fmt: skip
 CONTAINER = {
     1: ("metadata", {1: ("name", STRING)}), 2: ("image", {1: ("image", STRING), 18: ("user_specified_image", STRING)}),
@@ -99,7 +100,7 @@ class Pod:
         self.runtime.call("RemovePodSandbox", id=self.id)
         self.runtime.close()
 
-    def add(self, name: str, *command: str, **resources: int) -> str:
+    def add(self, name: str, *command: str, **resources: Any) -> str:
         container = {
             "metadata": {"name": name},
             "image": {"image": image.NAME, "user_specified_image": image.NAME},

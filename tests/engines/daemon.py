@@ -13,16 +13,22 @@ from engines import processes
 
 PRIVATE = """
 mount --make-rprivate /
-mount -t tmpfs -o mode=755 run /run
+mkdir -p {own}
+mount -t tmpfs -o mode=755 run {own}
 mount -t tmpfs -o mode=755 engine {root}
 ip link set lo up
 """
 
 
 class Daemon:
-    """Its namespaces stay while it restarts, and what runs in them."""
+    """Its namespaces stay while it restarts, and what runs in them.
+
+    Attributes:
+        own: the folder that is not the host's. All of /run, but where the host's systemd is to be talked to.
+    """
 
     command: tuple[str, ...]
+    own = "/run"
 
     def __init__(self, name: str, address: str, environment: dict[str, str]) -> None:
         """`address`: its socket, as it is seen in there."""
@@ -44,7 +50,7 @@ class Daemon:
     def start(self, setup: str) -> None:
         """`setup`: what is done in the new namespaces before it."""
         command = " ".join(self.command)
-        (self.folder / "setup").write_text(f"{PRIVATE.format(root=self.root)}{setup}\nexec {command}\n")
+        (self.folder / "setup").write_text(f"{PRIVATE.format(root=self.root, own=self.own)}{setup}\nexec {command}\n")
         self.process = self._spawn("unshare", "-m", "-n", "--uts", "sh", "-e", str(self.folder / "setup"))
         self.init = self.process.pid
         self._wait()
