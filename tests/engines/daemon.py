@@ -68,7 +68,7 @@ class Daemon:
     def _wait(self) -> None:
         """A client that comes before there is a socket tries again after ten seconds only."""
         assert self.process is not None
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60  # it may be emulated
         while not self._listens() or not self.answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} does not start: {self.log.read_text()[-2000:]}")
