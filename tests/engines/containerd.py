@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from engines import image, processes
+from engines import cni, image, processes
 from engines.daemon import Daemon
 
 # another version than the installed one: the folder of its programs, such as a package's that was unpacked beside
@@ -29,6 +29,9 @@ CRI_CONFIG = f"""
 [plugins."{CRI}"]
   sandbox_image = "{image.PAUSE}"
   restrict_oom_score_adj = true
+  [plugins."{CRI}".cni]
+    bin_dir = "{{folder}}/plugins"
+    conf_dir = "{{folder}}/networks"
   [plugins."{CRI}".containerd]
     default_runtime_name = "pyrunc"
     [plugins."{CRI}".containerd.runtimes.pyrunc]
@@ -69,6 +72,7 @@ class Containerd(Daemon):
         config = config.format(folder=self.folder, disabled="" if cri else f'"{CRI}"')
         (self.folder / "config.toml").write_text(config)
         (self.folder / "options.toml").write_text(OPTIONS)
+        cni.install(self.folder)
 
     def __enter__(self) -> "Containerd":
         self.start(f"mkdir {self.root}/root")

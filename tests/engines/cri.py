@@ -76,12 +76,14 @@ CREATED, RUNNING, EXITED = range(3)
 
 
 class Pod:
-    """With the node's network: there is no plug-in that would make it one."""
+    """With the node's network, unless it is to have one of its own."""
 
-    def __init__(self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False) -> None:
+    def __init__(
+        self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False
+    ) -> None:
         """`shared`: the processes of a container see those of the others."""
         self.runtime = Runtime(socket)
-        self.namespaces = {"namespace_options": {"network": 2, "pid": 0 if shared else 1}}
+        self.namespaces = {"namespace_options": {"network": 0 if network else 2, "pid": 0 if shared else 1}}
         self.config = {
             "metadata": {"name": f"pod-{handler}", "uid": "u1", "namespace": "tests"},
             "log_directory": logs,
@@ -153,6 +155,19 @@ def seen_by_a_kubelet(pod: Pod, logs: Path) -> Iterator[object]:
         yield command, pod.runtime.call("ExecSync", id=id, command=["/bin/sh", "-c", command])
     lines = (logs / f"{name}-Error.log").read_text().splitlines()
     yield sorted(line.partition(" ")[2] for line in lines)
+
+
+def networks(pod: Pod) -> list[tuple[str, str]]:
+    """Of two containers of it: namespace and interfaces, as they are seen inside."""
+    found = []
+    for name in ("first", "second"):
+        id = pod.add(name, "/bin/sleep", "1000")
+        words = ["/bin/sh", "-c", "readlink /proc/self/ns/net; ip -o -4 address"]
+        done = pod.runtime.call("ExecSync", id=id, command=words)
+        assert done["exit_code"] == 0, done
+        namespace, _, interfaces = done["stdout"].decode().partition("\n")
+        found.append((namespace, interfaces))
+    return found
 
 
 def _error(call: Callable[..., object], *args: str, **values: Any) -> object:

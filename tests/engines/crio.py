@@ -5,7 +5,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from engines import image
+from engines import cni, image
 from engines.daemon import Daemon
 
 PROGRAMS = os.environ.get("PYRUNC_CRIO", "")
@@ -44,8 +44,8 @@ pause_command = ""
 signature_policy_dir = "/run/crio/policies"
 namespaced_auth_dir = "/run/crio/auth"
 [crio.network]
-network_dir = "/run/crio/networks"
-plugin_dirs = ["/run/crio/plugins"]
+network_dir = "{folder}/networks"
+plugin_dirs = ["{folder}/plugins"]
 [crio.metrics]
 enable_metrics = false
 [crio.nri]
@@ -59,9 +59,10 @@ class Crio(Daemon):
     def __init__(self, pyrunc: "Path | str") -> None:
         super().__init__("crio", "/run/crio/crio.sock", {"PATH": PATH, "TMPDIR": "/run"})
         programs = {name: shutil.which(name, path=PATH) for name in NEEDED}
-        config = CONFIG.format(root=self.root, pause=image.PAUSE, pinns=programs["pinns"])
+        config = CONFIG.format(folder=self.folder, root=self.root, pause=image.PAUSE, pinns=programs["pinns"])
         for name, path in (("pyrunc", pyrunc), ("runc", programs["runc"])):
             config += RUNTIME.format(name=name, path=path, conmon=programs["conmon"])
+        cni.install(self.folder)
         (self.folder / "crio.conf").write_text(config)
         self.command = (str(programs["crio"]), "--config", f"{self.folder}/crio.conf", "--config-dir=")
 

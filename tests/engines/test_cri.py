@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import containerd, image, shim
+from engines import cni, containerd, image, shim
 
 pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
 from engines import cri
@@ -71,6 +71,14 @@ def test_limits_updates_and_statistics(pod):
     stats = pod.runtime.call("ContainerStats", id=container)["stats"]
     assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
     assert stats["memory"]["working_set_bytes"]["value"] > 0
+
+
+def test_the_containers_of_a_pod_share_its_network(node):
+    with cri.Pod(node.socket, str(node.folder), PARENT, network=True) as pod:
+        first, second = cri.networks(pod)
+        assert first == second
+        assert first[0] != os.readlink(f"/proc/{node.init}/ns/net")
+        assert f"eth0    inet {cni.ADDRESS}" in first[1]
 
 
 def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):

@@ -1,11 +1,12 @@
 """Pods, through CRI-O's socket, as a kubelet asks for them: the runtime's program, with conmon."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from engines import crio, shim
+from engines import cni, crio, shim
 
 pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
 from engines import cri
@@ -88,6 +89,14 @@ def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, nod
     pod.runtime = cri.Runtime(node.socket)
     assert pod.status(first, RUNNING)["exit_code"] == 0
     assert pod.status(second, EXITED)["exit_code"] == 6
+
+
+def test_the_containers_of_a_pod_share_its_network(node):
+    with cri.Pod(node.socket, node.logs, crio.PARENT, network=True) as pod:
+        first, second = cri.networks(pod)
+        assert first == second
+        assert first[0] != os.readlink(f"/proc/{node.init}/ns/net")
+        assert f"eth0    inet {cni.ADDRESS}" in first[1]
 
 
 def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
