@@ -472,8 +472,15 @@ def mounts_of(text: str) -> list[str]:
     return [line for line in host_mounts() if text in line]
 
 
-def processes_of(text: str) -> list[str]:
-    """Living processes with `text` in their command line or in the list of their mounts."""
+def in_its_file_system(path: str) -> str:
+    """As mountinfo names the root of a mount: /tmp/x is /x where /tmp is a file system of its own."""
+    mount_point = next(str(parent) for parent in (Path(path), *Path(path).parents) if parent.is_mount())
+    return "/" + os.path.relpath(path, mount_point)
+
+
+def processes_of(bundle: str) -> list[str]:
+    """Living processes with a bundle's path in their command line or in the list of their mounts."""
+    mounted = in_its_file_system(bundle)
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
@@ -483,7 +490,7 @@ def processes_of(text: str) -> list[str]:
             if stat.rpartition(")")[2].split()[0] in "ZX":
                 continue
             command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if text in command or text in Path(f"/proc/{entry}/mountinfo").read_text(errors="replace"):
+            if bundle in command or mounted in Path(f"/proc/{entry}/mountinfo").read_text(errors="replace"):
                 found.append(f"process {entry}: {command}")
         except (FileNotFoundError, ProcessLookupError, PermissionError, OSError):
             continue

@@ -1,6 +1,7 @@
 """Nothing of ours is looked up inside the container: whatever Python an image brings, none of it runs or is opened."""
 
 import os
+import platform
 import pty
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from integration.harness import NAMESPACES, namespaces
 
+TRIPLET = f"{platform.machine()}-linux-gnu"
 MODULES = [
     "encodings",
     "json",
@@ -103,19 +105,18 @@ def hostile(container):
                 package.parent.mkdir(exist_ok=True)
                 package.write_text(CODE)
                 plain.with_suffix(
-                    f".cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu.so"
+                    f".cpython-{sys.version_info.major}{sys.version_info.minor}-{TRIPLET}.so"
                 ).write_bytes(b"\x7fELF")
                 plain.with_suffix(".abi3.so").write_bytes(b"\x7fELF")
             for name in ("hostile.pth", "python3._pth", "python._pth", "pyvenv.cfg", "python311.zip", "python313.zip"):
                 (root / folder.lstrip("/") / name).write_text("import hostile\n")
-        for folder in ("lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
+        for folder in ("lib", "lib64", "usr/lib", f"lib/{TRIPLET}", f"usr/lib/{TRIPLET}"):
             (root / folder).mkdir(parents=True, exist_ok=True)
             for library in LIBRARIES:
                 (root / folder / library).write_bytes(b"\x7fELF")
         c.file("/etc/ld.so.preload", "/lib/libc.so.6\n").file("/etc/nsswitch.conf", "passwd: hostile\n")
-        c.file("/usr/lib/locale/locale-archive", "x").file("/usr/lib/x86_64-linux-gnu/gconv/gconv-modules", "x").file(
-            "/etc/localtime", "x"
-        )
+        for file in ("/usr/lib/locale/locale-archive", f"/usr/lib/{TRIPLET}/gconv/gconv-modules", "/etc/localtime"):
+            c.file(file, "x")
         return c
 
     return make

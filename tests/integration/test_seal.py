@@ -17,6 +17,7 @@ from integration import harness
 from integration.harness import full, namespaces, wait_until
 from integration.test_nothing_left import PACKAGES
 
+LOADER = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}[platform.machine()]
 INTERPRETER = Path(os.path.realpath(sys._base_executable))
 ALL = [
     "CAP_CHOWN",
@@ -136,7 +137,6 @@ def test_cve_2019_5736_a_process_that_waits_for_start(container, sealed):
 
 
 @pytest.mark.vm
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the loader is written for x86_64")
 @pytest.mark.parametrize("how", ["script", "path", "exec"])
 def test_cve_2019_5736_a_program_that_is_the_runtime_itself(container, tmp_path, how):
     """The image's dynamic loader runs in the runtime's process, with its file as /proc/self/exe."""
@@ -150,7 +150,7 @@ def test_cve_2019_5736_a_program_that_is_the_runtime_itself(container, tmp_path,
     c = container(capabilities=full(*ALL))
     for place in ("lib64", "lib"):
         (c.bundle.rootfs / place).mkdir()
-    place = c.bundle.rootfs / "lib64/ld-linux-x86-64.so.2"
+    place = c.bundle.rootfs / LOADER
     place.write_bytes(loader.read_bytes())
     place.chmod(0o755)
     c.file("/script", "#!/proc/self/exe\n", 0o755)
