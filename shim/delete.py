@@ -20,7 +20,8 @@ def delete(flags: "dict[str, str]") -> bytes:
         from pyrunc.container.state import StateRoot
 
         Container.delete(StateRoot(root), flags["id"], force=True)
-    mounts.unmount_all(f"{bundle}/rootfs")
+    for place in (f"{bundle}/rootfs", f"{bundle}/rootfs{mounts.LOWER}"):
+        mounts.unmount_all(place)
     now = messages.timestamp(time.time_ns())
     return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
 

@@ -19,6 +19,7 @@ DEFAULTS = {
 }  # fmt: skip
 PAGE = 4096  # what mount(2) takes of options, with the zero at their end
 UMOUNT_NOFOLLOW = 8
+LOWER = ".lower"  # beside the root file system: the layers, for as long as it takes to mount them
 
 
 def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
@@ -30,7 +31,7 @@ def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
             place = f"{root}/{target}" if target else root
             if ".." in place.split("/"):
                 raise PyruncError("mounting", place, "the target is not below the root file system")
-            mount_one(each["type"], each["source"], place, each["options"])
+            mount_one(each["type"], each["source"], place, each["options"], f"{root}{LOWER}")
             made = True
     except BaseException:
         if made:
@@ -38,7 +39,13 @@ def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
         raise
 
 
-def mount_one(kind: str, source: str, target: str, options: "list[str]") -> None:
+def mount_one(kind: str, source: str, target: str, options: "list[str]", lower: str) -> None:
+    """`lower`: a folder to make where one is needed."""
+    if any(option.startswith(("uidmap=", "gidmap=")) for option in options):
+        from shim.idmap import mount_mapped
+
+        mount_mapped(kind, source, target, options, lower)
+        return
     flags, data = 0, []
     for option in options:
         if option in FLAGS:
@@ -62,14 +69,19 @@ def _relative(data: "list[str]") -> "list[str]":
     for index, option in enumerate(data):
         if option.startswith("lowerdir="):
             layers = option.removeprefix("lowerdir=").split(":")
-            folder = layers[0].rpartition("/")[0]
-            while folder and not all(layer.startswith(f"{folder}/") for layer in layers):
-                folder = folder.rpartition("/")[0]
+            folder = common_folder(layers)
             if folder:
                 posix.chdir(folder)
                 short = ":".join(layer.removeprefix(f"{folder}/") for layer in layers)
                 return [*data[:index], f"lowerdir={short}", *data[index + 1 :]]
     return data
+
+
+def common_folder(layers: "list[str]") -> str:
+    folder = layers[0].rpartition("/")[0]
+    while folder and not all(layer.startswith(f"{folder}/") for layer in layers):
+        folder = folder.rpartition("/")[0]
+    return folder
 
 
 def _mount(source: str, target: str, kind: str, flags: int, data: str) -> None:

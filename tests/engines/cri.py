@@ -13,7 +13,11 @@ from shim.protobuf import BYTES, INT32, INT64, STRING, UINT32, UINT64, decode, e
 
 METADATA = {1: ("name", STRING), 2: ("uid", STRING), 3: ("namespace", STRING), 4: ("attempt", UINT32)}
 # each of them: 0 the pod's, 1 the container's own, 2 the node's
-NAMESPACES = {1: ("network", UINT32), 2: ("pid", UINT32), 3: ("ipc", UINT32)}
+MAPPING = {1: ("host_id", UINT32), 2: ("container_id", UINT32), 3: ("length", UINT32)}
+NAMESPACES = {
+    1: ("network", UINT32), 2: ("pid", UINT32), 3: ("ipc", UINT32),
+    5: ("userns_options", {1: ("mode", UINT32), 2: ("uids", [MAPPING]), 3: ("gids", [MAPPING])}),
+}  # fmt: skip
 POD = {
     1: ("metadata", METADATA), 2: ("hostname", STRING), 3: ("log_directory", STRING),
     8: ("linux", {1: ("cgroup_parent", STRING), 2: ("security_context", {1: ("namespace_options", NAMESPACES)})}),
@@ -79,11 +83,15 @@ class Pod:
     """With the node's network, unless it is to have one of its own."""
 
     def __init__(
-        self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False
-    ) -> None:
-        """`shared`: the processes of a container see those of the others."""
+        self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False,
+        mapping: dict[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """`shared`: the processes of a container see those of the others. `mapping`: of its user namespace."""
         self.runtime = Runtime(socket)
-        self.namespaces = {"namespace_options": {"network": 0 if network else 2, "pid": 0 if shared else 1}}
+        options: dict[str, Any] = {"network": 0 if network else 2, "pid": 0 if shared else 1}
+        if mapping is not None:
+            options["userns_options"] = {"mode": 0, "uids": [mapping], "gids": [mapping]}
+        self.namespaces = {"namespace_options": options}
         self.config = {
             "metadata": {"name": f"pod-{handler}", "uid": "u1", "namespace": "tests"},
             "log_directory": logs,
@@ -168,6 +176,19 @@ def networks(pod: Pod) -> list[tuple[str, str]]:
         namespace, _, interfaces = done["stdout"].decode().partition("\n")
         found.append((namespace, interfaces))
     return found
+
+
+MAPPED = {"host_id": 1000000, "container_id": 0, "length": 65536}
+
+
+def check_user_namespace(pod: Pod) -> None:
+    """The image's files are root's inside, whose they are on disk; and so are new ones."""
+    first, second = networks(pod)
+    assert first == second
+    for id in pod.containers:
+        words = "tr -s ' ' </proc/self/uid_map; touch /x; stat -c %u:%g /bin/busybox /x"
+        done = pod.runtime.call("ExecSync", id=id, command=["/bin/sh", "-c", words])
+        assert done["stdout"] == b" 0 1000000 65536\n0:0\n0:0\n", done
 
 
 def _error(call: Callable[..., object], *args: str, **values: Any) -> object:

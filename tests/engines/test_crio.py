@@ -99,6 +99,11 @@ def test_the_containers_of_a_pod_share_its_network(node):
         assert f"eth0    inet {cni.ADDRESS}" in first[1]
 
 
+def test_a_pod_with_a_user_namespace(node):
+    with cri.Pod(node.socket, node.logs, crio.PARENT, network=True, mapping=cri.MAPPED) as pod:
+        cri.check_user_namespace(pod)
+
+
 def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
     seen = []
     for handler in ("pyrunc", "runc"):

@@ -269,6 +269,47 @@ def test_a_logger(container, scheme, ready):
     assert Path(f"{logger}.done").read_text() == "err\n"
 
 
+@pytest.mark.parametrize("kind", ["overlay", "bind"])
+def test_a_root_file_system_with_other_owners(container, host, kind):
+    """As containerd 2 has it for a pod with a user namespace. Of what supports no mapping it is refused."""
+    c = container("/bin/stat", "-c", "%u:%g", "/bin/busybox").start_shim()
+    empty = c.bundle / "empty"
+    empty.mkdir()
+    options = [f"lowerdir={empty}:{host.rootfs}"] if kind == "overlay" else ["rbind", "ro"]
+    maps = ["uidmap=0:1000:1,1:2001:10", "gidmap=0:1001:1"]
+    path = c.fifo("stdout")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    mount = {"type": kind, "source": str(host.rootfs), "options": [*maps, *options]}
+    try:
+        c.call("Create", bundle=str(c.bundle), stdout=path, rootfs=[mount])
+    except Failed as error:
+        assert re.search("mapping the owners|mounting the root", str(error))
+    else:
+        c.call("Start")
+        c.call("Wait")
+        c.call("Delete")
+        assert os.read(reader, 100) == b"1000:1001\n"
+    assert not (c.bundle / "rootfs.lower").exists()
+    assert str(c.bundle) not in host.run("cat", "/proc/self/mountinfo", capture_output=True).stdout.decode()
+
+
+@pytest.mark.parametrize("uids", ["", "uidmap=0:1", "uidmap=a:b:c"])
+def test_a_mapping_of_owners_that_is_none_is_refused(container, host, uids):
+    c = container("/bin/true").start_shim()
+    mount = {"type": "bind", "source": str(host.rootfs), "options": ["bind", uids, "gidmap=0:1:1"]}
+    with pytest.raises(Failed, match="expected CONTAINER:HOST:SIZE"):
+        c.call("Create", bundle=str(c.bundle), rootfs=[mount])
+
+
+def test_delete_takes_away_layers_that_a_killed_shim_was_mounting(container, host):
+    c = container("/bin/true")
+    place = c.bundle / "rootfs.lower"
+    place.mkdir()
+    assert host.run("mount", "--bind", host.rootfs, place).returncode == 0
+    assert c.command("delete").returncode == 0
+    assert host.run("mountpoint", "-q", place).returncode
+
+
 def test_a_wait_ends_when_its_time_is_over(container):
     c = container("/bin/sleep", "100").start_shim().create()
     with pytest.raises(Failed, match="deadline exceeded"):
