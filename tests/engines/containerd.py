@@ -95,8 +95,9 @@ class Containerd(Daemon):
 
     def __exit__(self, *_: object) -> None:
         """Its containers first: they outlive it."""
-        for line in self.run("ctr", "tasks", "ls", "-q").stdout.decode().split():
-            self.run("ctr", "tasks", "rm", "-f", line)
+        for namespace in (self.namespace, "k8s.io"):
+            for line in self.run("ctr", "-n", namespace, "tasks", "ls", "-q").stdout.decode().split():
+                self.run("ctr", "-n", namespace, "tasks", "rm", "-f", line)
         self.close()
         for folder in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"):
             folder.rmdir()

@@ -51,6 +51,7 @@ METHODS = {
     "StopContainer": ({1: ("id", STRING), 2: ("timeout", INT64)}, EMPTY),
     "RemoveContainer": (ID, EMPTY),
     "ContainerStatus": (ID, STATUS),
+    "ListContainers": (EMPTY, EMPTY),
     "ContainerStats": (ID, STATS),
     "UpdateContainerResources": ({1: ("id", STRING), 2: ("linux", RESOURCES)}, EMPTY),
     "ExecSync": (
@@ -122,6 +123,20 @@ class Pod:
         self.containers.append(made["id"])
         self.runtime.call("StartContainer", id=made["id"])
         return str(made["id"])
+
+    def reconnect(self, socket: str) -> None:
+        """To an engine that was restarted, and may say that it is not ready yet."""
+        self.runtime.close()
+        self.runtime = Runtime(socket)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.runtime.call("ListContainers")
+                return
+            except grpc.RpcError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def remove(self, id: str) -> None:
         self.runtime.call("RemoveContainer", id=id)

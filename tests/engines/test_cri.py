@@ -1,7 +1,8 @@
 """Pods, through containerd's CRI socket, as a kubelet asks for them."""
 
 import os
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,30 @@ def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
         with cri.Pod(node.socket, str(node.folder), PARENT, handler) as pod:
             seen.append(list(cri.seen_by_a_kubelet(pod, node.folder)))
     assert seen[0] == seen[1]
+
+
+def test_a_restarted_containerd_finds_its_pods_and_what_ended_meanwhile(node):
+    """As it does with runc's shim: of what has ended 1.7 and later forget the status."""
+    with ExitStack() as stack:
+        ends = []
+        for handler in ("pyrunc", "runc"):
+            pod = stack.enter_context(cri.Pod(node.socket, str(node.folder), PARENT, handler))
+            first = pod.add("first", "/bin/sleep", "1000")
+            second = pod.add("second", "/bin/sh", "-c", "while ! test -e /tmp/go; do sleep 0.05; done; exit 6")
+            ends.append((pod, first, second))
+        for pod, _, second in ends:
+            words = "(sleep 0.5; touch /tmp/go) >/dev/null 2>&1 &"
+            pod.runtime.call("ExecSync", id=second, command=["/bin/sh", "-c", words])
+        node.stop()
+        time.sleep(1)
+        node.start_again()
+        for pod, first, _ in ends:
+            pod.reconnect(node.socket)
+            pod.status(first, RUNNING)
+            pod.runtime.call("ExecSync", id=first, command=["/bin/true"])
+        ours, theirs = (pod.status(second, EXITED)["exit_code"] for pod, _, second in ends)
+        assert ours == theirs
+    shim.wait_until(lambda: not node.shims(), 10)
 
 
 @pytest.mark.parametrize("handler", ["options", "file"])

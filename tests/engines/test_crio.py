@@ -85,8 +85,7 @@ def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, nod
     node.stop()
     shim.wait_until(lambda: node.seen(f"/run/crio/exits/{second}").exists(), 10)
     node.start_again()
-    pod.runtime.close()
-    pod.runtime = cri.Runtime(node.socket)
+    pod.reconnect(node.socket)
     assert pod.status(first, RUNNING)["exit_code"] == 0
     assert pod.status(second, EXITED)["exit_code"] == 6
 
