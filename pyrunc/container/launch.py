@@ -9,7 +9,7 @@ from pyrunc.init.context import Channel, Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
-from pyrunc.linux.pid import pid_of
+from pyrunc.linux.pid import has_ended, pid_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,8 +145,17 @@ class Launch:
         try:
             self._converse(clone_flags)
         except (BrokenPipeError, ConnectionResetError):
-            kind, text, fd = self.channel.receive()  # it died while we spoke: what it said last, or that it died
-            self._answer(kind if kind == "E" else "", text, fd)
+            self._hear_last_words()
+        except OSError:
+            assert self.pidfd is not None
+            if not has_ended(self.pidfd, 0):
+                raise
+            self._hear_last_words()
+
+    def _hear_last_words(self) -> None:
+        """It died while we spoke, or did something for it: what counts is what it said last, or that it died."""
+        kind, text, fd = self.channel.receive()
+        self._answer(kind if kind == "E" else "", text, fd)
 
     def _converse(self, clone_flags: int) -> None:
         if clone_flags & process.CLONE_NEWUSER:

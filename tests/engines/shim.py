@@ -3,7 +3,9 @@
 import copy
 import json
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -248,10 +250,14 @@ class Container:
             return ""
 
     def kill_shim(self) -> None:
+        """It has ended when this returns."""
         try:
-            os.kill(Client(self.socket).call("Connect", id=self.id)["shim_pid"], 9)
+            pidfd = os.pidfd_open(Client(self.socket).call("Connect", id=self.id)["shim_pid"])
         except (OSError, EOFError):
-            pass
+            return
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
+        os.close(pidfd)
 
     def remove(self) -> None:
         """Whatever is left of it."""

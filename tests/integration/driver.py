@@ -1,8 +1,9 @@
 """The runtime with a fault: `driver.py PACKAGES FAULT -- ARGUMENTS`, as the launcher runs it: isolated, without site.
 
 FAULT is `step NAME`: that step of the list fails; or `call N`: of the calls of the runtime's own functions in the
-process that was started, the Nth fails (0: none does, and how many there were goes to standard error); or no fault:
-`resctrl FOLDER`, where the host has resctrl, which only some processors have.
+process that was started, the Nth fails (0: none does, and how many there were goes to standard error); or `early -`:
+the new process fails at once, before the runtime has looked at it; or no fault: `resctrl FOLDER`, where the host has
+resctrl, which only some processors have.
 """
 
 import posix
@@ -28,6 +29,22 @@ def break_step(name):
             failing(step) if f"{step.__module__}.{step.__name__}" == name else step for step in getattr(steps, kind)
         )
         setattr(steps, kind, found)
+
+
+def fail_early():
+    from pyrunc.container.launch import Launch
+    from pyrunc.init import steps
+    from pyrunc.linux.pid import has_ended
+
+    def failing():
+        raise error()
+
+    def late(self, flags):
+        assert has_ended(self.pidfd, 10)
+        converse(self, flags)
+
+    steps.forget_imports = failing
+    converse, Launch._converse = Launch._converse, late
 
 
 def in_finalizer(frame):
@@ -70,6 +87,8 @@ def main(words):
     count = [0]
     if kind == "step":
         break_step(value)
+    elif kind == "early":
+        fail_early()
     elif kind == "resctrl":
         mount_resctrl(value)
     else:

@@ -330,7 +330,7 @@ def test_cve_2025_52881_what_exec_writes_is_not_taken_by_a_procfs_that_was_cover
     process = tmp_path / "process.json"
     process.write_text(
         '{"args": ["sh", "-c", "cat /proc/self/oom_score_adj"], "cwd": "/", "env": ["PATH=/bin"], '
-        '"user": {"uid": 0, "gid": 0}, "oomScoreAdj": 567, "apparmorProfile": "x", "selinuxLabel": "a:b:c"}'
+        '"user": {"uid": 0, "gid": 0}, "oomScoreAdj": 567, "apparmorProfile": "unconfined", "selinuxLabel": "a:b:c"}'
     )
     with unchanged(covered.fake):
         assert covered.runtime("exec", "--process", process, covered.id).out == "untouched"

@@ -14,7 +14,7 @@ import pytest
 
 from integration.attacks import forms, replace, without_mounts
 from integration.filters import without
-from integration.harness import NAMESPACES, cgroups_of, full, namespaces, unchanged, wait_until
+from integration.harness import NAMESPACES, cgroups_of, full, in_its_file_system, namespaces, unchanged, wait_until
 
 EVERYTHING = {
     "hostname": "web",
@@ -125,8 +125,10 @@ def view(c, **how):
     c.delete(**how)
     c.assert_gone()
     text = output.read_text() + second
-    for name, place in (("ID", c.id), ("BUNDLE", c.bundle.path), ("OUTPUT", c.runtime.scratch)):
-        text = text.replace(str(place), name)
+    folders = [("BUNDLE", str(c.bundle.path)), ("OUTPUT", str(c.runtime.scratch))]
+    folders += [(name, in_its_file_system(folder)) for name, folder in folders]
+    for name, place in (("ID", c.id), *folders):
+        text = text.replace(place, name)
     return re.sub(r"OUTPUT/\d+", "OUTPUT", text).splitlines()
 
 

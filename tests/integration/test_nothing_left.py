@@ -105,6 +105,22 @@ def test_a_step_of_exec_that_fails(container, runtime, step):
     assert c.status == "running"
 
 
+@pytest.mark.parametrize("kind", ["plain", "user namespace", "exec"])
+def test_what_it_said_last_is_told_of_a_process_that_died_before_it_was_looked_at(container, runtime, kind):
+    c = container()
+    if kind == "user namespace":
+        c.change(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+    if kind == "exec":
+        c.up()
+        result = Faulty(runtime, "early", "-")("exec", c.id, "true", check=False)
+    else:
+        c._prepare(("true",))
+        result = Faulty(runtime, "early", "-")("run", "--bundle", c.bundle.path, c.id, check=False)
+        c.assert_gone()
+    assert "injected failure" in result.err, repr(result)
+    assert len(result.err.splitlines()) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_a_failure_of_any_function_of_the_hosts_side(container, runtime, tmp_path, verb):

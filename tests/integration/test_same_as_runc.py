@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from integration.harness import BUSYBOX, NAMESPACES, full, namespaces
+from integration.harness import BUSYBOX, NAMESPACES, full, in_its_file_system, namespaces
 
 pytestmark = pytest.mark.skipif(not shutil.which("runc"), reason="runc, to compare with, is not installed")
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
@@ -314,7 +314,8 @@ def pair(container, tmp_path, pairs, request):
         theirs = under_runc(other, tmp_path)
         for found, made in ((ours, c), (theirs, other)):
             for key in found:
-                found[key] = found[key].replace(str(made.bundle.path), "BUNDLE")
+                for path in (str(made.bundle.path), in_its_file_system(str(made.bundle.path))):
+                    found[key] = found[key].replace(path, "BUNDLE")
         pairs[name] = name, ours, theirs
     return pairs[name]
 
