@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
 FULL = os.environ.get("PYRUNC_FULL", "") not in ("", "0")
 
 
-def wait_until(true: "Callable[[], object]", seconds: float = 5.0) -> None:
+def wait_until(true: "Callable[[], object]", seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

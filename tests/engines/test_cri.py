@@ -118,7 +118,7 @@ def test_a_restarted_containerd_finds_its_pods_and_what_ended_meanwhile(node):
             pod.runtime.call("ExecSync", id=first, command=["/bin/true"])
         ours, theirs = (pod.status(second, EXITED)["exit_code"] for pod, _, second in ends)
         assert ours == theirs
-    shim.wait_until(lambda: not node.shims(), 10)
+    shim.wait_until(lambda: not node.shims())
 
 
 @pytest.mark.parametrize("handler", ["options", "file"])

@@ -83,7 +83,7 @@ def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, nod
     second = pod.add("second", "/bin/sh", "-c", "while ! test -e /tmp/go; do sleep 0.05; done; exit 6")
     pod.runtime.call("ExecSync", id=second, command=["/bin/sh", "-c", "(sleep 1; touch /tmp/go) >/dev/null 2>&1 &"])
     node.stop()
-    shim.wait_until(lambda: node.seen(f"/run/crio/exits/{second}").exists(), 10)
+    shim.wait_until(lambda: node.seen(f"/run/crio/exits/{second}").exists())
     node.start_again()
     pod.reconnect(node.socket)
     assert pod.status(first, RUNNING)["exit_code"] == 0

@@ -28,7 +28,7 @@ def test_without_an_address_events_go_through_containerds_program(container):
     c.call("Start")
     c.call("Wait")
     c.call("Delete")
-    wait_until(lambda: len([*c.bundle.glob("publisher.done.*")]) == 4, 10)
+    wait_until(lambda: len([*c.bundle.glob("publisher.done.*")]) == 4)
     done = sorted(c.bundle.glob("publisher.done.*"), key=lambda path: int(path.suffix[1:]))
     topics = []
     for path in done:
@@ -66,7 +66,7 @@ def test_events_of_several_containers_go_together_and_each_ones_in_order(contain
     time.sleep(0.1)
     host.together.clear()
     host.listen()
-    wait_until(lambda: all("delete" in host.topics(c.id) for c in pod), 15)
+    wait_until(lambda: all("delete" in host.topics(c.id) for c in pod))
     for c in pod:
         order = [topic for index, topic in enumerate(host.topics(c.id)) if topic not in host.topics(c.id)[:index]]
         assert order == ["create", "start", "exit", "delete"]  # one may come twice: it was on its way
@@ -83,5 +83,5 @@ def test_an_event_that_is_not_answered_is_sent_again(container, host):
     host.hang_up()
     host.deaf = False
     host.listen()
-    wait_until(lambda: "exit" in host.topics(c.id), 15)
+    wait_until(lambda: "exit" in host.topics(c.id))
     assert host.topics(c.id).index("start") < host.topics(c.id).index("exit")

@@ -134,5 +134,5 @@ def test_a_killed_shim_leaves_no_scope(pod, container):
     """The last one: the pod is none after it. containerd has the shim's program clean up, which asks systemd too."""
     assert len([*SLICE.glob("*.scope")]) == 2
     os.kill(pod.shim, signal.SIGKILL)
-    wait_until(lambda: not [*SLICE.glob("*.scope")], 20)
+    wait_until(lambda: not [*SLICE.glob("*.scope")])
     pod.status(container, cri.EXITED)

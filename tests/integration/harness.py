@@ -414,7 +414,7 @@ class Container:
 # --- what is there
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while True:
         found = condition()

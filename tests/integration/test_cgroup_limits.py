@@ -259,8 +259,5 @@ def test_writing_to_a_device_is_throttled(container, tmp_path):
     mount = {"destination": "/disk", "type": "bind", "source": str(tmp_path / "disk"), "options": ["bind"]}
     write = ["dd", "if=/dev/zero", "of=/disk/file", "bs=64k", "count=32", "oflag=direct"]
     started = time.monotonic()
-    container(mounts=[mount]).run(*write)
-    free = time.monotonic() - started
-    started = time.monotonic()
     container(mounts=[mount], resources={"blockIO": {"throttleWriteBpsDevice": throttle}}).run(*write)
-    assert time.monotonic() - started > max(1.4, free)
+    assert time.monotonic() - started > 1.4  # without it, a tenth of that
