@@ -85,7 +85,7 @@ class Pod:
 
     def __init__(
         self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False,
-        mapping: dict[str, int] | None = None,
+        mapping: dict[str, int] | None = None, name: str = "pod",
     ) -> None:  # fmt: skip
         """`shared`: the processes of a container see those of the others. `mapping`: of its user namespace."""
         self.runtime = Runtime(socket)
@@ -94,7 +94,7 @@ class Pod:
             options["userns_options"] = {"mode": 0, "uids": [mapping], "gids": [mapping]}
         self.namespaces = {"namespace_options": options}
         self.config = {
-            "metadata": {"name": f"pod-{handler}", "uid": "u1", "namespace": "tests"},
+            "metadata": {"name": f"{name}-{handler}", "uid": "u1", "namespace": "tests"},
             "log_directory": logs,
             "linux": {"cgroup_parent": parent, "security_context": self.namespaces},
         }

@@ -101,10 +101,11 @@ def test_pause_and_resume(node, container):
     assert read(container, "cgroup.freeze") == "0"
 
 
-def test_an_update_is_told_to_systemd(pod, container):
-    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 80 * MIB})
-    assert show(scope(container), "MemoryMax") == {"MemoryMax": f"{80 * MIB}"}
-    assert read(container, "memory.max") == f"{80 * MIB}"
+def test_an_update_is_told_to_systemd(pod):
+    id = pod.add("updated", "/bin/sleep", "1000", **LIMITS)
+    pod.runtime.call("UpdateContainerResources", id=id, linux={"memory_limit_in_bytes": 80 * MIB})
+    assert show(scope(id), "MemoryMax") == {"MemoryMax": f"{80 * MIB}"}
+    assert read(id, "memory.max") == f"{80 * MIB}"
 
 
 def test_metrics_are_the_scopes(node, container):
@@ -130,9 +131,14 @@ def test_the_shim_is_in_the_cgroup_that_shim_cgroup_names(pod):
     assert Path(f"/proc/{pod.shim}/cgroup").read_text().strip() == f"0::{containerd.SHIM_CGROUP}"
 
 
-def test_a_killed_shim_leaves_no_scope(pod, container):
-    """The last one: the pod is none after it. containerd has the shim's program clean up, which asks systemd too."""
-    assert len([*SLICE.glob("*.scope")]) == 2
-    os.kill(pod.shim, signal.SIGKILL)
-    wait_until(lambda: not [*SLICE.glob("*.scope")])
-    pod.status(container, cri.EXITED)
+def test_a_killed_shim_leaves_no_scope(node):
+    """containerd has the shim's program clean up, which asks systemd too."""
+    place = CGROUPS / "pyrunc.slice/pyrunc-killed.slice"
+    before = node.shims()
+    with cri.Pod(node.socket, str(node.folder), f"/{place.relative_to(CGROUPS)}", "systemd", name="killed") as pod:
+        id = pod.add("first", "/bin/sleep", "1000")
+        assert len([*place.glob("*.scope")]) == 2
+        (killed,) = {*node.shims()} - {*before}
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: not [*place.glob("*.scope")])
+        pod.status(id, cri.EXITED)
