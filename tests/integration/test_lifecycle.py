@@ -24,7 +24,6 @@ def test_a_created_container_waits_for_start(container):
     assert (c.bundle.rootfs / "tmp/ran").read_text() == "ran\n"
 
 
-@pytest.mark.vm
 def test_a_started_container_runs_until_its_program_ends(container):
     c = container()
     c.create("sh", "-c", "until [ -e /tmp/stop ]; do sleep 0.01; done")
@@ -44,7 +43,6 @@ def test_start_returns_when_the_program_has_been_executed(container):
     assert b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-@pytest.mark.vm
 def test_state_of_a_created_container(container):
     c = container(annotations={"org.example.key": "value"})
     c.create("sleep", "1000")
@@ -383,7 +381,6 @@ def test_delete_ends_what_runs_on_in_a_shared_process_namespace(container):
     c.assert_gone()
 
 
-@pytest.mark.vm
 def test_a_container_without_a_record_can_be_deleted_by_force(container):
     c = container().up("true")
     c.wait_for("stopped")
@@ -410,7 +407,6 @@ def test_run_prints_what_the_program_prints(container):
     assert container().run("echo", "hello") == "hello"
 
 
-@pytest.mark.vm
 def test_run_leaves_nothing(container):
     c = container()
     c.run("true")
@@ -422,7 +418,6 @@ def test_run_ends_as_the_program_ended(container, code):
     assert container().attempt("sh", "-c", f"exit {code}").code == code
 
 
-@pytest.mark.vm
 def test_run_of_a_program_that_a_signal_ended(container):
     c = container()
     c._prepare(("sleep", "1000"))
