@@ -1,5 +1,6 @@
 """The shim without an engine: what containerd does, done by hand; its calls, its fifos, and the events it gets."""
 
+import contextlib
 import copy
 import json
 import os
@@ -82,20 +83,23 @@ class Host:
         self.listen()
 
     def listen(self) -> None:
-        self.connections: list[socket.socket] = []
+        self.receivers: dict[socket.socket, threading.Thread] = {}
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.address)
         self.listener.listen()
-        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+        self.acceptor = threading.Thread(target=self._accept, args=(self.listener,), daemon=True)
+        self.acceptor.start()
 
     def hang_up(self) -> None:
         """As containerd when it stops."""
-        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.shutdown(socket.SHUT_RDWR)  # closed alone it would not wake who waits in accept
+        self.acceptor.join()
         self.listener.close()
         os.unlink(self.address)
-        for connection in self.connections:
-            connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+        for connection, thread in [*self.receivers.items()]:
+            with contextlib.suppress(OSError):  # its shim was faster
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -103,8 +107,8 @@ class Host:
                 connection = listener.accept()[0]
             except OSError:
                 return
-            self.connections.append(connection)
-            threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
+            self.receivers[connection] = threading.Thread(target=self._receive, args=(connection,), daemon=True)
+            self.receivers[connection].start()
 
     def _receive(self, connection: socket.socket) -> None:
         reader = ttrpc.Reader()
@@ -118,6 +122,8 @@ class Host:
                         connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, b""))
         except OSError:
             pass  # its shim was killed
+        del self.receivers[connection]
+        connection.close()
 
     def _take(self, request: dict[str, Any]) -> None:
         envelope = decode(messages.FORWARD, request["payload"])["envelope"]
@@ -138,6 +144,7 @@ class Host:
     def close(self) -> None:
         self.keeper.kill()
         self.keeper.wait()
+        self.hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -205,6 +212,7 @@ class Container:
         document.update(config)
         (self.bundle / "config.json").write_text(json.dumps(document))
         self.client: Client
+        self.opened = [self.log]
         self.address = ""
         self.publisher = "/bin/false"
 
@@ -243,6 +251,11 @@ class Container:
         os.mkfifo(path)
         return str(path)
 
+    def open(self, path: str, flags: int = os.O_RDONLY | os.O_NONBLOCK) -> int:
+        """Closed when the container is removed."""
+        self.opened.append(os.open(path, flags))
+        return self.opened[-1]
+
     def messages(self) -> str:
         try:
             return os.read(self.log, 1 << 16).decode()
@@ -264,4 +277,5 @@ class Container:
         if self.address:
             self.kill_shim()
         self.command("delete")
-        os.close(self.log)
+        for descriptor in self.opened:
+            os.close(descriptor)

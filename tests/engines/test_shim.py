@@ -173,7 +173,7 @@ def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
     c = container("/bin/sh", "-c", "cat; echo err >&2").start_shim()
     names = {name: c.fifo(name) for name in ("stdin", "stdout", "stderr")}
     c.create(**names)
-    ends = {name: os.open(path, os.O_RDWR | os.O_NONBLOCK) for name, path in names.items()}
+    ends = {name: c.open(path, os.O_RDWR | os.O_NONBLOCK) for name, path in names.items()}
     c.call("Start")
     os.write(ends["stdin"], b"some text\n")
     c.call("CloseIO", stdin=True)  # what was written before is not lost, though the fifo has another writer
@@ -187,7 +187,7 @@ def test_a_slow_reader_gets_everything_and_costs_nothing(container):
     c = container("/bin/sh", "-c", "seq 1 200000").start_shim()
     path = c.fifo("stdout")
     c.create(stdout=path)
-    reader = os.open(path, os.O_RDONLY)
+    reader = c.open(path, os.O_RDONLY)
     c.call("Start")
     pid = c.call("Connect")["shim_pid"]
     time.sleep(0.3)
@@ -216,7 +216,7 @@ def test_a_terminal(container):
     c = container("/bin/sh", "-c", "read line; stty size; echo got $line", process={"terminal": True}).start_shim()
     names = {name: c.fifo(name) for name in ("stdin", "stdout")}
     c.create(terminal=True, **names)
-    reader, writer = os.open(names["stdout"], os.O_RDONLY | os.O_NONBLOCK), os.open(names["stdin"], os.O_WRONLY)
+    reader, writer = c.open(names["stdout"]), c.open(names["stdin"], os.O_WRONLY)
     c.call("ResizePty", width=90, height=33)
     c.call("Start")
     os.write(writer, b"hello\n")
@@ -230,7 +230,7 @@ def test_a_terminal_of_an_added_process(container):
     c.call("Start")
     spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/tty"], "env": []}).encode()}
     path = c.fifo("out")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader = c.open(path)
     c.call("Exec", exec_id="t", terminal=True, spec=spec, stdout=path)
     c.call("Start", exec_id="t")
     assert c.call("Wait", exec_id="t")["exit_status"] == 0
@@ -278,7 +278,7 @@ def test_a_root_file_system_with_other_owners(container, host, kind):
     options = [f"lowerdir={empty}:{host.rootfs}"] if kind == "overlay" else ["rbind", "ro"]
     maps = ["uidmap=0:1000:1,1:2001:10", "gidmap=0:1001:1"]
     path = c.fifo("stdout")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader = c.open(path)
     mount = {"type": kind, "source": str(host.rootfs), "options": [*maps, *options]}
     try:
         c.call("Create", bundle=str(c.bundle), stdout=path, rootfs=[mount])
@@ -430,7 +430,7 @@ def test_cve_2022_23471_cve_2025_64329_processes_leave_no_descriptor(container):
     c.call("Start")
     pid = c.call("Connect")["shim_pid"]
     path = c.fifo("out")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader = c.open(path)
 
     def one(number):
         program = {"cwd": "/", "args": ["/bin/sh", "-c", f"echo {number}; exit {number}"], "env": []}

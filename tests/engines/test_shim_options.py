@@ -26,7 +26,7 @@ def generic(text=b"", path=""):
 def output(c, **values):
     """What its program writes."""
     path = c.fifo("stdout")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader = c.open(path)
     c.create(stdout=path, **values)
     waiting = c.client.send("Wait", id=c.id)
     c.call("Start")

@@ -25,7 +25,7 @@ def test_much_output_is_the_same_byte_for_byte(container):
     c.start_shim()
     path = c.fifo("stdout")
     c.create(stdout=path)
-    reader = os.open(path, os.O_RDONLY)
+    reader = c.open(path, os.O_RDONLY)
     waiting = c.client.send("Wait", id=c.id)
     c.call("Start")
     got, expected = hashlib.sha256(), hashlib.sha256()
@@ -43,7 +43,7 @@ def test_another_reader_gets_what_the_first_one_left(container):
     names = {name: c.fifo(name) for name in ("stdin", "stdout")}
     c.create(**names)
     c.call("Start")
-    writer = os.open(names["stdin"], os.O_WRONLY)  # the engine's: where it goes, the input ends
+    writer = c.open(names["stdin"], os.O_WRONLY)  # the engine's: where it goes, the input ends
     for number in range(3):
         reader = os.open(names["stdout"], os.O_RDONLY)
         os.write(writer, b"a%d\n" % number)
@@ -54,7 +54,7 @@ def test_another_reader_gets_what_the_first_one_left(container):
         assert os.read(reader, 100) == b"got b%d\n" % number
         os.close(reader)
     assert c.call("State")["status"] == 2
-    reader = os.open(names["stdout"], os.O_RDONLY)
+    reader = c.open(names["stdout"], os.O_RDONLY)
     c.call("CloseIO", stdin=True)
     assert os.read(reader, 100) == b"end\n"
 

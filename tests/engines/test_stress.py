@@ -92,7 +92,7 @@ def test_processes_one_after_the_other(container, host):
     c.call("Start")
     pid = c.call("Connect")["shim_pid"]
     path = c.fifo("out")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    reader = c.open(path)
 
     def one(number):
         code = number % 256

@@ -41,12 +41,9 @@ FORMS = range(5)  # for parametrize, which has no canary yet
 
 def leaking(folder: Path, first: int = 3, last: int = 64) -> dict[str, Any]:
     """For Popen: the caller has left a folder of the host open in all of these descriptors."""
-    opened = os.open(folder, os.O_RDONLY)
 
     def arrange() -> None:
-        top = opened
-        if first <= top <= last:
-            top = os.dup2(opened, last + 50)
+        top = os.dup2(os.open(folder, os.O_RDONLY), last + 50)
         for number in range(first, last + 1):
             os.dup2(top, number, inheritable=True)
 

@@ -212,6 +212,7 @@ def host() -> Iterator[Network]:
     host = Network(new=False)
     name = next((link["ifname"] for link in json.loads(host.ip("-j link")) if link.get("address") == NIC), None)
     if name is None:
+        os.close(host.fd)
         pytest.skip("only in the virtual machine of tests/vm is there a device that can be taken away")
     host.ip(f"link set {name} down")
     host.ip(f"link set {name} name v0 mtu 1400")

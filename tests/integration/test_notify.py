@@ -303,11 +303,11 @@ def test_a_service_of_systemds(container):
 
 def with_descriptors(first, count, tmp_path):
     """As preexec_fn: descriptors from `first` on, each a file of its own number."""
-    wanted = range(first, first + count)
-    files = {number: os.open(tmp_path / f"file{number}", os.O_RDWR | os.O_CREAT) for number in wanted}
 
     def arrange() -> None:
-        high = {number: os.dup2(fd, number + 200) for number, fd in files.items()}
+        high = {}
+        for number in range(first, first + count):
+            high[number] = os.dup2(os.open(tmp_path / f"file{number}", os.O_RDWR | os.O_CREAT), number + 200)
         for number, fd in high.items():
             os.dup2(fd, number)
             os.set_inheritable(number, True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,5 +109,6 @@ print(*sys.modules)
 """
     answer = subprocess.run([sys.executable, "-I", "-S", "-c", program], pass_fds=[descriptor],
                             capture_output=True, text=True, check=True)
+    os.close(descriptor)
     heavy = {"json", "re", "os", "enum", "typing", "functools", "collections", "pyrunc.spec.report"}
     assert not heavy & set(answer.stdout.split())

@@ -5,6 +5,7 @@ The program is copied beside a package of the same name that tells what it sees:
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -371,13 +372,13 @@ def test_variables_that_load_code_or_data_are_removed_and_the_rest_stay(installe
 
 
 def test_inherited_descriptors_pass_and_none_is_added(installed: Installation, tmp_path: Path) -> None:
-    with (tmp_path / "passed").open("w") as passed:
-        os.dup2(passed.fileno(), 57)
+    with (tmp_path / "passed").open("w") as file:
+        passed = fcntl.fcntl(file.fileno(), fcntl.F_DUPFD, 57)
         try:
-            descriptors = dict(installed.sees(pass_fds=[57])["descriptors"])
+            descriptors = dict(installed.sees(pass_fds=[passed])["descriptors"])
         finally:
-            os.close(57)
-    assert descriptors.pop(57) == str(tmp_path / "passed")
+            os.close(passed)
+    assert descriptors.pop(passed) == str(tmp_path / "passed")
     assert sorted(descriptors) == [0, 1, 2]
 
 

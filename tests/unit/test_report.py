@@ -193,7 +193,7 @@ def test_validate_lists_all_in_order(tmp_path: Path, capsys: pytest.CaptureFixtu
     document = edited(edited(BASE, "/process/cwd", "x"), "/mounts/1/destination", "dev")
     document = edited(document, "/process/args", [])
     document = edited(document, "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})
-    bundle(tmp_path, document, indent=1)
+    os.close(bundle(tmp_path, document, indent=1))
     assert report.print_report(str(tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0].split(" ")[-1] for line in lines if not line.startswith("warning")] == [
@@ -202,7 +202,7 @@ def test_validate_lists_all_in_order(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle(tmp_path, BASE)
+    os.close(bundle(tmp_path, BASE))
     assert report.print_report(str(tmp_path)) == 0
     assert capsys.readouterr().out == ""
     assert report.print_report(str(tmp_path / "missing")) == 1

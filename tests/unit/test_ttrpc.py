@@ -94,5 +94,6 @@ def test_a_mistake_in_a_handler_does_not_end_the_loop(tmp_path):
     loop.watch(read, select.POLLIN, handler)
     loop.run()
     assert "internal error: KeyError: 'mine' (" in (tmp_path / "log").read_text()
+    log.close()
     os.close(read)
     os.close(write)
