@@ -1,5 +1,6 @@
 """An engine's CRI socket, as much of it as the tests call: what a kubelet says, with the shim's codec for messages."""
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from engines import image
+from engines import cni, image
 from shim.protobuf import BYTES, INT32, INT64, STRING, UINT32, UINT64, decode, encode
 
 METADATA = {1: ("name", STRING), 2: ("uid", STRING), 3: ("namespace", STRING), 4: ("attempt", UINT32)}
@@ -178,6 +179,35 @@ def seen_by_a_kubelet(pod: Pod, logs: Path) -> Iterator[object]:
         yield command, pod.runtime.call("ExecSync", id=id, command=["/bin/sh", "-c", command])
     lines = (logs / f"{name}-Error.log").read_text().splitlines()
     yield sorted(line.partition(" ")[2] for line in lines)
+
+
+def check_exec_sync(pod: Pod) -> None:
+    container = pod.add("first", "/bin/sleep", "1000")
+    words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
+    done = pod.runtime.call("ExecSync", id=container, command=words)
+    assert done == {"stdout": b"out\n", "stderr": b"err\n", "exit_code": 3}
+    for number in range(20):
+        done = pod.runtime.call("ExecSync", id=container, command=["/bin/sh", "-c", f"exit {number}"])
+        assert done["exit_code"] == number
+
+
+def check_limits_updates_and_statistics(pod: Pod, prefix: str) -> None:
+    """`prefix`: what the engine has before a container's ID in the path of its cgroup."""
+    container = pod.add("first", "/bin/sleep", "1000", memory_limit_in_bytes=64 << 20)
+    assert memory_limit(f"{prefix}{container}") == 64 << 20
+    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 32 << 20})
+    assert memory_limit(f"{prefix}{container}") == 32 << 20
+    stats = pod.runtime.call("ContainerStats", id=container)["stats"]
+    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
+    assert stats["memory"]["working_set_bytes"]["value"] > 0
+
+
+def check_network(pod: Pod, node: int) -> None:
+    """It is one for its containers, and not that of the process `node`."""
+    first, second = networks(pod)
+    assert first == second
+    assert first[0] != os.readlink(f"/proc/{node}/ns/net")
+    assert f"eth0    inet {cni.ADDRESS}" in first[1]
 
 
 def networks(pod: Pod) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import cni, containerd, image, shim
+from engines import containerd, image, shim
 
 pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
 from engines import cri
@@ -49,13 +49,7 @@ def test_a_pod_with_two_containers_has_one_shim(pod, node):
 
 
 def test_exec_sync(pod):
-    container = pod.add("first", "/bin/sleep", "1000")
-    words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
-    done = pod.runtime.call("ExecSync", id=container, command=words)
-    assert done == {"stdout": b"out\n", "stderr": b"err\n", "exit_code": 3}
-    for number in range(20):
-        done = pod.runtime.call("ExecSync", id=container, command=["/bin/sh", "-c", f"exit {number}"])
-        assert done["exit_code"] == number
+    cri.check_exec_sync(pod)
 
 
 def test_the_pods_end_is_that_of_its_shim(pod, node):
@@ -65,21 +59,12 @@ def test_the_pods_end_is_that_of_its_shim(pod, node):
 
 
 def test_limits_updates_and_statistics(pod):
-    container = pod.add("first", "/bin/sleep", "1000", memory_limit_in_bytes=64 << 20)
-    assert cri.memory_limit(f"{PARENT}/{container}") == 64 << 20
-    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 32 << 20})
-    assert cri.memory_limit(f"{PARENT}/{container}") == 32 << 20
-    stats = pod.runtime.call("ContainerStats", id=container)["stats"]
-    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
-    assert stats["memory"]["working_set_bytes"]["value"] > 0
+    cri.check_limits_updates_and_statistics(pod, f"{PARENT}/")
 
 
 def test_the_containers_of_a_pod_share_its_network(node):
     with cri.Pod(node.socket, str(node.folder), PARENT, network=True) as pod:
-        first, second = cri.networks(pod)
-        assert first == second
-        assert first[0] != os.readlink(f"/proc/{node.init}/ns/net")
-        assert f"eth0    inet {cni.ADDRESS}" in first[1]
+        cri.check_network(pod, node.init)
 
 
 def test_a_pod_with_a_user_namespace(node):

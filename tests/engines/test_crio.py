@@ -1,12 +1,11 @@
 """Pods, through CRI-O's socket, as a kubelet asks for them: the runtime's program, with conmon."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from engines import cni, crio, shim
+from engines import crio, shim
 
 pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
 from engines import cri
@@ -55,27 +54,11 @@ def test_a_container_that_ends_when_it_is_asked_to(pod):
 
 
 def test_exec_sync(pod):
-    container = pod.add("first", "/bin/sleep", "1000")
-    words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
-    done = pod.runtime.call("ExecSync", id=container, command=words)
-    assert done == {"stdout": b"out\n", "stderr": b"err\n", "exit_code": 3}
-    for number in range(5):
-        done = pod.runtime.call("ExecSync", id=container, command=["/bin/sh", "-c", f"exit {number}"])
-        assert done["exit_code"] == number
-
-
-def cgroup(id):
-    return f"{crio.PARENT}/crio-{id}"
+    cri.check_exec_sync(pod)
 
 
 def test_limits_updates_and_statistics(pod):
-    container = pod.add("first", "/bin/sleep", "1000", memory_limit_in_bytes=64 << 20)
-    assert cri.memory_limit(cgroup(container)) == 64 << 20
-    pod.runtime.call("UpdateContainerResources", id=container, linux={"memory_limit_in_bytes": 32 << 20})
-    assert cri.memory_limit(cgroup(container)) == 32 << 20
-    stats = pod.runtime.call("ContainerStats", id=container)["stats"]
-    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
-    assert stats["memory"]["working_set_bytes"]["value"] > 0
+    cri.check_limits_updates_and_statistics(pod, f"{crio.PARENT}/crio-")
 
 
 def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, node):
@@ -91,15 +74,12 @@ def test_a_restarted_crio_finds_its_containers_and_what_ended_meanwhile(pod, nod
 
 
 def test_the_containers_of_a_pod_share_its_network(node):
-    with cri.Pod(node.socket, node.logs, crio.PARENT, network=True) as pod:
-        first, second = cri.networks(pod)
-        assert first == second
-        assert first[0] != os.readlink(f"/proc/{node.init}/ns/net")
-        assert f"eth0    inet {cni.ADDRESS}" in first[1]
+    with make(node, network=True) as pod:
+        cri.check_network(pod, node.init)
 
 
 def test_a_pod_with_a_user_namespace(node):
-    with cri.Pod(node.socket, node.logs, crio.PARENT, network=True, mapping=cri.MAPPED) as pod:
+    with make(node, network=True, mapping=cri.MAPPED) as pod:
         cri.check_user_namespace(pod)
 
 

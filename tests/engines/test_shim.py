@@ -1,11 +1,9 @@
-"""The shim by hand: its calls, its events, its streams, its end."""
+"""The shim by hand: its calls, its program, its end."""
 
 import json
 import os
 import re
 import signal
-import socket
-import stat
 import subprocess
 import sys
 import time
@@ -15,7 +13,7 @@ import pytest
 from integration.test_modules import ALLOWED, FORBIDDEN
 from integration.test_nothing_left import PACKAGES
 
-from engines.shim import SHIM, Client, Failed, wait_until
+from engines.shim import SHIM, Failed, wait_until
 from pyrunc.linux.pid import start_time
 from shim import messages, metrics, ttrpc
 from shim.protobuf import decode, encode
@@ -169,106 +167,6 @@ def test_no_part_of_the_statistics_is_missing_that_engines_look_into(container):
         assert None not in [found[name] for name in ("pids", "cpu", "memory", "rdma", "io", "memory_events")]
 
 
-def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
-    c = container("/bin/sh", "-c", "cat; echo err >&2").start_shim()
-    names = {name: c.fifo(name) for name in ("stdin", "stdout", "stderr")}
-    c.create(**names)
-    ends = {name: c.open(path, os.O_RDWR | os.O_NONBLOCK) for name, path in names.items()}
-    c.call("Start")
-    os.write(ends["stdin"], b"some text\n")
-    c.call("CloseIO", stdin=True)  # what was written before is not lost, though the fifo has another writer
-    assert c.call("Wait")["exit_status"] == 0
-    c.call("Delete")
-    assert os.read(ends["stdout"], 100) == b"some text\n"
-    assert os.read(ends["stderr"], 100) == b"err\n"
-
-
-def test_a_slow_reader_gets_everything_and_costs_nothing(container):
-    c = container("/bin/sh", "-c", "seq 1 200000").start_shim()
-    path = c.fifo("stdout")
-    c.create(stdout=path)
-    reader = c.open(path, os.O_RDONLY)
-    c.call("Start")
-    pid = c.call("Connect")["shim_pid"]
-    time.sleep(0.3)
-    before = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-    time.sleep(0.7)
-    after = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-    assert after - before <= 1  # a tick
-    got = b""
-    while data := os.read(reader, 1 << 16):
-        got += data
-    assert got == b"".join(b"%d\n" % n for n in range(1, 200001))
-    assert c.call("Wait")["exit_status"] == 0
-
-
-def test_output_nobody_reads_does_not_keep_a_container_from_being_deleted(container):
-    c = container("/bin/sh", "-c", "seq 1 12000; exit 2").start_shim()
-    c.create(stdout=c.fifo("stdout"))
-    c.call("Start")
-    assert c.call("Wait")["exit_status"] == 2
-    began = time.monotonic()
-    c.call("Delete")
-    assert time.monotonic() - began < 5
-
-
-def test_a_terminal(container):
-    c = container("/bin/sh", "-c", "read line; stty size; echo got $line", process={"terminal": True}).start_shim()
-    names = {name: c.fifo(name) for name in ("stdin", "stdout")}
-    c.create(terminal=True, **names)
-    reader, writer = c.open(names["stdout"]), c.open(names["stdin"], os.O_WRONLY)
-    c.call("ResizePty", width=90, height=33)
-    c.call("Start")
-    os.write(writer, b"hello\n")
-    assert c.call("Wait")["exit_status"] == 0
-    c.call("Delete")
-    assert os.read(reader, 1000).replace(b"\r", b"") == b"hello\n33 90\ngot hello\n"
-
-
-def test_a_terminal_of_an_added_process(container):
-    c = container("/bin/sleep", "100").start_shim().create()
-    c.call("Start")
-    spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/tty"], "env": []}).encode()}
-    path = c.fifo("out")
-    reader = c.open(path)
-    c.call("Exec", exec_id="t", terminal=True, spec=spec, stdout=path)
-    c.call("Start", exec_id="t")
-    assert c.call("Wait", exec_id="t")["exit_status"] == 0
-    c.call("Delete", exec_id="t")
-    assert os.read(reader, 100) == b"/dev/pts/0\r\n"
-
-
-def test_a_log_file(container):
-    c = container("/bin/sh", "-c", "echo out; echo err >&2").start_shim()
-    uri = f"file://{c.bundle}/logs/deep/file"
-    c.create(stdout=uri, stderr=uri)
-    c.call("Start")
-    c.call("Wait")
-    c.call("Delete")
-    assert sorted((c.bundle / "logs/deep/file").read_text().split()) == ["err", "out"]
-
-
-@pytest.mark.parametrize(("scheme", "ready"), [("binary", ""), ("binary-v2", "echo >&5; ")])
-def test_a_logger(container, scheme, ready):
-    c = container("/bin/sh", "-c", "echo out; echo err >&2").start_shim()
-    logger = c.bundle / "logger"
-    logger.write_text(
-        '#!/bin/sh\necho "$@ $CONTAINER_ID $CONTAINER_NAMESPACE" > ${0}.args\n'
-        f"{ready}exec 5>&-\n"
-        "cat <&4 > ${0}.err &\ncat <&3 > ${0}.out\nwait\nmv ${0}.err ${0}.done\n"
-    )
-    logger.chmod(0o755)
-    uri = f"{scheme}://{logger}?key=a%20b"
-    c.create(stdout=uri, stderr=uri)
-    c.call("Start")
-    c.call("Wait")
-    c.call("Delete")
-    wait_until(lambda: Path(f"{logger}.done").exists())
-    assert Path(f"{logger}.args").read_text() == f"key a b {c.id} tests\n"
-    assert Path(f"{logger}.out").read_text() == "out\n"
-    assert Path(f"{logger}.done").read_text() == "err\n"
-
-
 @pytest.mark.parametrize("kind", ["overlay", "bind"])
 def test_a_root_file_system_with_other_owners(container, host, kind):
     """As containerd 2 has it for a pod with a user namespace. Of what supports no mapping it is refused."""
@@ -354,75 +252,6 @@ def test_a_killed_shim_leaves_what_delete_removes(container, host):
     again = c.command("start")  # the address that it left is taken over
     assert again.returncode == 0
     assert again.stdout.decode() == c.address
-
-
-def test_no_event_is_lost_while_containerd_restarts(container, host):
-    c = container("/bin/true").start_shim().create()
-    wait_until(lambda: host.topics(c.id) == ["create"])
-    host.hang_up()
-    c.call("Start")
-    c.call("Wait")
-    time.sleep(0.1)
-    host.listen()
-    wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
-
-
-def test_cve_2020_15257_the_socket_is_its_owners_alone(container, host):
-    c = container("/bin/true").start_shim()
-    path = c.socket
-    status = os.stat(path)
-    assert stat.S_IMODE(status.st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o711
-    assert not re.search(r"@.*containerd", Path("/proc/net/unix").read_text())
-    os.chmod(path, 0o666)  # and were it anybody's: who is another user is not served
-    program = (
-        "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(5)\n"
-        "os.chdir(os.path.dirname(sys.argv[1]))\nos.setgid(65534)\nos.setuid(65534)\n"
-        "s.connect(os.path.basename(sys.argv[1]))\nsys.exit(0 if s.recv(1) == b'' else 1)"
-    )
-    assert subprocess.run([sys.executable, "-c", program, path], timeout=10).returncode == 0
-    assert "a connection of user 65534 was refused" in c.messages()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"\xff" * 4096, b"\0\0\0\1\0\0\0\1\7\0x", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5\0\0\0\1\1\0ab"],
-    ids=["ones", "unknown type", "http", "cut off"],
-)
-def test_nonsense_closes_only_its_own_connection(container, data):
-    c = container("/bin/true").start_shim().create()
-    other = Client(c.socket)
-    other.socket.sendall(data)
-    other.socket.shutdown(socket.SHUT_WR)
-    while other.socket.recv(4096):
-        pass
-    assert c.call("State")["status"] == 1
-
-
-def test_streams_and_services_that_are_not_there_are_refused(container):
-    c = container("/bin/true").start_shim()
-    for stream, type, payload, code in (
-        (2, ttrpc.REQUEST, b"", 3),
-        (1, ttrpc.DATA, b"", 3),
-        (1, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "x", "method": "y"}), 12),
-        (3, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "containerd.task.v2.Task", "method": "y"}), 12),
-        (3, ttrpc.REQUEST, b"", 3),  # used before
-        (5, ttrpc.REQUEST, b"\xff", 3),
-    ):
-        c.client.socket.sendall(ttrpc.pack(stream, type, payload))
-        with pytest.raises(Failed) as caught:
-            c.client.receive((stream, "State"))
-        assert caught.value.code == code, (stream, type, payload)
-    c.client.stream = 5
-
-
-def test_thirty_calls_at_a_time_are_answered_each(container):
-    c = container("/bin/sleep", "100").start_shim().create()
-    waiting = [c.client.send("Wait", id=c.id) for _ in range(30)]
-    assert c.call("State")["status"] == 1
-    c.call("Start")
-    c.call("Kill", signal=9)
-    assert [c.client.receive(call)["exit_status"] for call in waiting] == [137] * 30
 
 
 def test_cve_2022_23471_cve_2025_64329_processes_leave_no_descriptor(container):

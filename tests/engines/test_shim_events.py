@@ -54,6 +54,17 @@ def test_a_program_that_is_not_there_keeps_nothing_from_working(container):
     c.call("Delete")
 
 
+def test_no_event_is_lost_while_containerd_restarts(container, host):
+    c = container("/bin/true").start_shim().create()
+    wait_until(lambda: host.topics(c.id) == ["create"])
+    host.hang_up()
+    c.call("Start")
+    c.call("Wait")
+    time.sleep(0.1)
+    host.listen()
+    wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
+
+
 def test_events_of_several_containers_go_together_and_each_ones_in_order(container, host):
     annotations = {"io.kubernetes.cri.sandbox-id": f"together-{os.getpid()}"}
     pod = [container("/bin/true", annotations=annotations).start_shim().create() for _ in range(6)]

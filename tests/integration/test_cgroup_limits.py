@@ -260,4 +260,4 @@ def test_writing_to_a_device_is_throttled(container, tmp_path):
     write = ["dd", "if=/dev/zero", "of=/disk/file", "bs=64k", "count=32", "oflag=direct"]
     started = time.monotonic()
     container(mounts=[mount], resources={"blockIO": {"throttleWriteBpsDevice": throttle}}).run(*write)
-    assert time.monotonic() - started > 1.4  # without it, a tenth of that
+    assert time.monotonic() - started > 1.4

@@ -1,0 +1,73 @@
+"""The shim's socket: whose it is, and what it answers to whoever speaks as no client should."""
+
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.shim import Client, Failed
+from shim import messages, ttrpc
+from shim.protobuf import encode
+
+
+def test_cve_2020_15257_the_socket_is_its_owners_alone(container, host):
+    c = container("/bin/true").start_shim()
+    path = c.socket
+    status = os.stat(path)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o711
+    assert not re.search(r"@.*containerd", Path("/proc/net/unix").read_text())
+    os.chmod(path, 0o666)  # and were it anybody's: who is another user is not served
+    program = (
+        "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(5)\n"
+        "os.chdir(os.path.dirname(sys.argv[1]))\nos.setgid(65534)\nos.setuid(65534)\n"
+        "s.connect(os.path.basename(sys.argv[1]))\nsys.exit(0 if s.recv(1) == b'' else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, path], timeout=10).returncode == 0
+    assert "a connection of user 65534 was refused" in c.messages()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 4096, b"\0\0\0\1\0\0\0\1\7\0x", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5\0\0\0\1\1\0ab"],
+    ids=["ones", "unknown type", "http", "cut off"],
+)
+def test_nonsense_closes_only_its_own_connection(container, data):
+    c = container("/bin/true").start_shim().create()
+    other = Client(c.socket)
+    other.socket.sendall(data)
+    other.socket.shutdown(socket.SHUT_WR)
+    while other.socket.recv(4096):
+        pass
+    assert c.call("State")["status"] == 1
+
+
+def test_streams_and_services_that_are_not_there_are_refused(container):
+    c = container("/bin/true").start_shim()
+    for stream, type, payload, code in (
+        (2, ttrpc.REQUEST, b"", 3),
+        (1, ttrpc.DATA, b"", 3),
+        (1, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "x", "method": "y"}), 12),
+        (3, ttrpc.REQUEST, encode(messages.REQUEST, {"service": "containerd.task.v2.Task", "method": "y"}), 12),
+        (3, ttrpc.REQUEST, b"", 3),  # used before
+        (5, ttrpc.REQUEST, b"\xff", 3),
+    ):
+        c.client.socket.sendall(ttrpc.pack(stream, type, payload))
+        with pytest.raises(Failed) as caught:
+            c.client.receive((stream, "State"))
+        assert caught.value.code == code, (stream, type, payload)
+    c.client.stream = 5
+
+
+def test_thirty_calls_at_a_time_are_answered_each(container):
+    c = container("/bin/sleep", "100").start_shim().create()
+    waiting = [c.client.send("Wait", id=c.id) for _ in range(30)]
+    assert c.call("State")["status"] == 1
+    c.call("Start")
+    c.call("Kill", signal=9)
+    assert [c.client.receive(call)["exit_status"] for call in waiting] == [137] * 30
