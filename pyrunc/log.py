@@ -11,18 +11,30 @@ class Log:
     file: where lines go; None is standard error.
     json: one JSON object a line: engines read the last one of level "error".
     debug: whether lines of level "debug" are written.
+
+    Attributes:
+        steps_on: whether anybody wants to know what each step takes.
     """
 
-    __slots__ = ("debug_on", "file", "json")
+    __slots__ = ("debug_on", "file", "json", "steps_on")
 
     def __init__(self, file: "Fd | None" = None, json: bool = False, debug: bool = False) -> None:
         self.file = file
         self.json = json
         self.debug_on = debug
+        self.steps_on = debug
 
     def debug(self, text: str) -> None:
         if self.debug_on:
             self.write("debug", text)
+
+    def step(self, name: str) -> "Step":
+        """To be entered for as long as the step takes."""
+        return Step(self, name)
+
+    def took(self, name: str, began: int, ended: int) -> None:
+        """A step, and its time in nanoseconds since the epoch. A container's process says so of its own."""
+        self.debug(f"step {name}: {(ended - began) // 1000} µs")
 
     def warning(self, text: str) -> None:
         self.write("warning", text)
@@ -42,6 +54,23 @@ class Log:
             write_all(2 if self.file is None else self.file.number, (line + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
             pass  # a log that can't be written must not keep a container from being stopped
+
+
+class Step:
+    """A part of a verb, which is told to the log when it is over, by an error too."""
+
+    __slots__ = ("began", "log", "name")
+
+    def __init__(self, log: Log, name: str) -> None:
+        self.log = log
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.began = time.time_ns()
+
+    def __exit__(self, *_: object) -> None:
+        if self.log.steps_on:
+            self.log.took(self.name, self.began, time.time_ns())
 
 
 def quoted(text: str) -> str:

@@ -159,7 +159,8 @@ class Container:
         if kind in self.record["hooks"]:
             from pyrunc.init import hooks
 
-            hooks.run_all(kind, (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status), None)
+            with self.log.step(f"hooks.{kind}"):
+                hooks.run_all(kind, (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status), None)
 
     # --- start
 
@@ -204,7 +205,8 @@ class Container:
             self.log.warning(f"container {self.id}: config.json has no process: there is nothing to run")
         with fifo:
             posix.write(fifo.number, GO)
-            text = self._wait_for_program(fifo)
+            with self.log.step("start.wait_for_program"):
+                text = self._wait_for_program(fifo)
         unlink_quietly(self.directory.fd, FIFO)
         if text == GO:
             raise StateError("cannot start container", self.id, "its process died waiting")
@@ -328,10 +330,12 @@ class Container:
                 "stop it first, or use delete --force",
             )
         if status != "stopped":
-            self._kill_and_wait()
+            with self.log.step("delete.kill"):
+                self._kill_and_wait()
         if self.pid and (force or not self._has_own_processes()):
             self.cgroup.kill()
-        self.cgroup.remove()
+        with self.log.step("delete.remove_cgroup"):
+            self.cgroup.remove()
         self.remove_rdt_group()
         self._restore_devices()
         self.directory.remove()
@@ -357,7 +361,8 @@ class Container:
 
         for hook in (self.config.get("hooks") or {}).get("poststop") or []:
             try:
-                hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None)
+                with self.log.step("hooks.poststop"):
+                    hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None)
             except PyruncError as error:
                 self.log.warning(str(error))
 

@@ -38,7 +38,8 @@ def create(
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
-        config = load.config(folder.number)
+        with log.step("create.read_config"):
+            config = load.config(folder.number)
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     config["linux"] = config.get("linux") or {}
@@ -156,13 +157,15 @@ class Creation(launch.Parent):
         self.container = container
         self._record_what_will_be()
         if self.cgroup.unit is None:
-            self._make_cgroup()
+            with container.log.step("create.make_cgroup"):
+                self._make_cgroup()
         if self.group is not None:
             try:
                 self.group.make(self.config["linux"]["intelRdt"])
             finally:
                 self.container.record["rdt"] = self.group.record()
-        context = self._context()
+        with container.log.step("create.prepare"):
+            context = self._context()
         namespaces = self.config["linux"].get("namespaces") or []
         flags = launch.plan_namespaces(context, namespaces)
         own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
@@ -220,7 +223,8 @@ class Creation(launch.Parent):
             return
         resources, annotations = self.config["linux"].get("resources") or {}, self.container.record["annotations"]
         try:
-            make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
+            with self.container.log.step("create.start_unit"):
+                make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
         finally:
             self.container.record["cgroup"]["unit"] = self.cgroup.unit
             self._save()

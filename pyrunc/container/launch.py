@@ -1,6 +1,7 @@
 """The parent's half of the way from clone to execve: clone, and the conversation until the process is ready."""
 
 import posix
+import time
 
 from pyrunc.container import userns
 from pyrunc.errors import PyruncError, StepError, reason
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
 INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
-LAST_WORDS = ("", "R", "W", "D", "E")  # of a process that was complete when it became visible
+LAST_WORDS = ("", "R", "W", "D", "K", "E")  # of a process that was complete when it became visible
 LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
@@ -101,17 +102,20 @@ class Launch:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
         refuse_threads()
         self.channel, self.context.channel = Channel.pair()
-        self.context.debug = self.log.debug_on
+        self.context.debug = self.log.steps_on
         self.context.may_be_dumpable = bool(posix.geteuid()) and not self.context.joins
         rootless = bool(clone_flags & process.CLONE_NEWUSER and posix.geteuid())
         if rootless:
             process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root
+        began = time.time_ns()
         self._clone(clone_flags)
         if rootless and self.pidfd is not None:
             process.set_dumpable(False)
         if self.pidfd is None:
             self.channel.close()
             steps.become(list_of_steps, self.context)
+        if self.log.steps_on:
+            self.log.took("launch.clone", began, time.time_ns())
         self.context.channel.close()
         try:
             self._lead(clone_flags)
@@ -216,6 +220,9 @@ class Launch:
             self.log.warning(text)
         elif kind == "D":
             self.log.debug(text)
+        elif kind == "K":
+            name, began, ended = text.split("\0")
+            self.log.took(name, int(began), int(ended))
         elif kind == "E":
             raise StepError(*text.split("\0"))
         else:

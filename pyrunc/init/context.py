@@ -44,8 +44,8 @@ class Channel:
     limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
     devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `U`
     give my user this pipe; `H` the mounts stand, run the runtime's hooks; `R` ready to wait for start; `C` the
-    console's master, its fd attached; `W` a warning; `D` debug; `E` failed, with the four fields of the error. The
-    end of the stream: the other side is dead.
+    console's master, its fd attached; `W` a warning; `D` debug; `K` a step has been taken, its name and its times; `E`
+    failed, with the four fields of the error. The end of the stream: the other side is dead.
     """
 
     __slots__ = ("socket",)
@@ -181,7 +181,7 @@ class Context:
 
 def run(steps: "tuple[Step, ...]", context: Context) -> None:
     """Take the steps in order. The only place that turns a failure into words."""
-    started = time.perf_counter_ns() if context.debug else 0
+    began = time.time_ns() if context.debug else 0
     for step in steps:
         try:
             step(context)
@@ -192,12 +192,11 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
         except (OSError, ValueError, OverflowError) as error:
             raise StepError(f"{IN_INIT}: {title(step)}", "", reason(error)) from error
         if context.debug:
-            now = time.perf_counter_ns()
-            text = f"step {step.__module__.rpartition('.')[2]}.{step.__name__}: {(now - started) // 1000} µs"
-            context.channel.send("D", text)
+            now = time.time_ns()
+            context.channel.send("K", f"{step.__module__.rpartition('.')[2]}.{step.__name__}\0{began}\0{now}")
             if (step.__name__, context.init) in MILESTONES:
                 context.channel.send("D", MILESTONES[step.__name__, context.init])
-            started = now
+            began = now
 
 
 def title(step: "Step") -> str:
