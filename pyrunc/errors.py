@@ -57,6 +57,10 @@ class StepError(PyruncError):
     """A step between clone and execve failed. The words around it are runc's: engines show and search them."""
 
 
+class Overdue(StepError):
+    """Somebody whom we waited for took too long, and was given up."""
+
+
 def reason(error: BaseException) -> str:
     """The cause of a failure in words: an OSError without its number, naming the file where there is one."""
     if isinstance(error, OSError) and error.strerror:

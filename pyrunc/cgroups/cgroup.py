@@ -7,6 +7,7 @@ import time
 from pyrunc.cgroups.limits import write
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
+from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ NOT_PERMITTED = (1, 13)  # EPERM, EACCES
 NOT_THERE = (2, 20, 36)  # ENOENT, ENOTDIR, ENAMETOOLONG: of a cgroupsPath that could never be made
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
+AT_ONCE = 64  # processes that are signalled together: each takes a descriptor
 
 
 class Cgroup:
@@ -178,16 +180,29 @@ class Cgroup:
                 pass  # an older kernel: one by one
         for _ in range(64):
             found = self.processes()
-            for pid in filter(None, found):  # 0 is one whom our PID namespace doesn't have; to kill it means ourselves
-                try:
-                    posix.kill(pid, signal)
-                except ProcessLookupError:
-                    continue
+            for first in range(0, len(found), AT_ONCE):
+                self._signal(found[first : first + AT_ONCE], signal)
             if signal != 9:
                 return
             self.thaw()  # a frozen process dies when it thaws (v1)
             if not found:
                 return
+
+    def _signal(self, pids: "list[int]", signal: int) -> None:
+        """By pidfd, and only who is still listed when his is open: a number may be another process's by then."""
+        opened = {}
+        for pid in filter(None, pids):  # 0 is one whom our PID namespace doesn't have
+            try:
+                opened[pid] = pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+        still = {*self.processes()}
+        for pid, pidfd in opened.items():
+            if pid in still:
+                try:
+                    pidfd_send_signal(pidfd, signal)
+                except ProcessLookupError:
+                    continue
 
     def remove(self) -> None:
         """Remove it with all cgroups below. Its processes must be dead; the kernel may take a moment to see it."""

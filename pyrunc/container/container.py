@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 GO = b"0"
-DEATH_SECONDS = 10.0
 
 
 class Container:
@@ -215,13 +214,18 @@ class Container:
 
     def _wait_for_program(self, fifo: Fd) -> bytes:
         """Until the other end is closed: by execve, or by the death of a process, which has written why. Our end keeps
-        what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go."""
+        what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go.
+        Raises Overdue."""
+        from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Watch
+
         try:
             with pidfd_open(self.pid) as pidfd:
                 poll = select.poll()
                 poll.register(fifo.number, 0)  # POLLERR comes unasked
                 poll.register(pidfd.number, select.POLLIN)
-                poll.poll()
+                watch = Watch(self.pid, 0 if "startContainer" in self.record["hooks"] else START_LOOKS)
+                while not poll.poll(LOOK_SECONDS * 1000):
+                    watch.look(f"starting container {self.id}")
         except ProcessLookupError:
             pass  # it was as quick as that
         with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
@@ -367,6 +371,8 @@ class Container:
                 self.log.warning(str(error))
 
     def _kill_and_wait(self) -> None:
+        from pyrunc.container.patience import DEATH_SECONDS
+
         try:
             with pidfd_open(self.pid) as pidfd:
                 self.kill(SIGKILL)

@@ -61,6 +61,8 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
         if group is not None:
             context.not_ours.append(group.root)
         child = launch.Launch(context, container.log, _Parent(take_master, take_pidfd, group))
+        if ignore_paused:
+            child.may_wait = container.cgroup.is_frozen
         with _Entrance(container, context, init):
             child.run(steps.EXEC_UNSEEN if context.unseen else steps.EXEC, 0)
     write_pid_file(options.pid_file, child)

@@ -3,14 +3,14 @@
 import posix
 import time
 
-from pyrunc.container import userns
+from pyrunc.container import patience, userns
 from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import hooks, limits, namespaces, steps
-from pyrunc.init.context import Channel, Context
+from pyrunc.init.context import Channel, Context, title
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
-from pyrunc.linux.pid import has_ended, pid_of
+from pyrunc.linux.pid import has_ended, pid_of, pidfd_send_signal, reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,9 +85,14 @@ class Launch:
     Args:
         context: what it is to become; its channel is made here.
         parent: who does for it what it can't.
+
+    Attributes:
+        may_wait: whether it is as it should be that it gets no further.
     """
 
-    __slots__ = ("channel", "context", "followed", "log", "moved_later", "parent", "pid", "pidfd")
+    __slots__ = (
+        "channel", "context", "followed", "log", "may_wait", "moved_later", "parent", "pid", "pidfd", "steps", "watch",
+    )  # fmt: skip
 
     def __init__(self, context: Context, log: "Log", parent: Parent) -> None:
         self.context = context
@@ -97,11 +102,15 @@ class Launch:
         self.pidfd: Fd | None = None
         self.followed = False  # the process of the second clone is there
         self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
+        self.may_wait: Callable[[], bool] = lambda: False
+        self.steps: tuple[Step, ...] = ()
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
         refuse_threads()
+        self.steps = list_of_steps
         self.channel, self.context.channel = Channel.pair()
+        self.context.progress = process.SharedByte()
         self.context.debug = self.log.steps_on
         self.context.may_be_dumpable = bool(posix.geteuid()) and not self.context.joins
         rootless = bool(clone_flags & process.CLONE_NEWUSER and posix.geteuid())
@@ -117,6 +126,8 @@ class Launch:
         if self.log.steps_on:
             self.log.took("launch.clone", began, time.time_ns())
         self.context.channel.close()
+        self.channel.socket.settimeout(patience.LOOK_SECONDS)
+        self._watch()
         try:
             self._lead(clone_flags)
         except BaseException:
@@ -124,7 +135,22 @@ class Launch:
             raise
         finally:
             self.channel.close()
+            self.context.progress.close()
             self.context.close()
+
+    def _watch(self) -> None:
+        self.watch = patience.Watch(self.pid, patience.FIRST_LOOKS if self.context.init else patience.ADDED_LOOKS)
+
+    def _receive(self) -> "tuple[str, str, Fd | None]":
+        """What it says next. Raises Overdue when it gets no further: a process of the container may have stopped it."""
+        while True:
+            try:
+                return self.channel.receive()
+            except TimeoutError:
+                number: int = self.context.progress.page[0]
+                step = self.steps[number]
+                may_wait = step is hooks.create_container or self.may_wait()
+                self.watch.look(f"waiting for its process, which is {title(step)}", number, may_wait)
 
     def _clone(self, clone_flags: int) -> None:
         """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""
@@ -158,7 +184,7 @@ class Launch:
 
     def _hear_last_words(self) -> None:
         """It died while we spoke, or did something for it: what counts is what it said last, or that it died."""
-        kind, text, fd = self.channel.receive()
+        kind, text, fd = self._receive()
         self._answer(kind if kind == "E" else "", text, fd)
 
     def _converse(self, clone_flags: int) -> None:
@@ -169,7 +195,7 @@ class Launch:
         self.parent.settle(self.pid)
         self.channel.send("G")
         while True:
-            kind, text, fd = self.channel.receive()
+            kind, text, fd = self._receive()
             if kind == "R":
                 assert self.pidfd is not None
                 self.parent.take_pidfd(self.pidfd)
@@ -240,12 +266,13 @@ class Launch:
         self.followed = True
         self._reap()
         self.pid, self.pidfd = pid_of(pidfd), pidfd
+        self._watch()
         self.parent.born(self.pid)
 
     def _see_it_execute(self) -> None:
         """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""
         if self.context.fifo is None:
-            kind, text, fd = self.channel.receive()
+            kind, text, fd = self._receive()
             if kind:
                 self._answer(kind, text, fd)
 
@@ -253,10 +280,9 @@ class Launch:
         userns.write_maps(self.pid, self.context.config["linux"])
 
     def _reap(self) -> int:
-        try:
-            return posix.waitpid(self.pid, 0)[1]
-        except ChildProcessError:
-            return 0
+        """Its status, when it has ended: one that hangs in a system call outlives even SIGKILL, and is left alone."""
+        assert self.pidfd is not None
+        return reap(self.pidfd) if has_ended(self.pidfd, patience.DEATH_SECONDS) else 0
 
     def _death(self) -> str:
         end = hooks.describe(self._reap())
@@ -264,10 +290,11 @@ class Launch:
         return f"{end}; {OOM}" if cgroup is not None and cgroup.oom_kills() else end
 
     def kill(self) -> None:
-        """Kill it and wait for its end: what is removed after it must not be in use."""
-        if self.pid:
+        """Kill it and wait for its end: what is removed after it must not be in use. By pidfd: who has heard of its
+        death has waited for it, and the number may be another process's."""
+        if self.pidfd is not None:
             try:
-                posix.kill(self.pid, 9)
+                pidfd_send_signal(self.pidfd, 9)
             except ProcessLookupError:
                 pass
             self._reap()

@@ -3,7 +3,8 @@
 import _socket
 import posix
 
-from pyrunc.errors import PyruncError, reason
+from pyrunc.container.sender import limit, why
+from pyrunc.errors import PyruncError
 from pyrunc.init.context import rights
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.process import pidfd_getfd
@@ -33,8 +34,9 @@ def hand_over(context: "Context", pid: int, pidfd: Fd, number: int) -> None:
         with pidfd_getfd(pidfd, number) as listener:
             with open_at(None, place, posix.O_PATH) as target:
                 agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+                limit(agent)
                 agent.connect(f"/proc/self/fd/{target.number}")  # its path may be longer than a sockaddr
             agent.sendmsg([dumps(state).encode("utf-8", "surrogateescape")], [rights(listener)])
             agent.close()
     except OSError as error:
-        raise PyruncError("failed to connect with seccomp agent", place, reason(error), "is it running?") from error
+        raise PyruncError("failed to connect with seccomp agent", place, why(error), "is it running?") from error

@@ -2,11 +2,26 @@
 
 import _socket
 import posix
+import sys
 
+from pyrunc.container.patience import RECEIVER_SECONDS
 from pyrunc.errors import PyruncError, UsageError, reason
 from pyrunc.init.context import rights
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
+
+
+def limit(socket: _socket.socket) -> None:
+    """How long connecting and sending may take, which wait while the other side accepts nobody: SO_SNDTIMEO, as for
+    a non-blocking socket a full queue is an error at once. unix(7), socket(7)"""
+    seconds = int(RECEIVER_SECONDS).to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, seconds)
+
+
+def why(error: OSError) -> str:
+    if isinstance(error, BlockingIOError):
+        return f"nobody has accepted the connection in {RECEIVER_SECONDS:.0f} s"
+    return error.strerror or reason(error)
 
 
 class Sender:
@@ -24,13 +39,14 @@ class Sender:
                 if path.file_type(target) != path.S_IFSOCK:
                     raise UsageError(what, place, "is not a socket")
                 self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+                limit(self.socket)
                 self.socket.connect(f"/proc/self/fd/{target.number}")
         except OSError as error:
-            raise UsageError(what, place, error.strerror or reason(error)) from error
+            raise UsageError(what, place, why(error)) from error
 
     def send(self, fd: Fd) -> None:
         try:
             self.socket.sendmsg([self.word.encode()], [rights(fd)], _socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise PyruncError(f"sending to the {self.what}", "", reason(error)) from error
+            raise PyruncError(f"sending to the {self.what}", "", why(error)) from error
         self.socket.close()

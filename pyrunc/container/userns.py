@@ -2,8 +2,10 @@
 
 import posix
 
-from pyrunc.errors import PyruncError, reason
+from pyrunc.container.patience import HELPER_SECONDS
+from pyrunc.errors import Overdue, PyruncError, reason
 from pyrunc.linux.fd import Fd, read_file, write_file
+from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
     arguments = [name, str(pid)]
     for mapping in mappings:
         arguments += [str(mapping["containerID"]), str(mapping["hostID"]), str(mapping["size"])]
-    child = posix.posix_spawn(path, arguments, posix.environ)
-    if posix.waitpid(child, 0)[1]:
+    with pidfd_open(posix.posix_spawn(path, arguments, posix.environ)) as helper:
+        if not has_ended(helper, HELPER_SECONDS):
+            pidfd_send_signal(helper, 9)
+            reap(helper)
+            raise Overdue("mapping IDs", "", f"{name} has not ended in {HELPER_SECONDS:.0f} s")
+        status = reap(helper)
+    if status:
         raise PyruncError("mapping IDs", " ".join(arguments[2:]), f"{name} refused", "see /etc/subuid and /etc/subgid")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.late import LateEntry
     from pyrunc.init.capabilities import Sets
     from pyrunc.linux.netlink import Netlink
+    from pyrunc.linux.process import SharedByte
     from pyrunc.spec.types import Config, Process
 
     Status = Literal["creating", "created", "running", "stopped"]
@@ -93,6 +94,7 @@ class Context:
         late: the way into v2's cgroup, where that is entered at the end.
         unseen: whether that clone is the last thing before execve: steps.EXEC_UNSEEN.
         second_clone: whether a process namespace is entered by another clone, after all else.
+        progress: which step it is at, for the parent to see.
         not_ours: descriptors of the parent's that the child closes at once.
         state: status -> the state document that hooks read.
     """
@@ -101,6 +103,7 @@ class Context:
     process: "Process"
     channel: Channel
     host_proc: Fd
+    progress: "SharedByte"
     sets: "Sets"
     state: "Callable[[Status], bytes]"
 
@@ -109,8 +112,8 @@ class Context:
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps",
         "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
         "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned",
-        "preserve_fds", "process", "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets",
-        "state", "terminal", "unseen", "userns", "waiting",
+        "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone", "selinux_label",
+        "sets", "state", "terminal", "unseen", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -182,7 +185,9 @@ class Context:
 def run(steps: "tuple[Step, ...]", context: Context) -> None:
     """Take the steps in order. The only place that turns a failure into words."""
     began = time.time_ns() if context.debug else 0
-    for step in steps:
+    page = context.progress.page
+    for number, step in enumerate(steps):
+        page[0] = number
         try:
             step(context)
         except PyruncError as error:

@@ -48,6 +48,8 @@ int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count
 int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags);
 int sys_inotify(const char *path, uint32_t events);
 int reset_signals(void);
+unsigned char *shared_page(void);
+void drop_shared_page(unsigned char *page);
 """
 
 SOURCE = r"""
@@ -62,6 +64,7 @@ SOURCE = r"""
 #include <stdint.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -282,6 +285,14 @@ static int reset_signals(void)
     sigemptyset(&none);
     return sigprocmask(SIG_SETMASK, &none, NULL);
 }
+
+static unsigned char *shared_page(void)
+{
+    void *page = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+static void drop_shared_page(unsigned char *page) { munmap(page, 1); }
 
 """
 

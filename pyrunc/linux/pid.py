@@ -24,6 +24,15 @@ def start_time(pid: int) -> int:
     return int(fields[19])
 
 
+def state_of(pid: int) -> str:
+    """What a process is doing: R, S, D, T (stopped), Z, …; "" when there is none. proc(5), field 3"""
+    try:
+        text = read_file(f"/proc/{pid}/stat")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return chr(text[text.rindex(b")") + 2])
+
+
 def pidfd_open(pid: int) -> Fd:
     """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError.
 
@@ -48,6 +57,17 @@ def has_ended(pidfd: Fd, seconds: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+def reap(pidfd: Fd) -> int:
+    """Wait for the end of a child of ours: its status, as waitpid(2) has it; 0 when somebody else has waited for it.
+    waitid(2), P_PIDFD, Linux 5.4: by its number that might be another child's end."""
+    try:
+        end = posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
+    except ChildProcessError:
+        return 0
+    assert end is not None
+    return end.si_status << 8 if end.si_code == posix.CLD_EXITED else end.si_status
 
 
 def pidfd_send_signal(pidfd: Fd, signal: int) -> None:

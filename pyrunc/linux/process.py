@@ -64,6 +64,21 @@ def clone_sibling(flags: int = 0) -> "Fd | None":
     return Fd(pidfd[0], f"pidfd of {pid}") if pid else None
 
 
+class SharedByte:
+    """A number below 256 that a child sees us write, and we it. mmap(2), MAP_SHARED"""
+
+    __slots__ = ("page",)
+
+    def __init__(self) -> None:
+        self.page = lib.shared_page()
+        if self.page == ffi.NULL:
+            raise kernel_error("mmap", "a page to share with a process")
+
+    def close(self) -> None:
+        """Ours: the child's goes with the child, or at its execve."""
+        lib.drop_shared_page(self.page)
+
+
 def setns(namespace: Fd, flags: int) -> None:
     """Join the namespace that an fd of /proc/PID/ns refers to, or several by a pidfd (Linux 5.8)."""
     if lib.sys_setns(namespace.number, flags) < 0:

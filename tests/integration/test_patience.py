@@ -1,0 +1,74 @@
+"""What others can draw out ends all the same, and says what was waited for; nobody is signalled by a number that may be
+another process's."""
+
+import socket
+import subprocess
+import time
+
+import pytest
+
+from integration.harness import namespaces, processes_of, wait_until
+
+STOPPER = "cd /proc; touch /tmp/ready; while :; do for p in [0-9]*; do [ $p = 1 ] || kill -STOP $p; done; done"
+
+
+def test_exec_whose_process_is_stopped_by_the_container_ends_and_says_so(container):
+    c = container(capabilities={"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]})
+    c.up("sh", "-c", STOPPER)
+    wait_until((c.bundle.rootfs / "tmp/ready").exists, "the container")
+    before = time.monotonic()
+    result = c.attempt_exec("true")
+    assert result.code == 255, repr(result)
+    assert "stopped by a signal" in result.err, repr(result)
+    assert "waiting for its process" in result.err
+    assert time.monotonic() - before < 25
+    assert len(result.err.splitlines()) == 1
+    assert len(processes_of(str(c.bundle.path))) == 1, "the stopped process is gone"
+
+
+def test_create_whose_process_is_stopped_ends_and_leaves_nothing(container):
+    """By one of those whose process namespace it joins."""
+    other = container().up("sh", "-c", STOPPER)
+    wait_until((other.bundle.rootfs / "tmp/ready").exists, "the other container")
+    c = container(namespaces=namespaces("mount", "uts", "ipc", pid=f"/proc/{other.pid}/ns/pid"))
+    result = c.create("sleep", "1000", check=False)
+    other.delete("--force")
+    assert result.code == 1, repr(result)
+    assert "stopped by a signal" in result.err, repr(result)
+    c.assert_gone()
+
+
+def test_start_of_a_process_that_was_stopped_ends_it(container, tmp_path):
+    c = container(namespaces=namespaces("mount", "uts", "ipc"))
+    c.create("sleep", "1000")
+    subprocess.run(["kill", "-STOP", str(c.pid)], check=True)
+    result = c.start(check=False)
+    assert result.code == 1
+    assert "stopped by a signal" in result.err, repr(result)
+    assert c.status == "stopped"
+
+
+def test_exec_into_a_paused_container_waits_longer_than_for_one_that_was_stopped(container):
+    c = container().up()
+    c.runtime("pause", c.id)
+    executing = c.runtime.spawn("exec", "--ignore-paused", c.id, "echo", "fine")
+    time.sleep(0.5)
+    assert executing.poll() is None, executing.err
+    c.runtime("resume", c.id)
+    assert executing.end() == 0
+    assert executing.out == "fine\n"
+
+
+@pytest.mark.slow
+def test_a_receiver_that_accepts_nobody(container, tmp_path):
+    path = str(tmp_path / "socket")
+    listener, first = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    with listener, first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        c = container()
+        result = c.create("true", flags=("--pidfd-socket", path), check=False)
+    assert result.code == 1
+    assert "nobody has accepted the connection" in result.err
+    c.assert_gone()
