@@ -12,6 +12,7 @@ from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
+from pyrunc.init.options import asks_for_mapping
 from pyrunc.linux.fd import Fd, open_at, replace_file
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.linux.process import capget, set_dumpable
@@ -298,7 +299,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     use_filter(context, container)
     labels.prepare(context, container.log)
     if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
-        m.get("uidMappings") or {"idmap", "ridmap"} & {*(m.get("options") or [])} for m in config.get("mounts") or []
+        m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
     ):
         from pyrunc.container import idmap
 

@@ -15,7 +15,7 @@ from pyrunc.init.options import Options
 from pyrunc.init.rootfs import mount_on_itself
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import open_tree
-from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, clone3, setns
+from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import IDMapping, Linux, Mount
 
 
+MEMBERS = ("uids", "gids")
+EXAMPLE = "as in idmap=uids=0-1000-1;gids=0-1000-1"
 ROOTFS = "org.pyrunc.rootfs.idmap"  # the annotation
 
 
@@ -37,10 +39,10 @@ def prepare(context: "Context") -> None:
         if not (options.idmap or entry.get("uidMappings")):
             continue
         joined = _joined(context)
-        if joined and not entry.get("uidMappings"):
+        if joined and not (entry.get("uidMappings") or options.mapping):
             context.idmaps[index] = open_at(None, joined, posix.O_RDONLY)
             continue
-        uids, gids = _mappings(context, entry)
+        uids, gids = _mappings(context, entry, options.mapping)
         key = userns.lines(uids) + "/" + userns.lines(gids)
         if key not in known:
             known[key] = namespace_of(uids, gids)
@@ -55,9 +57,14 @@ def _joined(context: "Context") -> str:
     return ""
 
 
-def _mappings(context: "Context", entry: "Mount") -> "tuple[list[IDMapping], list[IDMapping]]":
+def _mappings(context: "Context", entry: "Mount", option: str) -> "tuple[list[IDMapping], list[IDMapping]]":
     """The entry's own, else the container's: `idmap` without mappings means those of its user namespace."""
     linux: Linux = context.config["linux"]
+    if option and not entry.get("uidMappings"):
+        try:
+            return _of_option(option, linux)
+        except ValueError as error:
+            raise PyruncError(f"mounting on {entry['destination']}", f"idmap={option}", str(error), EXAMPLE) from error
     uids = entry.get("uidMappings") or linux.get("uidMappings") or []
     gids = entry.get("gidMappings") or linux.get("gidMappings") or []
     if not uids or not gids:
@@ -66,14 +73,47 @@ def _mappings(context: "Context", entry: "Mount") -> "tuple[list[IDMapping], lis
     return uids, gids
 
 
+def _of_option(option: str, linux: "Linux") -> "tuple[list[IDMapping], list[IDMapping]]":
+    """crun's: `uids=FILE-HOST-SIZE#…;gids=…`. With `@` in front HOST is an ID in the container. Raises ValueError."""
+    found: dict[str, list[IDMapping]] = {}
+    for member in option.split(";"):
+        kind, equals, text = member.partition("=")
+        if kind not in MEMBERS or not equals or kind in found:
+            raise ValueError(f"expected uids= and gids= once each, found {member}")
+        known = linux.get("uidMappings") if kind == "uids" else linux.get("gidMappings")
+        found[kind] = [_triplet(each, known or []) for each in text.split("#")]
+    missing = [kind for kind in MEMBERS if kind not in found]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing: nobody would own a file")
+    return found["uids"], found["gids"]
+
+
+def _triplet(text: str, known: "list[IDMapping]") -> "IDMapping":
+    words = text.removeprefix("@").split("-")
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() and int(word) < 1 << 32 for word in words):
+        raise ValueError(f"expected FILE-HOST-SIZE, found {text}")
+    inside, host, size = map(int, words)
+    if text.startswith("@"):
+        host = _on_the_host(host, size, known, text)
+    return {"containerID": inside, "hostID": host, "size": size}
+
+
+def _on_the_host(number: int, size: int, known: "list[IDMapping]", text: str) -> int:
+    for each in known:
+        if each["containerID"] <= number and number + size <= each["containerID"] + each["size"]:
+            return number - each["containerID"] + each["hostID"]
+    raise ValueError(f"{text} is in no range of the container's user namespace")
+
+
 def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
     """A user namespace with these mappings, that nothing lives in."""
     read, write = posix.pipe2(posix.O_CLOEXEC)
-    pid, pidfd = clone3(CLONE_NEWUSER)
-    if pidfd is None:
+
+    def wait() -> None:
         posix.close(write)
-        posix.read(read, 1)
-        posix._exit(0)
+        posix.read(read, 1)  # until the parent's end is closed
+
+    pid, pidfd = in_child(wait, CLONE_NEWUSER)
     with pidfd, Fd(read, "pipe"), Fd(write, "pipe") as release:
         try:
             userns.write_maps(pid, {"uidMappings": uids, "gidMappings": gids})
@@ -91,14 +131,17 @@ def tree_of(context: "Context", index: int, pid: int) -> Fd:
     """
     ours, theirs = Channel.pair()
     mounts = open_at(None, own("mount", pid), posix.O_RDONLY)
-    child, pidfd = clone3(0)
-    if pidfd is None:
+
+    def enter() -> None:
         try:
             setns(mounts, CLONE_NEWNS)
-            theirs.send("G", fd=_root(context) if index == ROOT else _source(context, index))
-        except BaseException as error:
+            tree = _root(context) if index == ROOT else _source(context, index)
+        except (OSError, ValueError, OverflowError) as error:
             theirs.send("E", reason(error))
-        posix._exit(0)
+        else:
+            theirs.send("G", fd=tree)
+
+    child, pidfd = in_child(enter)
     with pidfd, mounts:
         theirs.close()
         kind, text, opened = ours.receive()
@@ -122,7 +165,7 @@ def _source(context: "Context", index: int) -> Fd:
     entry = context.config["mounts"][index]
     options = Options(entry.get("options") or [])
     source = entry["source"] if entry["source"].startswith("/") else f"{context.bundle}/{entry['source']}"
-    tree = open_tree(source, recursive=options.recursive)
+    tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
     if index in context.idmaps:
         map_ids(tree, context.idmaps[index], options)
     return tree

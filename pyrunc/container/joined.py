@@ -7,7 +7,7 @@ from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init.context import Channel
 from pyrunc.init.namespaces import is_same, own, verify_kinds
 from pyrunc.linux.fd import Fd, open_at, read_file
-from pyrunc.linux.process import CLONE_NEWUSER, clone3, setns
+from pyrunc.linux.process import CLONE_NEWUSER, in_child, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,16 +34,18 @@ def _maps_of(namespace: Fd) -> "tuple[bytes, bytes]":
         return read_file("/proc/self/uid_map"), read_file("/proc/self/gid_map")
     refuse_threads()
     ours, theirs = Channel.pair()
-    pid, pidfd = clone3(0)
-    if pidfd is None:
+
+    def enter() -> None:
+        ours.close()  # else its end would not be the end of the stream
         try:
-            ours.close()  # else its end would not be the end of the stream
             setns(namespace, CLONE_NEWUSER)
+        except OSError as error:
+            theirs.send("E", reason(error))
+        else:
             theirs.send("G")
             theirs.receive()  # until our end is closed
-        except BaseException as error:
-            theirs.send("E", reason(error))
-        posix._exit(0)
+
+    pid, pidfd = in_child(enter)
     with pidfd:
         theirs.close()
         try:

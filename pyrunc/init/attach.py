@@ -23,13 +23,24 @@ def attach(context: Context, mount: Fd, target: Fd, options: Options, place: str
     assert root is not None
     over_root = _is_same(context, target, root)
     move_mount(mount, target)
-    for flags in options.propagation:
-        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
+    propagate(context, mount, options)
     if over_root:
         context.root = mount  # a mount on /: what follows is resolved in it
         context.pinned.clear()
     if place in PINNED:
         context.pinned[place] = mount
+
+
+def propagate(context: Context, mount: Fd, options: Options) -> None:
+    """How mounts below it propagate. It is kept, for where the root's propagation is set on all mounts at the end."""
+    set_propagation(mount, options.propagation)
+    if options.propagation and context.config["linux"].get("rootfsPropagation"):
+        context.own_propagation.append((mount, options.propagation))
+
+
+def set_propagation(mount: Fd, propagation: "list[int]") -> None:
+    for flags in propagation:
+        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
 
 
 def _is_same(context: Context, one: Fd, other: Fd) -> bool:

@@ -4,6 +4,7 @@ import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.init.attach import attach as attach_mount
+from pyrunc.init.attach import propagate
 from pyrunc.init.context import Context
 from pyrunc.init.options import Options
 from pyrunc.linux import path
@@ -13,7 +14,6 @@ from pyrunc.linux.mount import (
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
-    MS_REC,
     mount_setattr,
     move_mount,
     new_filesystem,
@@ -57,6 +57,7 @@ def _unified(context: Context, cgroup: Cgroup, options: Options) -> Fd:
 
 
 def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -> None:
+    options.set |= options.all_set  # all below it is made here, each with these
     attributes = options.set & ~MOUNT_ATTR_RDONLY
     top = new_filesystem("tmpfs", "tmpfs", [("mode", "755")], attributes | SAFE, "cgroup")
     move_mount(top, target)
@@ -71,8 +72,7 @@ def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -
         if len(controllers) > 1:
             for controller in controllers:
                 posix.symlink(directory, controller, dir_fd=top.number)
-    for flags in options.propagation:
-        mount_setattr(top, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
+    propagate(context, top, options)
     if options.set & MOUNT_ATTR_RDONLY:
         context.read_only_later.append(top)
 

@@ -91,6 +91,7 @@ class Context:
         host_proc: /proc of the host, opened before anything of a container's: the only procfs that is written to.
         joins: (CLONE_NEW*, fd) of namespaces to enter.
         new_namespaces: CLONE_NEW* of those that the child makes itself, after clone.
+        own_propagation: (mount, MS_* in order) of the mounts that have one of their own.
         late: the way into v2's cgroup, where that is entered at the end.
         unseen: whether that clone is the last thing before execve: steps.EXEC_UNSEEN.
         second_clone: whether a process namespace is entered by another clone, after all else.
@@ -111,9 +112,9 @@ class Context:
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
         "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps",
         "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
-        "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "pinned",
-        "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone", "selinux_label",
-        "sets", "state", "terminal", "unseen", "userns", "waiting",
+        "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "own_propagation",
+        "pinned", "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone",
+        "selinux_label", "sets", "state", "terminal", "unseen", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -151,6 +152,7 @@ class Context:
         self.terminal: Fd | None = None
         self.idmaps: dict[int, Fd] = {}  # index in mounts, and ROOT: the user namespace that maps it
         self.read_only_later: list[Fd] = []
+        self.own_propagation: list[tuple[Fd, list[int]]] = []
         self.deferred_cwd = False
         self.entered_cwd = False
         self.environment: dict[str, str] = {}

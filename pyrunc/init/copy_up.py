@@ -7,32 +7,64 @@ from pyrunc.linux.path import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 
 READ = posix.O_RDONLY | posix.O_NOFOLLOW | FLAGS
 CHUNK = 1 << 20
+ELOOP = 40
+
+
+class Level:
+    """A folder that is being copied: what it is, by which its way back is known, and what is left of it."""
+
+    __slots__ = ("left", "name", "status")
+
+    def __init__(self, name: str, folder: Fd) -> None:
+        self.name = name
+        self.status = posix.fstat(folder.number)
+        self.left = posix.listdir(folder.number)
 
 
 def copy(source: Fd, target: Fd) -> None:
-    """Copy a tree between two directories, by descriptors only: neither side is left by a symlink."""
-    with (
-        Fd(posix.open(".", READ | posix.O_DIRECTORY, dir_fd=source.number), source.name) as old,
-        Fd(posix.open(".", READ | posix.O_DIRECTORY, dir_fd=target.number), target.name) as new,
-    ):
-        for name in posix.listdir(old.number):
-            _copy_one(name, old, new)
-        _copy_owner(old.number, new.number)
+    """Copy what is in a directory, by descriptors only: neither side is left by a symlink.
+
+    The tree may be deeper than a path is long, and than we may have descriptors or Python calls: one descriptor a side
+    goes down, and up again by `..`. Up is where it came from: a folder that was moved meanwhile could lead to the host.
+    """
+    old, new = _enter(source, "."), _enter(target, ".")
+    levels = [Level(".", old)]
+    while levels:
+        level = levels[-1]
+        if level.left:
+            name = level.left.pop()
+            if _copy_one(name, old, new):
+                old, new = _enter(old, name), _enter(new, name)
+                levels.append(Level(name, old))
+            continue
+        levels.pop()
+        if levels:
+            _take_over(level.status, new)
+            old, new = _back(old, level.name, levels[-1].status), _enter(new, "..")
 
 
-def _copy_one(name: str, source: Fd, target: Fd) -> None:
+def _enter(folder: Fd, name: str) -> Fd:
+    return Fd(posix.open(name, READ | posix.O_DIRECTORY, dir_fd=folder.number), name)
+
+
+def _back(folder: Fd, name: str, expected: "posix.stat_result") -> Fd:
+    parent = _enter(folder, "..")
+    status = posix.fstat(parent.number)
+    if (status.st_dev, status.st_ino) != (expected.st_dev, expected.st_ino):
+        raise OSError(ELOOP, "the folder was moved while it was copied", name)
+    return parent
+
+
+def _copy_one(name: str, source: Fd, target: Fd) -> bool:
+    """Whether it is a folder, which is made, and still to be filled."""
     status = posix.stat(name, dir_fd=source.number, follow_symlinks=False)
     kind = status.st_mode & S_IFMT
+    if kind == S_IFDIR:
+        posix.mkdir(name, 0o700, dir_fd=target.number)
+        return True
     if kind == S_IFLNK:
         posix.symlink(posix.readlink(name, dir_fd=source.number), name, dir_fd=target.number)
         posix.chown(name, status.st_uid, status.st_gid, dir_fd=target.number, follow_symlinks=False)
-    elif kind == S_IFDIR:
-        posix.mkdir(name, 0o700, dir_fd=target.number)
-        with (
-            Fd(posix.open(name, READ | posix.O_DIRECTORY, dir_fd=source.number), name) as below,
-            Fd(posix.open(name, READ | posix.O_DIRECTORY, dir_fd=target.number), name) as made,
-        ):
-            copy(below, made)
     elif kind == S_IFREG:
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | FLAGS
         with (
@@ -41,13 +73,14 @@ def _copy_one(name: str, source: Fd, target: Fd) -> None:
         ):
             while posix.sendfile(new.number, old.number, None, CHUNK):
                 pass
-            _copy_owner(old.number, new.number)
+            _take_over(posix.fstat(old.number), new)
     else:
         posix.mknod(name, status.st_mode, status.st_rdev, dir_fd=target.number)
         posix.chown(name, status.st_uid, status.st_gid, dir_fd=target.number, follow_symlinks=False)
+        posix.chmod(name, status.st_mode & 0o7777, dir_fd=target.number)  # that of mknod(2) goes through the umask
+    return False
 
 
-def _copy_owner(source: int, target: int) -> None:
-    status = posix.fstat(source)
-    posix.chown(target, status.st_uid, status.st_gid)
-    posix.chmod(target, status.st_mode & 0o7777)  # after chown(2), which clears set-id bits
+def _take_over(status: "posix.stat_result", made: Fd) -> None:
+    posix.chown(made.number, status.st_uid, status.st_gid)
+    posix.chmod(made.number, status.st_mode & 0o7777)  # after chown(2), which clears set-id bits

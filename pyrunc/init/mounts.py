@@ -4,12 +4,14 @@ import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init import cgroup_mounts, copy_up, labels
-from pyrunc.init.attach import attach
+from pyrunc.init.attach import attach, propagate
 from pyrunc.init.context import Context
-from pyrunc.init.options import Options
+from pyrunc.init.options import MOUNT_8, NOT_FOR_BINDS, SAFER_WRITES, Options
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
+    DEVPTS_SUPER_MAGIC,
+    EINVAL,
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
@@ -20,7 +22,9 @@ from pyrunc.linux.mount import (
     MOUNT_ATTR_RDONLY,
     ONLY_MOUNT_KNOWS,
     PROC_SUPER_MAGIC,
+    SYSFS_MAGIC,
     filesystem_type,
+    fits_fsconfig,
     mount_setattr,
     new_filesystem,
     new_filesystem_by_mount,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
 PROC_ROOT_INODE = 1
+NOBODY = "65534"  # in a user namespace: an owner that has no number there
+NOT_MAPPED = ("proc", "sysfs", "cgroup", "cgroup2")
 BIND_FLAGS = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW
 ATIME_FLAGS = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME
 # What may be mounted over inside /proc: what lxcfs and CRIU need, and nothing that a label or sysctl is written to
@@ -63,9 +69,14 @@ def _attach(context: Context, index: int, entry: "Mount") -> None:
     kind = entry.get("type") or ""
     if entry["destination"].startswith(context.rootfs + "/"):  # a path of the host's, into the root: runc takes it
         entry = {**entry, "destination": entry["destination"][len(context.rootfs) :]}
+    bound = options.bind or kind == "bind"
+    if options.copy_up and (bound or options.remount or kind != "tmpfs"):
+        raise ValueError("tmpcopyup is for a new tmpfs alone")
+    if index in context.idmaps and (options.remount or (not bound and kind in NOT_MAPPED)):
+        raise ValueError(f"a mount of type {kind}{', or a remount,' if options.remount else ''} has no mapped IDs")
     if options.remount:
         _remount(context, entry, options)
-    elif options.bind or kind == "bind":
+    elif bound:
         _bind(context, index, entry, options)
     elif kind in ("cgroup", "cgroup2"):
         cgroup_mounts.attach(context, entry, options)
@@ -76,17 +87,71 @@ def _attach(context: Context, index: int, entry: "Mount") -> None:
 
 
 def _bind(context: Context, index: int, entry: "Mount", options: Options) -> None:
-    if options.data:
-        context.warn(f"mount {entry['destination']}: a bind mount has no file system options: {options.data} ignored")
+    _refuse_or_say(context, entry, options)
     source = entry.get("source") or ""
     if not source:
         raise ValueError("a bind mount needs a source")
     if not source.startswith("/"):
         source = f"{context.bundle}/{source}"
+    if options.copy_link and _copy_link(context, source, entry["destination"]):
+        return
     tree = _open_source(context, index, source, options)
     _set_bind_flags(tree, options)
-    target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
+    if options.target_link:
+        target = _target_itself(context, entry["destination"])
+    else:
+        target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
     attach(context, tree, target, options, normal(entry["destination"]))
+
+
+def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
+    """A bind has the file system of its source, with the options that this has. What asks for another owner, or for
+    less to be seen, is refused: without it the container would get what it should not. The rest is said."""
+    for key, _ in options.data:
+        if key in NOT_FOR_BINDS or key.startswith(MOUNT_8):
+            raise ValueError(f"a bind mount has no option {key}: its owners are those of its source, idmap maps them")
+    for option in entry.get("options") or []:
+        if option in ("rsync", "rdirsync", "rmand"):
+            raise ValueError(f"{option}: this is of file systems, and a bind mount has those of its source")
+    if options.copy_link and (options.source_link or options.target_link):
+        raise ValueError("copy-symlink makes a symlink: there is nothing to mount by src-nofollow and dest-nofollow")
+    ignored = [key if value is None else f"{key}={value}" for key, value in options.data]
+    ignored += [flag for flag in options.superblock if flag in SAFER_WRITES]
+    if ignored:
+        words = ", ".join(ignored)
+        context.warn(f"mount {entry['destination']}: ignored, as a bind mount has no options of a file system: {words}")
+
+
+def _copy_link(context: Context, source: str, destination: str) -> bool:
+    """crun's copy-symlink: a source that is a symlink is made again, and not followed. Whether it was one."""
+    root = context.root
+    assert root is not None
+    try:
+        content = posix.readlink(source)
+    except OSError as error:
+        if error.errno != EINVAL:  # which is: no symlink
+            raise
+        return False
+    parent, _, name = normal(destination).rpartition("/")
+    with path.ensure_directory(root, parent) as folder:
+        if filesystem_type(folder) == PROC_SUPER_MAGIC:
+            raise ValueError("nothing can be made inside /proc")
+        try:
+            posix.symlink(content, name, dir_fd=folder.number)
+        except FileExistsError:
+            if path.symlink_target(folder, name) != content:
+                raise ValueError(f"something is there already, and it is no symlink to {content}") from None
+    return True
+
+
+def _target_itself(context: Context, destination: str) -> Fd:
+    """crun's dest-nofollow: what is there is mounted on, a symlink too."""
+    root = context.root
+    assert root is not None
+    target = path.openat2(root, destination, posix.O_PATH | posix.O_NOFOLLOW)
+    if filesystem_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC, DEVPTS_SUPER_MAGIC):
+        raise ValueError("nothing is mounted on a file of the kernel's without following it")
+    return target
 
 
 def _set_bind_flags(tree: Fd, options: Options) -> None:
@@ -115,7 +180,7 @@ def _open_source(context: Context, index: int, source: str, options: Options) ->
     """
     if not (context.userns and index in context.idmaps):
         try:
-            tree = open_tree(source, recursive=options.recursive)
+            tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
             if index in context.idmaps:
                 map_ids(tree, context.idmaps[index], options)
             return tree
@@ -139,6 +204,9 @@ def _remount(context: Context, entry: "Mount", options: Options) -> None:
     if data and not options.bind:
         reconfigure(mount, data)
     mount_setattr(mount, set=options.set, clear=options.clear)
+    if options.all_set or options.all_clear:
+        mount_setattr(mount, set=options.all_set, clear=options.all_clear, recursive=True)
+    propagate(context, mount, options)
 
 
 def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> None:
@@ -189,16 +257,18 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
     root = context.root
     assert root is not None
     read_only = options.set & MOUNT_ATTR_RDONLY
+    there = None
     if kind == "tmpfs":
         if read_only:
             options.set &= ~MOUNT_ATTR_RDONLY  # later mounts need their places made in it
-        if not any(key == "mode" for key, _ in options.data):
-            _inherit_mode(root, entry["destination"], options)
+        there = _folder_below(root, entry["destination"])
+        if there is not None:
+            _inherit(context, there, options)
     target = _target(context, entry, directory=True)
     mount = _new(context, entry, options)
     if kind == "mqueue":
         labels.for_message_queues(context, mount)
-    if options.copy_up:
+    if options.copy_up and there is not None:
         copy_up.copy(target, mount)
     if index in context.idmaps:
         map_ids(mount, context.idmaps[index], options)
@@ -207,20 +277,31 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
         context.read_only_later.append(mount)
 
 
-def _inherit_mode(root: Fd, destination: str, options: Options) -> None:
-    """A tmpfs over a directory of the image keeps that directory's mode, unless config.json says another."""
+def _folder_below(root: Fd, destination: str) -> "posix.stat_result | None":
     try:
         with path.resolve(root, destination, directory=True) as there:
-            options.data.append(("mode", f"{posix.fstat(there.number).st_mode & 0o7777:o}"))
+            return posix.fstat(there.number)
     except FileNotFoundError:
-        pass
+        return None
+
+
+def _inherit(context: Context, there: "posix.stat_result", options: Options) -> None:
+    """A tmpfs over a directory of the image has that directory's mode, and its owner where it has its content, unless
+    config.json says another."""
+    own = {"mode": f"{there.st_mode & 0o7777:o}"}
+    if options.copy_up:
+        own |= {"uid": str(there.st_uid), "gid": str(there.st_gid)}
+    said = {key for key, _ in options.data}
+    for key, value in own.items():
+        if key not in said and not (context.userns and value == NOBODY):
+            options.data.append((key, value))
 
 
 def _new(context: Context, entry: "Mount", options: Options) -> Fd:
     kind, source, name = entry["type"], entry.get("source") or "", entry["destination"]
     flags = options.superblock + (["ro"] if options.set & MOUNT_ATTR_RDONLY else [])
     data = options.data + labels.for_mount(context, kind)
-    if {*flags} & {*ONLY_MOUNT_KNOWS}:
+    if {*flags} & {*ONLY_MOUNT_KNOWS} or not fits_fsconfig(source, data):
         return new_filesystem_by_mount(kind, source, flags, data, options.set, name)
     return new_filesystem(kind, source, [(flag, None) for flag in flags] + data, options.set, name)
 

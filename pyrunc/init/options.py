@@ -54,7 +54,8 @@ PROPAGATION = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-# Flags of the superblock, as fsconfig(2) names them; None: nothing to say, it is the default.
+# Flags of the superblock, as fsconfig(2) names them; None: nothing to say, it is the default. The kernel has none of
+# them for a mount alone: crun's words with an "r" mean the same.
 SUPERBLOCK = {
     "sync": "sync",
     "async": "async",
@@ -68,7 +69,27 @@ SUPERBLOCK = {
     "silent": "silent",
     "loud": None,
     "defaults": None,
+    "rsync": "sync",
+    "rasync": "async",
+    "rdirsync": "dirsync",
+    "rmand": "mand",
+    "rnomand": "nomand",
 }
+SAFER_WRITES = ("sync", "dirsync", "mand")
+
+# What has no value, and its attribute here. Those about symlinks are crun's.
+SWITCHES = {
+    "tmpcopyup": "copy_up",
+    "remount": "remount",
+    "copy-symlink": "copy_link",
+    "src-nofollow": "source_link",
+    "dest-nofollow": "target_link",
+}
+
+# Of a file system, or of mount(8): who owns what is there, who may use it, or how much of it is shown. A bind mount has
+# none of them, and without them would give more, or to others, than was asked for.
+NOT_FOR_BINDS = ("uid", "gid", "mode", "umask", "fmask", "dmask", "uids", "gids", "uidmap", "gidmap", "subdir")
+MOUNT_8 = "X-mount."
 
 
 class Options:
@@ -82,6 +103,9 @@ class Options:
         propagation: MS_* in the order given.
         superblock: flags of the file system, for fsconfig.
         data: (key, value or None) of the file system.
+        idmap: `idmap` or `ridmap`; mapping: what stands behind it, `uids=…;gids=…`.
+        copy_link: of a bind whose source is a symlink: one like it is made.
+        source_link, target_link: a symlink is not followed, but mounted, or mounted on.
     """
 
     __slots__ = (
@@ -90,26 +114,32 @@ class Options:
         "atime",
         "bind",
         "clear",
+        "copy_link",
         "copy_up",
         "data",
         "idmap",
+        "mapping",
         "propagation",
         "recursive",
         "remount",
         "set",
+        "source_link",
         "superblock",
+        "target_link",
     )
 
     def __init__(self, options: "list[str]") -> None:
         self.bind = self.recursive = self.copy_up = self.remount = False
+        self.copy_link = self.source_link = self.target_link = False
         self.atime = False
         self.set = self.clear = self.all_set = self.all_clear = 0
         self.propagation: list[int] = []
         self.superblock: list[str] = []
         self.data: list[tuple[str, str | None]] = []
-        self.idmap = ""
+        self.idmap = self.mapping = ""
         for option in options:
-            self._take(option)
+            if option:  # an empty one says nothing; Podman writes them
+                self._take(option)
 
     def _take(self, option: str) -> None:
         if option in ATTRIBUTES:
@@ -130,19 +160,22 @@ class Options:
             to_set, to_clear = ATTRIBUTES[option[1:]]
             self.all_set = self.all_set & ~to_clear | to_set
             self.all_clear = self.all_clear & ~to_set | to_clear
-        elif option == "tmpcopyup":
-            self.copy_up = True
-        elif option == "remount":
-            self.remount = True
-        elif option in ("idmap", "ridmap"):
-            self.idmap = option
+        elif option in SWITCHES:
+            setattr(self, SWITCHES[option], True)
         else:
             key, equals, value = option.partition("=")
-            self.data.append((key, value if equals else None))
+            if key in ("idmap", "ridmap"):
+                self.idmap, self.mapping = key, value
+            else:
+                self.data.append((key, value if equals else None))
+
+
+def asks_for_mapping(options: "list[str]") -> bool:
+    return any(option.partition("=")[0] in ("idmap", "ridmap") for option in options)
 
 
 def known() -> "list[str]":
     """Every option that this runtime knows, for features.md#mountoptions."""
     recursive = [f"r{name}" for name in ATTRIBUTES]
-    other = ["bind", "rbind", "tmpcopyup", "remount", "idmap", "ridmap"]
-    return sorted({*ATTRIBUTES, *recursive, *PROPAGATION, *SUPERBLOCK, *other})
+    other = ["bind", "rbind", "idmap", "ridmap"]
+    return sorted({*ATTRIBUTES, *recursive, *PROPAGATION, *SUPERBLOCK, *SWITCHES, *other})

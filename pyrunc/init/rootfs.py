@@ -3,6 +3,7 @@
 import posix
 
 from pyrunc.errors import StepError
+from pyrunc.init import attach
 from pyrunc.init.context import ROOT, Context
 from pyrunc.init.options import PROPAGATION
 from pyrunc.linux import path
@@ -147,11 +148,14 @@ def propagate(context: Context) -> None:
     """setting the root's propagation
 
     Shared and unbindable only now: pivot_root(2) refuses a shared new root, and of an unbindable one no part could have
-    been bound. The others were set before any mount was made, whose own propagation counts.
+    been bound. The others were set before any mount was made. It is that of all mounts, but for those with one of
+    their own: what must not reach the host, or come from there, stays so.
     """
     flags = _requested(context)
     if flags & (MS_SHARED | MS_UNBINDABLE):
         set_propagation(flags)
+        for mounted, own in context.own_propagation:
+            attach.set_propagation(mounted, own)
 
 
 def protect(context: Context) -> None:

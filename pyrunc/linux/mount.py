@@ -7,6 +7,7 @@ from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
 
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
@@ -41,14 +42,20 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
+EINVAL, ENOTDIR, E2BIG = 22, 20, 7
+S_IFMT, S_IFDIR = 0o170000, 0o040000
+FSCONFIG_MOST = 255  # bytes of a name or a value
+
 PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
 DEVPTS_SUPER_MAGIC = 0x1CD1
 CGROUP2_SUPER_MAGIC = 0x63677270
 
 
-def open_tree(source: "Fd | str", recursive: bool = False, clone: bool = True) -> Fd:
+def open_tree(source: "Fd | str", recursive: bool = False, clone: bool = True, follow: bool = True) -> Fd:
     """A detached copy of the mount at `source` (a path of the host, or an fd). open_tree(2), Linux 5.2."""
     flags = OPEN_TREE_CLOEXEC | (OPEN_TREE_CLONE if clone else 0) | (AT_RECURSIVE if recursive else 0)
+    flags |= 0 if follow else AT_SYMLINK_NOFOLLOW
     if isinstance(source, Fd):
         number = lib.sys_open_tree(source.number, b"", flags | AT_EMPTY_PATH)
         name = source.name
@@ -64,9 +71,17 @@ def move_mount(mount: Fd, target: Fd) -> None:
     """Attach a detached mount on top of `target`. move_mount(2), Linux 5.2.
 
     Both ends are file descriptors: no path is looked up, so nothing can be swapped under us (CVE-2021-30465).
+    A directory on what is none, or the other way round, is EINVAL here. It is said as mount(2) has it: ENOTDIR.
     """
     if lib.sys_move_mount(mount.number, b"", target.number, b"", MOVE_MOUNT_EMPTY_BOTH) < 0:
-        raise kernel_error("move_mount", target.name)
+        error = kernel_error("move_mount", target.name)
+        if error.errno == EINVAL and _is_directory(mount) != _is_directory(target):
+            error = kernel_error("move_mount", target.name, ENOTDIR)
+        raise error
+
+
+def _is_directory(fd: Fd) -> bool:
+    return posix.fstat(fd.number).st_mode & S_IFMT == S_IFDIR
 
 
 def mount_setattr(
@@ -127,12 +142,12 @@ def new_filesystem_by_mount(
 
     That directory is made private first: with a shared root (rootfsPropagation) the host's own would be covered too.
     """
-    data = ",".join(key if value is None else f"{key}={value}" for key, value in options)
+    data = _joined(options, name)
     bits = 0
     for flag in flags:
         bits |= MS_OF[flag]
     set_propagation(MS_PRIVATE, SCRATCH)
-    if lib.sys_mount(source.encode() or ffi.NULL, SCRATCH.encode(), kind.encode(), bits, data.encode()) < 0:
+    if lib.sys_mount(encoded(source) or ffi.NULL, SCRATCH.encode(), encoded(kind), bits, data) < 0:
         raise kernel_error(f"mount {kind}", name)
     try:
         mount = open_tree(SCRATCH)
@@ -140,6 +155,33 @@ def new_filesystem_by_mount(
         umount_detach(SCRATCH)
     mount_setattr(mount, set=attributes)
     return mount
+
+
+def fits_fsconfig(source: str, options: "list[tuple[str, str | None]]") -> bool:
+    """Whether fsconfig(2) takes these: an overlay of many layers has longer ones."""
+    words = [source, *(word for option in options for word in option if word)]
+    return all(len(encoded(word)) <= FSCONFIG_MOST for word in words)
+
+
+def page_size() -> int:
+    """mount(2) takes so much of options, with the zero at their end, and leaves out the rest in silence."""
+    return posix.sysconf("SC_PAGESIZE")
+
+
+def _joined(options: "list[tuple[str, str | None]]", name: str) -> bytes:
+    """Options as mount(2) takes them. A comma separates, but for labels of SELinux, which have it in quotes."""
+    words = []
+    for key, value in options:
+        quoted = value and "," in value and key.endswith("context") and not value.startswith('"')
+        words.append(key if value is None else f'{key}="{value}"' if quoted else f"{key}={value}")
+    return _in_a_page(",".join(words), name)
+
+
+def _in_a_page(options: str, name: str) -> bytes:
+    data = encoded(options)
+    if len(data) >= page_size():
+        raise OSError(E2BIG, f"the options have {len(data)} bytes, and mount(2) takes {page_size() - 1}", name)
+    return data
 
 
 def reconfigure(mount: Fd, options: "list[tuple[str, str | None]]") -> None:
@@ -154,8 +196,8 @@ def reconfigure(mount: Fd, options: "list[tuple[str, str | None]]") -> None:
 
 
 def fsconfig(context: Fd, command: int, key: "str | None" = None, value: "str | None" = None) -> None:
-    key_bytes = ffi.NULL if key is None else key.encode()
-    value_bytes = ffi.NULL if value is None else value.encode()
+    key_bytes = ffi.NULL if key is None else encoded(key)
+    value_bytes = ffi.NULL if value is None else encoded(value)
     if lib.sys_fsconfig(context.number, command, key_bytes, value_bytes, 0) < 0:
         option = f"{key or 'create'}{'' if value is None else '=' + value}"
         error = kernel_error(f"fsconfig {option}", context.name)
@@ -194,7 +236,8 @@ def umount(path: str, flags: int) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
     """mount(2), by paths of the host: of what an engine asks for there, with its options as it writes them."""
-    if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, encoded(data)) < 0:
+    options = _in_a_page(data, target)
+    if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, options) < 0:
         raise kernel_error(f"mount {kind}", target)
 
 

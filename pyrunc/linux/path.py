@@ -78,7 +78,7 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
             with resolve(root, "/".join(done), directory=True) as parent:
                 if filesystem_type(parent) == PROC_SUPER_MAGIC:
                     raise  # nothing can be made there, and what looks like a link may be of a descriptor of ours
-                target = _symlink_target(parent, name)
+                target = symlink_target(parent, name)
                 if target is not None:
                     links += 1
                     if links > MAX_SYMLINKS:
@@ -91,7 +91,7 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
     return resolve(root, "/".join(done))
 
 
-def _symlink_target(parent: Fd, name: str) -> "str | None":
+def symlink_target(parent: Fd, name: str) -> "str | None":
     try:
         return posix.readlink(name, dir_fd=parent.number)
     except OSError:

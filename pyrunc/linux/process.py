@@ -1,6 +1,7 @@
 """Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
 
 import fcntl
+import posix
 
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import ffi, lib
@@ -8,7 +9,7 @@ from pyrunc.linux.fd import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
@@ -50,6 +51,27 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     if pid < 0:
         raise kernel_error("clone3", "a new process")
     return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+
+
+def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
+    """Have a child of ours do one thing elsewhere: its number and its pidfd. clone3(), for all but containers.
+
+    The child ends with the work, with 0, or with 1 where that raised: it never gets into the code that called us, whose
+    clean-up is of what the parent has. If we are killed it is too.
+    """
+    parent = posix.getpid()
+    status = 1
+    try:
+        pid, pidfd = clone3(flags)
+        if pidfd is not None:
+            return pid, pidfd
+        prctl(PR_SET_PDEATHSIG, 9)
+        work()
+        status = 0
+    finally:
+        if posix.getpid() != parent:
+            posix._exit(status)
+    raise AssertionError  # not reached: the child has ended
 
 
 def clone_sibling(flags: int = 0) -> "Fd | None":
