@@ -20,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from engines.shim import SHIM, Container, Host
-
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.process import setns
 from shim.service import NAMES

@@ -44,10 +44,6 @@ CONFIG: dict[str, Any] = {
 }
 
 
-# The sizes that the documentation names; without it, less of the same.
-FULL = os.environ.get("PYRUNC_FULL", "") not in ("", "0")
-
-
 def wait_until(true: "Callable[[], object]", seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():

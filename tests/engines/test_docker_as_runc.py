@@ -13,9 +13,10 @@ import pytest
 from engines import docker, shim
 from engines.commands import FAILING, ORDINARY, RUN, differences, lines
 from engines.image import NAME
+from sizes import FULL
 
 pytestmark = pytest.mark.slow
-long = pytest.mark.skipif(not shim.FULL, reason="NOT TESTED without PYRUNC_FULL=1: it takes longer than all the others")
+long = pytest.mark.skipif(not FULL, reason="NOT TESTED without PYRUNC_FULL=1: it takes longer than all the others")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def with_runc(engine, key, action):
     return engine.as_runc[key]
 
 
-@pytest.mark.parametrize("row", RUN if shim.FULL else ORDINARY)
+@pytest.mark.parametrize("row", RUN if FULL else ORDINARY)
 def test_run(engine, runtime, row):
     options, program = RUN[row]
     if row == "network bridge" and not docker.BRIDGE:
@@ -60,7 +61,7 @@ def test_run(engine, runtime, row):
     assert found == expected
 
 
-@pytest.mark.parametrize("row", FAILING if shim.FULL else ["no such program"])
+@pytest.mark.parametrize("row", FAILING if FULL else ["no such program"])
 def test_run_of_what_is_no_program(engine, runtime, row):
     expected = with_runc(engine, row, lambda runtime: run(engine, runtime, "", *FAILING[row])[0])
     assert run(engine, runtime, "", *FAILING[row])[0] == expected

@@ -8,6 +8,7 @@ import pytest
 from engines import podman, shim
 from engines.commands import FAILING, ORDINARY, RUN, differences, lines
 from engines.image import NAME
+from sizes import FULL
 
 PYRUNC = str(shim.SHIM.parent / "pyrunc")
 NOT_HERE = {"init": "Podman's own init, catatonit, is not everywhere"}
@@ -23,7 +24,7 @@ spec:
   - {{name: two, image: {NAME}, command: [/bin/sh, -c, "exit 5"], resources: {{limits: {{memory: 64Mi}}}}}}
 """
 pytestmark = pytest.mark.slow
-long = pytest.mark.skipif(not shim.FULL, reason="NOT TESTED without PYRUNC_FULL=1: it takes longer than all the others")
+long = pytest.mark.skipif(not FULL, reason="NOT TESTED without PYRUNC_FULL=1: it takes longer than all the others")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def run(engine, runtime, options, *command):
     return done.returncode, lines(done.stdout), lines(done.stderr)
 
 
-@pytest.mark.parametrize("row", RUN if shim.FULL else ORDINARY)
+@pytest.mark.parametrize("row", RUN if FULL else ORDINARY)
 def test_run(engine, row):
     if row in NOT_HERE:
         pytest.skip(NOT_HERE[row])
@@ -56,7 +57,7 @@ def test_run(engine, row):
     assert found == expected
 
 
-@pytest.mark.parametrize("row", FAILING if shim.FULL else ["no such program"])
+@pytest.mark.parametrize("row", FAILING if FULL else ["no such program"])
 def test_run_of_what_is_no_program(engine, row):
     assert run(engine, PYRUNC, "", *FAILING[row])[0] == run(engine, "runc", "", *FAILING[row])[0]
 

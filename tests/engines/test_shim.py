@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from integration.test_modules import ALLOWED, FORBIDDEN
-from integration.test_nothing_left import PACKAGES
 
 from engines.shim import SHIM, Failed, wait_until
+from integration.test_modules import ALLOWED, FORBIDDEN
+from integration.test_nothing_left import PACKAGES
 from pyrunc.linux.pid import start_time
 from shim import messages, metrics, ttrpc
 from shim.protobuf import decode, encode

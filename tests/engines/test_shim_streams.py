@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engines.shim import FULL, Failed, wait_until
+from engines.shim import Failed, wait_until
+from sizes import size
 
-MEGABYTES = 1024 if FULL else 32
+MEGABYTES = size(1024, 32)
 
 
 def test_output_goes_to_the_fifos_and_input_comes_from_one(container):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from engines.image import NAME
-from engines.shim import FULL, wait_until
+from engines.shim import wait_until
+from sizes import size
 
-CONTAINERS = 200 if FULL else 24
-PROCESSES = 2000 if FULL else 150
+CONTAINERS = size(200, 24)
+PROCESSES = size(2000, 150)
 AT_A_TIME = 8
 KILOBYTES = 512  # that the allocator may take meanwhile
 

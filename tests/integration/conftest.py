@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,22 +25,36 @@ numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def binary() -> str:
+def namespaces_of_our_own() -> None:
     if os.geteuid():
         pytest.exit("the integration tests make containers on the real kernel, and need root", 2)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWUTS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "a mount namespace for the tests")
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # containers' processes end as ours, and are buried
+
+
+@pytest.fixture(scope="session", autouse=True)
+def binary(namespaces_of_our_own: None) -> Iterator[str]:
+    """The program, where every user can run it: root's home, say, is closed to them."""
     try:
-        return harness.program()
+        found = Path(harness.program()).resolve()
     except FileNotFoundError as error:
         pytest.exit(str(error), 2)
+    if all(folder.stat().st_mode & 0o001 for folder in found.parents):
+        yield str(found)
+        return
+    prefix, place = found.parents[1], tempfile.mkdtemp(prefix="pyrunc-", dir="/tmp")
+    os.chmod(place, 0o755)
+    subprocess.run(["mount", "--bind", prefix, place], check=True)
+    yield f"{place}/{found.relative_to(prefix)}"
+    subprocess.run(["umount", "--lazy", place], check=True)
+    os.rmdir(place)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The host's mounts, cgroups, processes and state folders are after all tests what they were before."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS | CLONE_NEWUTS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
-        raise OSError(ctypes.get_errno(), "a mount namespace for the tests")
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # containers' processes end as ours, and are buried
     base = str(tmp_path_factory.getbasetemp())
     before = _host()
     yield
