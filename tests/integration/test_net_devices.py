@@ -11,6 +11,7 @@ import pytest
 
 from integration.harness import NAMESPACES, namespaces, wait_until
 from integration.test_nothing_left import MAPS, Faulty
+from sizes import size
 
 CLONE_NEWNET = 0x40000000
 NIC = "52:54:00:70:79:72"  # of the virtual machine: see tests/vm/host/machine.py
@@ -361,7 +362,7 @@ def test_whatever_function_of_the_hosts_side_fails(network, container, runtime, 
     c.delete("--force")
     fetch()
     total = int(whole.err.rpartition("calls: ")[2])
-    for nth in range(40, total, max(1, total // 30)):
+    for nth in range(40, total, max(1, total // size(30, 8))):
         c, result = attempt(nth)
         if other.names():  # it failed where a failure does not matter, or after the end, closing and unlocking
             assert result.code == 0 or nth > total - 30, f"call {nth} of {total}: {result!r}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.harness import NAMESPACES, Runtime, cgroups_of, namespaces, wait_until
+from sizes import size
 
 PACKAGES = Path(importlib.util.find_spec("pyrunc").origin).parents[1]
 DRIVER = Path(__file__).with_name("driver.py")
@@ -137,7 +138,7 @@ def test_a_failure_of_any_function_of_the_hosts_side(container, runtime, tmp_pat
     assert whole.code == 0, repr(whole)
     c.delete("--force")
     total = int(whole.err.rpartition("calls: ")[2])
-    for nth in range(40, total, max(1, total // 40)):  # the first ones are the command line's
+    for nth in range(40, total, max(1, total // size(40, 10))):  # the first ones are the command line's
         c, result = attempt(nth)
         if result.code == 0:  # it failed where a failure does not matter: closing, unlocking
             c.delete("--force")
@@ -204,7 +205,7 @@ def survives(c, process, delay):
 @pytest.mark.parametrize("kind", ["everything", "user namespace", "joined"])
 def test_create_that_is_killed(container, kind):
     other = container(namespaces=namespaces(*NAMESPACES)).up() if kind == "joined" else None
-    tries = {"everything": 80, "user namespace": 40, "joined": 30}[kind]
+    tries = {"everything": size(80, 30), "user namespace": size(40, 15), "joined": size(30, 10)}[kind]
     reached = set()
     for n in range(tries):
         c = container()
