@@ -42,6 +42,8 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
         flags |= FLAGS[name]
     if any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or []):
         flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
+    else:
+        flags &= ~FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # of a wait for a listener: none, and EINVAL
     key = key_of(profile)
     code = _load(root, key)
     if code is None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Seccomp, Syscall, SyscallArg
 
 EPERM = 1
+EDOM = 33
 ENOSYS = 38
 OPTIMIZE_ABOVE = 32  # rules; libseccomp <= 2.5.4 makes a wrong tree of none
 X32_BIT = 0x40000000
@@ -70,9 +71,9 @@ def compile(profile: "Seccomp") -> bytes:
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     program = pyseccomp.SyscallFilter(default)
     architectures = _architectures(profile)
-    for architecture in architectures:
+    for name, architecture in architectures.items():
         if architecture != pyseccomp.system_arch():  # which libseccomp starts every filter with
-            program.add_arch(architecture)
+            _add_architecture(program, name, architecture)
     rules = profile.get("syscalls") or []
     program.set_attr(pyseccomp.Attr.CTL_NNP, 0)
     if sum(len(rule["names"]) for rule in rules) > OPTIMIZE_ABOVE:
@@ -88,17 +89,29 @@ def compile(profile: "Seccomp") -> bytes:
         code = file.read()
     if profile["defaultAction"] in PERMISSIVE:
         return code
-    return enosys_stub(profile, architectures or [pyseccomp.system_arch()]) + code
+    return enosys_stub(profile, [*architectures.values()] or [pyseccomp.system_arch()]) + code
 
 
-def _architectures(profile: "Seccomp") -> "list[int]":
-    found = []
+def _add_architecture(program: "pyseccomp.SyscallFilter", name: str, architecture: int) -> None:
+    """One filter is for one order of bytes: that of s390x is not x86_64's. seccomp_arch_add(3)"""
+    try:
+        program.add_arch(architecture)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        if error.errno == EDOM:
+            cause = "its order of bytes is not this machine's, and one filter can't be for both"
+        raise ConfigError("config.json", "/linux/seccomp/architectures", f"{name}: {cause}") from error
+
+
+def _architectures(profile: "Seccomp") -> "dict[str, int]":
+    """By name: one that is there twice is no mistake."""
+    found = {}
     for name in profile.get("architectures") or []:
         short = name.removeprefix("SCMP_ARCH_")
         token = getattr(pyseccomp.Arch, short, YOUNGER_ARCHITECTURES.get(short))
         if token is None:
             raise ConfigError("config.json", "/linux/seccomp/architectures", f"unknown architecture {name}")
-        found.append(token)
+        found[name] = token
     return found
 
 

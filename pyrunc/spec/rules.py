@@ -106,6 +106,8 @@ def escaped(name: str) -> str:
 
 # The whole document
 
+LONGEST_NAME = 64   # uname(2)
+MOST_GROUPS = 65536   # setgroups(2)
 INVALID_ID = 0xFFFFFFFF   # (uid_t)-1: the kernel takes it as "leave as it is", so that root would stay root
 RLIMITS = {
     "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_LOCKS", "RLIMIT_MEMLOCK",
@@ -134,11 +136,15 @@ def root_is_there(document: "Config") -> "Iterator[Problem]":
 
 
 def names_have_a_uts_namespace(document: "Config") -> "Iterator[Problem]":
-    """Or we would rename the host. runc: validate/validator.go, uts()."""
-    for member in ("hostname", "domainname"):
-        if document.get(member) and "uts" not in namespaces(document):
+    """Or we would rename the host. runc: validate/validator.go, uts(). The kernel has room for so many bytes."""
+    for member, name in (("hostname", document.get("hostname")), ("domainname", document.get("domainname"))):
+        if not name:
+            continue
+        if "uts" not in namespaces(document):
             yield f"/{member}", "it can't be set without a UTS namespace", (
                 'add {"type": "uts"} to linux.namespaces')
+        if (size := len(name.encode("utf-8", "surrogateescape"))) > LONGEST_NAME:
+            yield f"/{member}", f"expected at most {LONGEST_NAME} bytes, found {size}", ""
 
 
 def mounts_are_complete(document: "Config") -> "Iterator[Problem]":
@@ -190,9 +196,11 @@ def ids_are_ids(document: "Process") -> "Iterator[Problem]":
     for name in ("uid", "gid"):
         if user.get(name) == INVALID_ID:
             yield f"/user/{name}", f"{INVALID_ID} is -1, which is no ID", ""
-    if INVALID_ID in user.get("additionalGids", ()):
-        index = user["additionalGids"].index(INVALID_ID)
-        yield f"/user/additionalGids/{index}", f"{INVALID_ID} is -1, which is no ID", ""
+    groups = user.get("additionalGids", ())
+    if INVALID_ID in groups:
+        yield f"/user/additionalGids/{groups.index(INVALID_ID)}", f"{INVALID_ID} is -1, which is no ID", ""
+    if len(groups) > MOST_GROUPS:
+        yield "/user/additionalGids", f"the kernel takes at most {MOST_GROUPS} groups, found {len(groups)}", ""
 
 
 def rlimits_are_distinct(document: "Process") -> "Iterator[Problem]":
@@ -212,6 +220,13 @@ def oom_score_is_in_range(document: "Process") -> "Iterator[Problem]":
     """proc(5), oom_score_adj."""
     if not -1000 <= document.get("oomScoreAdj", 0) <= 1000:
         yield "/oomScoreAdj", f"expected -1000 to 1000, found {document['oomScoreAdj']}", ""
+
+
+def console_has_a_size(document: "Process") -> "Iterator[Problem]":
+    """ioctl_tty(2), TIOCSWINSZ: 16 bits each."""
+    for name, number in document["consoleSize"].items():
+        if name in ("height", "width") and number > 0xFFFF:   # type: ignore[operator]
+            yield f"/consoleSize/{name}", f"expected at most {0xFFFF}, found {number}", ""
 
 
 # Linux
@@ -287,7 +302,21 @@ def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
     return "" if owner in inside else f"it is the host's, for there is no {owner} namespace"
 
 
-RETURNING = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+def cgroup_is_on_one_line(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
+    """cgroup_mkdir(), kernel/cgroup/cgroup.c: /proc/PID/cgroup has a line for each."""
+    if "\n" in document["cgroupsPath"]:
+        yield "/cgroupsPath", "a newline can't be part of it", ""
+
+
+RETURNING = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 0xFFFF}   # and the largest number: seccomp(2)
+
+
+def _seccomp_returns(pointer: str, action: str, number: int) -> "Iterator[Problem]":
+    """The kernel and libseccomp cut a larger one off: 65536 would be 0, success for a call that was not made."""
+    if action not in RETURNING:
+        yield pointer, f"{action} returns no error number", ""
+    elif number > RETURNING[action]:
+        yield pointer, f"expected at most {RETURNING[action]}, found {number}", ""
 
 
 def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "Iterator[Problem]":
@@ -298,12 +327,12 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
     default = seccomp["defaultAction"]
     if default == "SCMP_ACT_NOTIFY":   # handing the listener over would wait for the listener
         yield "/seccomp/defaultAction", "SCMP_ACT_NOTIFY can't be the default", ""
-    if "defaultErrnoRet" in seccomp and default not in RETURNING:
-        yield "/seccomp/defaultErrnoRet", f"{default} returns no error number", ""
+    if "defaultErrnoRet" in seccomp:
+        yield from _seccomp_returns("/seccomp/defaultErrnoRet", default, seccomp["defaultErrnoRet"])
     for index, rule in enumerate(seccomp.get("syscalls", ())):
         pointer, action = f"/seccomp/syscalls/{index}", rule["action"]
-        if "errnoRet" in rule and action not in RETURNING:
-            yield f"{pointer}/errnoRet", f"{action} returns no error number", ""
+        if "errnoRet" in rule:
+            yield from _seccomp_returns(f"{pointer}/errnoRet", action, rule["errnoRet"])
         if "" in rule["names"]:
             yield f"{pointer}/names", "expected names of system calls, found an empty string", ""
         for argument, condition in enumerate(rule.get("args", ())):
@@ -336,10 +365,12 @@ PROCESS: "dict[str, Callable[[Process], Iterator[Problem]]]" = {
     "user": ids_are_ids,
     "rlimits": rlimits_are_distinct,
     "oomScoreAdj": oom_score_is_in_range,
+    "consoleSize": console_has_a_size,
 }
 LINUX: "dict[str, Callable[[Linux, dict[str, str]], Iterator[Problem]]]" = {
     "namespaces": namespaces_are_distinct,
     "sysctl": sysctls_are_namespaced,
+    "cgroupsPath": cgroup_is_on_one_line,
 }
 
 

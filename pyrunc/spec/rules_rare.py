@@ -13,6 +13,8 @@ Problem = tuple[str, str, str]
 DIGITS = "0123456789"
 IDS = 1 << 32
 MOST_EXTENTS = 340   # user_namespaces(7), since Linux 4.15
+SHORTEST_RUNTIME = 1024   # nanoseconds, __checkparam_dl() of the kernel; its period has 63 bits
+LARGEST = {"major": (1 << 12) - 1, "minor": (1 << 20) - 1, "uid": IDS - 2, "gid": IDS - 2}   # of a device's node
 
 
 def process(document: "Process") -> list[Problem]:
@@ -151,6 +153,8 @@ def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
         return
     scheduler = document["scheduler"]
     policy = scheduler["policy"]
+    if policy == "SCHED_ISO":   # a number that the kernel keeps for it
+        yield "/scheduler/policy", "Linux has no SCHED_ISO", ""
     if not -20 <= scheduler.get("nice", 0) <= 19:
         yield "/scheduler/nice", f"expected -20 to 19, found {scheduler['nice']}", ""
     priority = scheduler.get("priority", 0)
@@ -164,8 +168,9 @@ def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
     if policy != "SCHED_DEADLINE":
         if runtime or deadline or period:
             yield "/scheduler", f"{policy} has no runtime, deadline or period", "SCHED_DEADLINE has"
-    elif not 0 < runtime <= deadline <= (period or deadline):
-        yield "/scheduler", "expected 0 < runtime <= deadline <= period", "the unit is nanoseconds"
+    elif not SHORTEST_RUNTIME <= runtime <= deadline <= (period or deadline) < 1 << 63:
+        yield "/scheduler", f"expected {SHORTEST_RUNTIME} <= runtime <= deadline <= period < 2^63", (
+            "the unit is nanoseconds")
 
 
 def io_priority_is_in_range(document: "Process") -> "Iterator[Problem]":
@@ -208,6 +213,9 @@ def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem
         if device["type"] != "p" and not ("major" in device and "minor" in device):
             missing = "minor" if "major" in device else "major"
             yield f"/devices/{index}", f'expected a member "{missing}" for type {device["type"]}', ""
+        for name, largest in LARGEST.items():
+            if not 0 <= device.get(name, 0) <= largest:   # type: ignore[operator]
+                yield f"/devices/{index}/{name}", f"expected 0 to {largest}, found {device[name]}", ""   # type: ignore[literal-required]
         kind = "c" if device["type"] == "u" else device["type"]
         node = (kind, device.get("major"), device.get("minor")) if kind != "p" else (kind,)
         if seen.setdefault(device["path"], node) != node:

@@ -69,7 +69,8 @@ def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Pat
     ("/linux/seccomp",
      {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]},
      "/linux/seccomp/syscalls/0/names: expected a list of 1 or more, found []; at least one"),
-    ("/hostname", "x" * 100, ""),
+    ("/hostname", "x" * 64, ""),
+    ("/hostname", "x" * 65, "/hostname: expected at most 64 bytes, found 65"),
 ])
 def test_an_error_says_what_was_expected(tmp_path: Path, path: str, value: object, expected: str) -> None:
     document = edited(BASE, path, value)
