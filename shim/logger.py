@@ -11,10 +11,10 @@ from pyrunc.linux.fd import Fd
 READY_SECONDS = 30.0
 
 
-def start(uri: str, container_id: str, namespace: str) -> "list[Fd | None]":
+def start(uri: str, container_id: str, namespace: str) -> "tuple[Fd, Fd]":
     """Its standard output and error, to write to. It reads them as descriptors 3 and 4, and closes 5 when it is ready;
     binary-v2 wants a byte there before: so one that has ended is not ready. Its arguments are the names and values of
-    the URI's query. Raises PyruncError."""
+    the URI's query. One that is not ready is ended. Raises PyruncError."""
     scheme, _, rest = uri.partition("://")
     path, _, query = rest.partition("?")
     arguments = [_unquoted(path)]
@@ -22,28 +22,37 @@ def start(uri: str, container_id: str, namespace: str) -> "list[Fd | None]":
         arguments += [_unquoted(word) for word in item.split("=", 1)]
     pipes = [posix.pipe2(posix.O_CLOEXEC) for _ in range(3)]
     theirs = [pipes[0][0], pipes[1][0], pipes[2][1]]
-    ours = [Fd(pipes[0][1], "the logger"), Fd(pipes[1][1], "the logger"), Fd(pipes[2][0], "the logger")]
+    ours = Fd(pipes[0][1], "the logger"), Fd(pipes[1][1], "the logger")
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in theirs]  # no dup2 below may hit another
-    try:
-        posix.posix_spawn(
-            arguments[0], arguments,
-            {**posix.environ, b"CONTAINER_ID": container_id.encode(), b"CONTAINER_NAMESPACE": namespace.encode()},
-            file_actions=[(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high, 3)],
-            setsigdef=(13, 17), setpgroup=0,
-        )  # fmt: skip
-    except OSError as error:
-        raise PyruncError("starting the logger", uri, reason(error)) from error
-    finally:
-        for fd in theirs + high:
-            posix.close(fd)
+    with Fd(pipes[2][0], "the logger") as ready:
+        try:
+            pid = posix.posix_spawn(
+                arguments[0], arguments,
+                {**posix.environ, b"CONTAINER_ID": container_id.encode(), b"CONTAINER_NAMESPACE": namespace.encode()},
+                file_actions=[(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high, 3)],
+                setsigdef=(13, 17), setpgroup=0,
+            )  # fmt: skip
+        except OSError as error:
+            raise PyruncError("starting the logger", uri, reason(error)) from error
+        finally:
+            for fd in theirs + high:
+                posix.close(fd)
+        try:
+            _wait_for(ready, scheme, uri)
+        except BaseException:
+            posix.killpg(pid, 9)  # we have not waited for it: the number is its own
+            posix.waitpid(pid, 0)
+            raise
+    return ours
+
+
+def _wait_for(ready: Fd, scheme: str, uri: str) -> None:
     poll = select.poll()
-    poll.register(ours[2].number, select.POLLIN)
+    poll.register(ready.number, select.POLLIN)
     if not poll.poll(READY_SECONDS * 1000):
         raise PyruncError("starting the logger", uri, f"it was not ready after {READY_SECONDS:.0f} s")
-    if scheme == "binary-v2" and not posix.read(ours[2].number, 1):
+    if scheme == "binary-v2" and not posix.read(ready.number, 1):
         raise PyruncError("starting the logger", uri, "it ended, or closed descriptor 5, before it wrote a byte there")
-    ours.pop().close()
-    return [*ours]
 
 
 def _unquoted(text: str) -> str:

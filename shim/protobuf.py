@@ -150,8 +150,12 @@ def _scalar(kind: int, value: "int | bytes | None", name: str) -> "str | bytes |
     if kind in (STRING, BYTES):
         if not isinstance(value, bytes):
             raise Malformed(f"{name} is not of its type")
+        if kind == BYTES:
+            return value
+        if b"\0" in value:
+            raise Malformed(f"{name} has a NUL in it")  # here every text is a path, a name or a word for people
         try:
-            return value if kind == BYTES else value.decode()
+            return value.decode()
         except UnicodeDecodeError:
             raise Malformed(f"{name} is not UTF-8") from None
     if not isinstance(value, int):

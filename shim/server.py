@@ -4,6 +4,7 @@ import _socket
 import posix
 import select
 
+from pyrunc.errors import reason
 from shim import messages, service, ttrpc
 from shim.protobuf import Malformed, decode, encode
 from shim.ttrpc import Status
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shim.protobuf import Message, Values
 
 SO_PEERCRED = 17
+REST_SECONDS = 0.25
 
 
 class Call:
@@ -72,7 +74,7 @@ class Call:
 
 
 class Server:
-    __slots__ = ("connections", "last", "listener", "log", "loop", "path", "service")
+    __slots__ = ("connections", "last", "listener", "log", "loop", "path", "rests", "service")
 
     def __init__(
         self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, tasks: "service.Service"
@@ -84,8 +86,9 @@ class Server:
         self.service = tasks
         self.connections: set[ttrpc.Connection] = set()
         self.last: dict[ttrpc.Connection, int] = {}
+        self.rests = False
         listener.setblocking(False)
-        loop.watch(listener.fileno(), select.POLLIN, self._accept)
+        self._listen()
 
     def _accept(self, _: int) -> None:
         """Only who is the same user as we are: the socket's mode says so too (CVE-2020-15257)."""
@@ -93,6 +96,9 @@ class Server:
             number = self.listener._accept()[0]  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:
+            return self._rest(error)
+        self.rests = False
         posix.set_inheritable(number, False)
         socket = _socket.socket(fileno=number)
         peer = socket.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)
@@ -101,6 +107,19 @@ class Server:
             self.log.warning(f"a connection of user {uid} was refused")
             return socket.close()
         self.connections.add(ttrpc.Connection(self.loop, socket, self._frame, self._closed))
+
+    def _rest(self, error: OSError) -> None:
+        """No descriptor is left, or no memory: who knocks waits. Were he heard meanwhile, we would
+        do nothing else."""
+        if not self.rests:
+            self.log.warning(f"connections have to wait: {reason(error)}")
+        self.rests = True
+        self.loop.unwatch(self.listener.fileno())
+        self.loop.after(REST_SECONDS, self._listen)
+
+    def _listen(self) -> None:
+        if self.path:
+            self.loop.watch(self.listener.fileno(), select.POLLIN, self._accept)
 
     def _closed(self, connection: ttrpc.Connection, why: str) -> None:
         self.connections.discard(connection)

@@ -1,29 +1,31 @@
 """A process's standard streams: from and to containerd's fifos, files and loggers.
 
 The process gets pipes of its own, or a terminal, and what is read from them is written on here: what the container
-does with its descriptors does not reach the fifos, which are containerd's; they stay whole when it restarts.
+does with its descriptors does not reach the fifos, which are containerd's; they stay whole when it restarts. What may
+wait is done elsewhere: `ends.open_ends` opens, and a file has a process that writes to it.
 """
 
 import fcntl
 import posix
 import select
 
-from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shim.loop import Loop
+    from shim.ends import Ends
+    from shim.loop import Loop, Timer
 
 CHUNK = 1 << 16
 TIOCSWINSZ = 0x5414
-FIFO, FILE_TYPE = 0o010000, 0o170000
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks whether there is a reader
 
 
 class Pump:
-    """Copies from one descriptor to another, both its own, to the end. While the sink is full nothing is read."""
+    """Copies from one descriptor to another, both its own, to the end. While the sink is full nothing is read; a chunk
+    at a time, and everybody else's in between."""
 
     __slots__ = ("closing", "loop", "on_end", "pending", "sink", "source")
 
@@ -38,19 +40,21 @@ class Pump:
         posix.set_blocking(sink.number, False)
         loop.watch(source.number, select.POLLIN, self._readable)
 
-    def _readable(self, _: int) -> None:
+    def _readable(self, _: int = 0) -> None:
+        if self.pending or self.source.number < 0:
+            return
         try:
             data = posix.read(self.source.number, CHUNK)
         except BlockingIOError:
             if self.closing:
-                self.end()
+                self._source_ended()
             return
         except OSError:
             data = b""  # EIO: of a terminal nobody has the other end any more
         if data:
             self._write(data)
         else:
-            self.end()
+            self._source_ended()
 
     def _write(self, data: bytes) -> None:
         try:
@@ -63,89 +67,118 @@ class Pump:
             self.loop.unwatch(self.source.number)
             self.loop.watch(self.sink.number, select.POLLOUT, self._writable)
         elif self.closing:
-            self._readable(0)
+            self.loop.soon(self._readable)
 
     def _writable(self, _: int) -> None:
         self.loop.unwatch(self.sink.number)
-        self.loop.watch(self.source.number, select.POLLIN, self._readable)
+        if not self.closing:
+            self.loop.watch(self.source.number, select.POLLIN, self._readable)
         self._write(self.pending)
 
     def finish(self) -> None:
-        """Copy what is there by now, and end."""
-        self.closing = True
-        if not self.pending and self.source.number >= 0:
-            self._readable(0)
+        """Copy what is there by now, and end. That there is nothing more poll does not tell."""
+        if not self.closing and self.source.number >= 0:
+            self.closing = True
+            self.loop.unwatch(self.source.number)
+            self.loop.soon(self._readable)
+
+    def _source_ended(self) -> None:
+        """All that came from it is written."""
+        self.end()
 
     def end(self) -> None:
-        if self.source.number >= 0:
-            self.loop.unwatch(self.source.number)
-            self.loop.unwatch(self.sink.number)
-            self.source.close()
-            self.sink.close()
-            self.on_end()
+        for fd in (self.source, self.sink):
+            if fd.number >= 0:
+                self.loop.unwatch(fd.number)
+                fd.close()
+        self.pending = b""
+        self.on_end()
+
+
+class Output(Pump):
+    """To where containerd says. Who opens a fifo late finds in it what was written, and a writer: were it closed
+    before, the output would be gone, and he would wait for ever."""
+
+    __slots__ = ("holds", "pause", "timer")
+
+    def __init__(self, loop: "Loop", source: Fd, sink: Fd, on_end: "Callable[[], None]") -> None:
+        self.timer: Timer | None = None
+        self.pause = FIRST_PAUSE_SECONDS
+        self.holds = False  # the sink, as a writer alone
+        super().__init__(loop, source, sink, on_end)
+
+    def _source_ended(self) -> None:
+        if not posix.readlink(f"/proc/self/fd/{self.sink.number}").startswith("/"):
+            return self.end()  # a pipe: who reads it was there before us
+        self.loop.unwatch(self.source.number)
+        self.source.close()
+        self._wait_for_a_reader()
+        self.on_end()
+
+    def _wait_for_a_reader(self) -> None:
+        try:
+            if not self.holds:  # until now our own reader keeps poll from telling whether there is another
+                own = self.sink
+                self.sink = open_at(None, f"/proc/self/fd/{own.number}", posix.O_WRONLY | posix.O_NONBLOCK)
+                own.close()
+                self.holds = True
+            if has_reader(self.sink):
+                return self.end()  # what is in the fifo is his
+        except OSError:
+            pass  # no descriptor is left
+        self.timer = self.loop.after(self.pause, self._wait_for_a_reader)
+        self.pause = min(self.pause * 2, LAST_PAUSE_SECONDS)
+
+    def end(self) -> None:
+        self.loop.cancel(self.timer)
+        super().end()
 
 
 class Streams:
-    """Of one process. Opened before it is made; `child` are its ends, which are closed here when it has them.
+    """Of one process. `child` are its ends, which are closed here when it has them.
 
     Args:
         names: standard input, output and error as containerd names them: a path or a URI; "" is nothing.
-        owner: (uid, gid) of the pipes.
     """
 
-    __slots__ = ("child", "input", "logger", "loop", "master", "names", "on_drained", "outputs", "sinks", "terminal")
+    __slots__ = ("child", "ends", "input", "loop", "master", "names", "on_drained", "outputs", "terminal")
 
-    def __init__(
-        self, loop: "Loop", names: "tuple[str, str, str]", terminal: bool, owner: "tuple[int, int]",
-        container: "tuple[str, str]",
-    ) -> None:  # fmt: skip
+    def __init__(self, loop: "Loop", names: "tuple[str, str, str]", terminal: bool) -> None:
         self.loop = loop
         self.names = names
         self.terminal = terminal
         self.child: list[Fd | None] = [None, None, None]
-        self.sinks: list[Fd | None] = [None, None]
+        self.ends: Ends = [None, None, None, None]
         self.input: Pump | None = None
-        self.outputs: list[Pump] = []
+        self.outputs: list[Output] = []
         self.master: Fd | None = None
-        self.logger: list[Fd] = []
         self.on_drained: Callable[[], None] | None = None
-        try:
-            if names[1].partition("://")[0] in ("binary", "binary-v2"):
-                from shim.logger import start
 
-                self.sinks = start(names[1], *container)
-            else:
-                self.sinks = [_open_sink(name) for name in names[1:]]
-            if not terminal:
-                self._make_pipes(owner)
-        except BaseException:
-            self.close()
-            raise
-
-    def _make_pipes(self, owner: "tuple[int, int]") -> None:
-        if self.names[0]:
-            source = open_at(None, self.names[0], posix.O_RDONLY | posix.O_NONBLOCK)
-            read, write = _pipe("standard input", owner)
-            self.child[0] = read
-            self.input = Pump(self.loop, source, write, _nothing)
-        for index, sink in enumerate(self.sinks):
+    def take(self, ends: "Ends", owner: "tuple[int, int]") -> None:
+        """What was opened of them. Without a terminal the process gets pipes; `owner` is their (uid, gid)."""
+        self.ends = ends
+        written = ends[3]
+        if written is not None:
+            self.loop.watch(written.number, select.POLLIN, self._files_written)
+        if self.terminal:
+            return
+        if ends[0] is not None:
+            self.child[0], write = _pipe("standard input", owner)
+            self.input = Pump(self.loop, ends[0], write, _nothing)
+        for index, name in ((1, "standard output"), (2, "standard error")):
+            sink = ends[index]
             if sink is not None:
-                read, write = _pipe("standard output", owner)
-                self.child[index + 1] = write
-                self.outputs.append(Pump(self.loop, read, sink, self._drained))
-        self.sinks = [None, None]
+                read, self.child[index] = _pipe(name, owner)
+                self.outputs.append(Output(self.loop, read, sink, self._drained))
 
     def take_master(self, master: Fd) -> None:
         """The terminal's end that is ours, from the process in the making."""
         self.master = master
-        if self.names[0]:
-            source = open_at(None, self.names[0], posix.O_RDONLY | posix.O_NONBLOCK)
+        source, sink = self.ends[:2]
+        if source is not None:
             self.input = Pump(self.loop, source, _copy(master), _nothing)
-        if self.sinks[0] is not None:
-            self.outputs.append(Pump(self.loop, _copy(master), self.sinks[0], self._drained))
-        if self.sinks[1] is not None:
-            self.sinks[1].close()
-        self.sinks = [None, None]
+        if sink is not None:
+            self.outputs.append(Output(self.loop, _copy(master), sink, self._drained))
 
     def started(self) -> None:
         """The process has its ends."""
@@ -164,10 +197,20 @@ class Streams:
 
     @property
     def drained(self) -> bool:
-        return all(pump.source.number < 0 for pump in self.outputs)
+        """Whether all that the process has written is where it goes."""
+        written = self.ends[3]
+        return all(output.source.number < 0 for output in self.outputs) and (written is None or written.number < 0)
+
+    def _files_written(self, _: int) -> None:
+        """Who writes to the files has ended."""
+        written = self.ends[3]
+        assert written is not None
+        self.loop.unwatch(written.number)
+        written.close()
+        self._drained()
 
     def _drained(self) -> None:
-        if self.drained and self.on_drained is not None:
+        if self.on_drained is not None and self.drained:
             self.on_drained()
 
     def close(self) -> None:
@@ -175,7 +218,9 @@ class Streams:
         for pump in [self.input, *self.outputs]:
             if pump is not None:
                 pump.end()
-        for fd in [*self.child, *self.sinks, self.master]:
+        if self.ends[3] is not None and self.ends[3].number >= 0:
+            self.loop.unwatch(self.ends[3].number)
+        for fd in [*self.child, *self.ends, self.master]:
             if fd is not None:
                 fd.close()
 
@@ -196,30 +241,11 @@ class StandardStreams:
             posix.dup2(given.number, number, inheritable=True)
 
 
-def _open_sink(name: str) -> "Fd | None":
-    """Where output goes. A fifo is opened for both directions: that neither waits for a reader nor fails without."""
-    if not name:
-        return None
-    path = name
-    if "://" in name:
-        scheme, _, path = name.partition("://")
-        if scheme not in ("file", "fifo"):
-            raise PyruncError("opening", name, f"{scheme}:// is no kind of stream", "fifo, file, binary or binary-v2")
-        if scheme == "file":
-            path = path.partition("?")[0]
-            _make_directories(path.rpartition("/")[0])
-    try:
-        if posix.access(path, posix.F_OK) and posix.stat(path).st_mode & FILE_TYPE == FIFO:
-            return open_at(None, path, posix.O_RDWR | posix.O_NONBLOCK)
-        return open_at(None, path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o644)
-    except OSError as error:
-        raise PyruncError("opening", name, reason(error)) from error
-
-
-def _make_directories(path: str) -> None:
-    if path and not posix.access(path, posix.F_OK):
-        _make_directories(path.rpartition("/")[0])
-        posix.mkdir(path, 0o755)
+def has_reader(fifo: Fd) -> bool:
+    """Of a fifo that is open for writing only."""
+    poll = select.poll()
+    poll.register(fifo.number, 0)  # POLLERR comes unasked
+    return not poll.poll(0)
 
 
 def _pipe(name: str, owner: "tuple[int, int]") -> "tuple[Fd, Fd]":

@@ -11,6 +11,7 @@ from pyrunc.errors import PyruncError
 from pyrunc.linux.fd import open_at, replace_file
 from pyrunc.spec.jsonc import dumps
 from shim import mounts, options
+from shim.ends import open_ends
 from shim.streams import Streams
 
 TYPE_CHECKING = False
@@ -115,6 +116,7 @@ class Task:
         try:
             streams = self._streams(request)
             try:
+                self._open(streams)
                 self._make(streams, found)
             except BaseException:
                 streams.close()
@@ -128,7 +130,12 @@ class Task:
 
     def _streams(self, request: "dict[str, Any]") -> Streams:
         names = request["stdin"], request["stdout"], request["stderr"]
-        return Streams(self.loop, names, request["terminal"], self.owner, (self.id, self.namespace))
+        return Streams(self.loop, names, request["terminal"])
+
+    def _open(self, streams: Streams) -> None:
+        stdin, stdout, stderr = streams.names
+        names = stdin, stdout, "" if streams.terminal else stderr
+        streams.take(open_ends(names, (self.id, self.namespace)), self.owner)
 
     def _make(self, streams: Streams, found: "dict[str, Any]") -> None:
         asked = Options(
@@ -164,11 +171,10 @@ class Task:
     def start_exec(self, process: Process) -> None:
         assert process.spec is not None
         streams = process.streams
-        asked = Options(
-            console=streams.take_master if streams.terminal else None, no_new_keyring=self.no_new_keyring
-        )
-        self.standard.lend(streams.child)
+        asked = Options(console=streams.take_master if streams.terminal else None, no_new_keyring=self.no_new_keyring)
         try:
+            self._open(streams)
+            self.standard.lend(streams.child)
             process.pid = execute(self.container, process.spec, asked)
             process.started = True
         except BaseException:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import resource
 import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,48 @@ def test_streams_and_services_that_are_not_there_are_refused(container):
             c.client.receive((stream, "State"))
         assert caught.value.code == code, (stream, type, payload)
     c.client.stream = 5
+
+
+def test_without_a_descriptor_for_it_a_connection_waits_and_costs_nothing(container):
+    c = container("/bin/true").start_shim().create()
+    pid = c.call("Connect")["shim_pid"]
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir(f"/proc/{pid}/fd"))) + 1
+    soft = resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, hard))[0]
+    waiting = [Client(c.socket) for _ in range(3)]
+    fill = len(os.listdir(f"/proc/{pid}/fd"))
+    calls = [client.send("State", id=c.id) for client in waiting]
+    before = ticks(pid)
+    time.sleep(1)
+    assert ticks(pid) - before <= 3
+    assert c.call("State")["status"] == 1
+    assert len(os.listdir(f"/proc/{pid}/fd")) <= max(fill, used)
+    assert c.messages().count("connections have to wait") == 1
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    for client, call in zip(waiting, calls, strict=True):
+        assert client.receive(call)["status"] == 1
+        client.socket.close()
+
+
+def ticks(pid):
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("Create", {"bundle": "/a\0b"}),
+        ("Create", {"bundle": "/", "stdout": "/a\0b"}),
+        ("Create", {"bundle": "/", "rootfs": [{"type": "bind", "source": "/a\0b"}]}),
+        ("Exec", {"exec_id": "e\0"}),
+        ("State", {"exec_id": "\0"}),
+    ],
+)
+def test_a_text_with_nul_in_it_is_an_invalid_argument(container, method, values):
+    c = container("/bin/true").start_shim()
+    with pytest.raises(Failed, match="has a NUL in it") as caught:
+        c.call(method, **values)
+    assert caught.value.code == ttrpc.INVALID_ARGUMENT
 
 
 def test_thirty_calls_at_a_time_are_answered_each(container):

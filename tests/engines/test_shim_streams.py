@@ -3,12 +3,18 @@
 import hashlib
 import json
 import os
+import pty
+import select
 import time
 from pathlib import Path
 
 import pytest
 
 from engines.shim import Failed, wait_until
+from pyrunc.linux.fd import Fd
+from pyrunc.log import Log
+from shim.loop import Loop
+from shim.streams import Pump
 from sizes import size
 
 MEGABYTES = size(1024, 32)
@@ -26,6 +32,114 @@ def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
     c.call("Delete")
     assert os.read(ends["stdout"], 100) == b"some text\n"
     assert os.read(ends["stderr"], 100) == b"err\n"
+
+
+def whole(reader, seconds=20.0):
+    """What can be read of it until its end, which a fifo without a writer is at from the beginning."""
+    got = b""
+    while True:
+        assert select.select([reader], [], [], seconds)[0]
+        data = os.read(reader, 1 << 16)
+        if not data:
+            return got
+        got += data
+
+
+def descriptors(c):
+    return sorted(os.readlink(f"/proc/{c.call('Connect')['shim_pid']}/fd/{name}").partition(":")[0] for name in
+                  os.listdir(f"/proc/{c.call('Connect')['shim_pid']}/fd"))  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
+def test_who_opens_a_fifo_after_the_end_finds_what_was_written(container, terminal):
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    before = descriptors(c)
+    names = {name: c.fifo(name) for name in ("stdout", "stderr")[: 1 if terminal else 2]}
+    program = {"cwd": "/", "args": ["/bin/sh", "-c", "echo out; echo err >&2"], "env": []}
+    spec = {"value": json.dumps(program).encode()}
+    c.call("Exec", exec_id="e", terminal=terminal, spec=spec, **names)
+    c.call("Start", exec_id="e")
+    assert c.call("Wait", exec_id="e")["exit_status"] == 0
+    time.sleep(0.6)  # longer than between two looks
+    got = [whole(c.open(path)) for path in names.values()]
+    assert got == ([b"out\r\nerr\r\n"] if terminal else [b"out\n", b"err\n"])
+    c.call("Delete", exec_id="e")
+    assert descriptors(c) == before
+
+
+def test_who_comes_back_after_the_end_finds_what_was_not_read(container):
+    c = container("/bin/sh", "-c", "echo one; read line; echo two").start_shim()
+    names = {name: c.fifo(name) for name in ("stdin", "stdout")}
+    c.create(**names)
+    c.call("Start")
+    reader, writer = os.open(names["stdout"], os.O_RDONLY), c.open(names["stdin"], os.O_WRONLY)
+    assert os.read(reader, 100) == b"one\n"
+    os.close(reader)
+    os.write(writer, b"\n")
+    assert c.call("Wait")["exit_status"] == 0
+    assert whole(c.open(names["stdout"])) == b"two\n"
+
+
+def test_a_writer_waits_no_longer_than_the_process_is_there(container):
+    """More than fits into the fifo, which nobody opens: neither waits after Delete, nor is a descriptor left."""
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    before = descriptors(c)
+    for number, words in enumerate(["true", "echo something", "seq 1 9000"]):
+        path = c.fifo(f"out{number}")
+        spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/sh", "-c", words], "env": []}).encode()}
+        c.call("Exec", exec_id="e", stdout=path, spec=spec)
+        c.call("Start", exec_id="e")
+        c.call("Wait", exec_id="e")
+        c.call("Delete", exec_id="e")
+        assert descriptors(c) == before
+        with pytest.raises(OSError, match="No such device"):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_file_that_takes_nothing_keeps_nobody_waiting(container):
+    """As on a file server that is away: here it is a terminal whose other end nobody reads."""
+    master, slave = pty.openpty()
+    try:
+        c = container("/bin/seq", "1", "100000").start_shim()
+        c.create(stdout=f"file://{os.ttyname(slave)}")
+        c.call("Start")
+        time.sleep(0.2)  # by now it is full
+        for _ in range(20):
+            began = time.monotonic()
+            assert c.call("State")["status"] == 2
+            assert time.monotonic() - began < 1
+        c.call("Kill", signal=9)
+        assert c.call("Wait")["exit_status"] == 137
+        c.call("Delete")
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
+def test_a_pump_that_is_to_finish_takes_any_number_of_chunks(tmp_path):
+    """And serves others in between."""
+    loop = Loop(Log(None))
+    path = tmp_path / "much"
+    path.touch()
+    os.truncate(path, 200 << 20)
+    turns = []
+
+    def turn():
+        turns.append(None)
+        if not loop.over:
+            loop.soon(turn)
+
+    def end():
+        loop.over = True
+
+    with Fd(os.open(path, os.O_RDONLY)) as source, Fd(os.open("/dev/null", os.O_WRONLY)) as sink:
+        pump = Pump(loop, source, sink, end)
+        loop.soon(turn)
+        pump.finish()
+        loop.run()
+    assert len(turns) > 3000
 
 
 def test_a_slow_reader_gets_everything_and_costs_nothing(container):
@@ -180,6 +294,25 @@ def test_a_stream_that_is_not_to_be_had_is_creates_error(container, host, uri, c
     with pytest.raises(Failed, match=cause):
         c.create(stdout=uri, stderr=uri)
     assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
+
+
+def test_a_logger_that_is_not_ready_is_ended(container):
+    c = container("/bin/true").start_shim()
+    logger = c.bundle / "logger"
+    logger.write_text("#!/bin/sh\nexec 5>&-\necho $$ > $0.pid\nsleep 1000 & wait\n")
+    logger.chmod(0o755)
+    with pytest.raises(Failed, match="before it wrote a byte"):
+        c.create(stdout=f"binary-v2://{logger}")
+    pid = c.bundle / "logger.pid"
+    assert not pid.exists() or not Path(f"/proc/{pid.read_text().strip() or 0}").exists()
+    wait_until(lambda: not [name for name in os.listdir("/proc") if name.isdigit() and logger_runs(name, logger)])
+
+
+def logger_runs(pid, logger):
+    try:
+        return str(logger).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def test_a_logger_gets_much_output_whole_and_ends_with_the_container(container):

@@ -1,4 +1,5 @@
-"""Many: containers side by side, processes one after the other. PYRUNC_FULL=1: 200 of the ones, 2,000 of the others."""
+"""Many: containers side by side, processes one after the other. PYRUNC_FULL=1: 200 of the ones, 2,000 of the others,
+and 5,000 by containerd's client."""
 
 import json
 import os
@@ -13,6 +14,7 @@ from sizes import size
 
 CONTAINERS = size(200, 24)
 PROCESSES = size(2000, 150)
+EXECS = size(5000, 200)
 AT_A_TIME = 8
 KILOBYTES = 512  # that the allocator may take meanwhile
 
@@ -113,3 +115,19 @@ def test_processes_one_after_the_other(container, host):
     assert memory(pid) < before[1] + KILOBYTES
     assert len(c.call("Pids")["processes"]) == 1
     wait_until(lambda: len(host.topics(c.id)) == 2 + 3 * (PROCESSES + 50))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(size(3600, 300))
+def test_short_processes_of_containerds_client_lose_nothing(engine):
+    """Its client opens its fifos while the process runs already, and ends. Each is to print its number, and to end."""
+    engine.ctr("run", "-d", "--runtime", "io.containerd.pyrunc.v2", NAME, "short", "/bin/sleep", "100000")
+    try:
+        one = "ctr tasks exec --exec-id e-N short /bin/echo N"
+        check = f'test "$(timeout 60 {one} 2>&1)" = N || echo N is wrong'
+        program = f"seq 1 {EXECS} | xargs -P {AT_A_TIME} -I N sh -c '{check}'"
+        done = engine.run("sh", "-c", program, timeout=3600)
+        assert (done.stdout, done.stderr) == (b"", b"")
+    finally:
+        engine.ctr("tasks", "rm", "-f", "short")
+        engine.ctr("containers", "rm", "short")

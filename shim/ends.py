@@ -1,0 +1,145 @@
+"""Opening the ends of a process's streams that containerd names: fifos, files, loggers. Each of it may wait: for a
+reader, for a file server, for a logger that is not ready. So it is not the shim's loop that calls it."""
+
+import _signal
+import posix
+import time
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import Fd, open_at, write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # standard input, output, error; and what is at its end when all that was written to files is in them
+    Ends = list[Fd | None]
+
+FIFO, FILE_TYPE = 0o010000, 0o170000
+LOGGERS = ("binary", "binary-v2")
+KINDS = ("", "fifo", "file", *LOGGERS)
+CHUNK = 1 << 16
+READER_SECONDS = 1.0  # that an engine may take to open what it has made
+PAUSE_SECONDS = 0.001
+NO_READER = 6  # ENXIO
+
+
+def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patience: float = 0.0) -> "Ends":
+    """`container`: its ID and namespace, for a logger. `patience`: how long to wait for the readers of fifos, in
+    seconds: an engine that is told of the end of a process while it still opens them may take that for an error, and
+    read nothing (containerd's client does). Raises PyruncError."""
+    ends: Ends = [None, None, None, None]
+    if names[0]:
+        ends[0] = _open(names[0], posix.O_RDONLY | posix.O_NONBLOCK)
+    if _kind(names[1]) in LOGGERS:
+        from shim.logger import start
+
+        ends[1], ends[2] = start(names[1], *container)
+        return ends
+    deadline = time.monotonic() + patience
+    files = Files()
+    for index in (1, 2):
+        if names[index]:
+            ends[index] = _open_sink(names[index], files, deadline)
+    ends[3] = files.ended()
+    return ends
+
+
+def _kind(name: str) -> str:
+    scheme = name.partition("://")[0] if "://" in name else ""
+    if scheme not in KINDS:
+        raise PyruncError("opening", name, f"{scheme}:// is no kind of stream", "fifo, file, binary or binary-v2")
+    return scheme
+
+
+def _open_sink(name: str, files: "Files", deadline: float) -> Fd:
+    kind = _kind(name)
+    path = name.partition("://")[2] if kind else name
+    if kind in LOGGERS:
+        raise PyruncError("opening", name, "a logger for standard error alone is no kind of stream")
+    if kind == "file":
+        path = path.partition("?")[0]
+        _make_directories(path.rpartition("/")[0])
+    if posix.access(path, posix.F_OK) and posix.stat(path).st_mode & FILE_TYPE == FIFO:
+        return _open_fifo(path, deadline)
+    return files.add(path)
+
+
+def _open_fifo(path: str, deadline: float) -> Fd:
+    """For both directions: that neither waits for a reader nor fails when he goes, and another one may come."""
+    while True:
+        try:
+            _open(path, posix.O_WRONLY | posix.O_NONBLOCK).close()
+            break
+        except PyruncError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != NO_READER:
+                raise
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(PAUSE_SECONDS)
+    return _open(path, posix.O_RDWR | posix.O_NONBLOCK)
+
+
+def _open(path: str, flags: int) -> Fd:
+    try:
+        return open_at(None, path, flags, 0o644)
+    except OSError as error:
+        raise PyruncError(f"opening {reason(error)}") from error
+
+
+def _make_directories(path: str) -> None:
+    if path and not posix.access(path, posix.F_OK):
+        _make_directories(path.rpartition("/")[0])
+        try:
+            posix.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise PyruncError(f"making {reason(error)}") from error
+
+
+class Files:
+    """Files that a process's output goes to. A write to a file can't be told not to wait, and a file server, or a disk,
+    may take its time: a process for each file waits, not the shim."""
+
+    __slots__ = ("alive", "sinks")
+
+    def __init__(self) -> None:
+        self.sinks: dict[str, Fd] = {}
+        self.alive: tuple[Fd, Fd] | None = None
+
+    def add(self, path: str) -> Fd:
+        """What to write to instead."""
+        if path in self.sinks:
+            return Fd(posix.dup(self.sinks[path].number), path)
+        if self.alive is None:
+            read, write = posix.pipe2(posix.O_CLOEXEC)
+            self.alive = Fd(read, "the writers' end"), Fd(write, "the writers' end")
+        with _open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND) as file:
+            read, write = posix.pipe2(posix.O_CLOEXEC)
+            self.sinks[path] = Fd(write, path)
+            with Fd(read, path) as source:
+                if not posix.fork():
+                    _write_on(source.number, file.number, self.alive[1].number)
+        return self.sinks[path]
+
+    def ended(self) -> "Fd | None":
+        """At its end when all writers have ended."""
+        if self.alive is None:
+            return None
+        self.alive[1].close()
+        return self.alive[0]
+
+
+def _write_on(source: int, file: int, alive: int) -> None:
+    """A process of its own, with nothing of the shim's: not the other ends of the pipes, or no end would be told."""
+    status = 1
+    try:
+        for number, fd in enumerate([posix.dup(fd) for fd in (source, file, alive)]):
+            posix.dup2(fd, number)
+        posix.closerange(3, 1 << 20)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)  # it ends with what is written
+        while data := posix.read(0, CHUNK):
+            write_all(1, data)
+        status = 0
+    finally:
+        posix._exit(status)
