@@ -65,17 +65,25 @@ def _open_sink(name: str, files: "Files", deadline: float) -> Fd:
 
 def _open_fifo(path: str, deadline: float) -> Fd:
     """For both directions: that neither waits for a reader nor fails when he goes, and another one may come."""
-    while True:
-        try:
-            _open(path, posix.O_WRONLY | posix.O_NONBLOCK).close()
-            break
-        except PyruncError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != NO_READER:
-                raise
-        if time.monotonic() >= deadline:
-            break
+    writer = _writer(path)
+    while writer is None and time.monotonic() < deadline:
         time.sleep(PAUSE_SECONDS)
-    return _open(path, posix.O_RDWR | posix.O_NONBLOCK)
+        writer = _writer(path)
+    try:
+        return _open(path, posix.O_RDWR | posix.O_NONBLOCK)
+    finally:
+        if writer is not None:
+            writer.close()  # not before: a reader who finds no writer is at the end
+
+
+def _writer(path: str) -> "Fd | None":
+    """None: there is no reader."""
+    try:
+        return open_at(None, path, posix.O_WRONLY | posix.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == NO_READER:
+            return None
+        raise PyruncError(f"opening {reason(error)}") from error
 
 
 def _open(path: str, flags: int) -> Fd:
