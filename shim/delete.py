@@ -5,8 +5,9 @@ import posix
 import time
 
 from pyrunc.linux.fd import read_file
-from shim import messages, mounts
+from shim import messages
 from shim.protobuf import encode
+from shim.unmount import LOWER, unmount_all
 
 KILLED = 137
 
@@ -20,8 +21,8 @@ def delete(flags: "dict[str, str]") -> bytes:
         from pyrunc.container.state import StateRoot
 
         Container.delete(StateRoot(root), flags["id"], force=True)
-    for place in (f"{bundle}/rootfs", f"{bundle}/rootfs{mounts.LOWER}"):
-        mounts.unmount_all(place)
+    for place in (f"{bundle}/rootfs", f"{bundle}/rootfs{LOWER}"):
+        unmount_all(place)
     now = messages.timestamp(time.time_ns())
     return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
 

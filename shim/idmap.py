@@ -6,17 +6,9 @@ import posix
 from pyrunc.container.idmap import namespace_of
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at
-from pyrunc.linux.mount import (
-    MNT_DETACH,
-    MOUNT_ATTR_IDMAP,
-    MOUNT_ATTR_RDONLY,
-    MS_PRIVATE,
-    mount_setattr,
-    move_mount,
-    open_tree,
-    umount,
-)
-from shim.mounts import common_folder, mount_one, unmount_all
+from pyrunc.linux.mount import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MS_PRIVATE, mount_setattr, move_mount, open_tree
+from shim.mounts import MAPS, Place, common_folder, lower_folder, mount_plain
+from shim.unmount import unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,23 +17,19 @@ if TYPE_CHECKING:
 NEEDS = "ID-mapped mounts need a file system that has them, and overlay's layers Linux 5.19"
 
 
-def mount_mapped(kind: str, source: str, target: str, options: "list[str]", lower: str) -> None:
-    """`lower`: a folder to make, where the layers are for as long as it takes to mount them."""
-    rest = [option for option in options if not option.startswith(("uidmap=", "gidmap="))]
+def mount_mapped(kind: str, source: str, place: Place, options: "list[str]") -> None:
+    rest = [option for option in options if not option.startswith(MAPS)]
     try:
         with namespace_of(_mappings(options, "uidmap="), _mappings(options, "gidmap=")) as namespace:
             if kind == "overlay":
-                _mount_overlay(source, target, rest, lower, namespace)
+                _mount_overlay(source, place, rest, namespace)
             else:
-                mount_one(kind, source, target, rest, lower)
-                tree = _mapped(target, namespace, 0)
-                umount(target, MNT_DETACH)
-                _attach(tree, target)
+                mount_plain(kind, source, place, rest, namespace)
     except OSError as error:
-        raise PyruncError("mapping the owners of files below", target, f"{kind}: {reason(error)}", NEEDS) from error
+        raise PyruncError("mapping the owners of files below", str(place), f"{kind}: {reason(error)}", NEEDS) from error
 
 
-def _mount_overlay(source: str, target: str, options: "list[str]", lower: str, namespace: Fd) -> None:
+def _mount_overlay(source: str, place: Place, options: "list[str]", namespace: Fd) -> None:
     """Overlay has no mapping itself: its layers do. Read-only: whoever removes the bundle does not remove an image."""
     index, layers = next(
         (index, option.removeprefix("lowerdir=").split(":"))
@@ -50,28 +38,20 @@ def _mount_overlay(source: str, target: str, options: "list[str]", lower: str, n
     )
     folder = common_folder(layers)
     if not folder:
-        raise PyruncError("mounting the root file system", target, "its layers are not in one folder")
-    tree = _mapped(folder, namespace, MOUNT_ATTR_RDONLY)
+        raise PyruncError("mounting the root file system", str(place), "its layers are not in one folder")
+    lower = lower_folder(place)
     posix.mkdir(lower, 0o700)
     try:
-        _attach(tree, lower)
+        with open_tree(folder, recursive=True) as tree:
+            attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_IDMAP
+            mount_setattr(tree, set=attributes, propagation=MS_PRIVATE, recursive=True, userns=namespace.number)
+            with open_at(None, lower, posix.O_PATH | posix.O_NOFOLLOW) as there:
+                move_mount(tree, there)
         moved = ":".join(f"{lower}/{layer.removeprefix(f'{folder}/')}" for layer in layers)
-        mount_one("overlay", source, target, [*options[:index], f"lowerdir={moved}", *options[index + 1 :]], lower)
+        mount_plain("overlay", source, place, [*options[:index], f"lowerdir={moved}", *options[index + 1 :]])
     finally:
         unmount_all(lower)
         posix.rmdir(lower)
-
-
-def _mapped(path: str, namespace: Fd, attributes: int) -> Fd:
-    tree = open_tree(path, recursive=True)
-    attributes |= MOUNT_ATTR_IDMAP
-    mount_setattr(tree, set=attributes, propagation=MS_PRIVATE, recursive=True, userns=namespace.number)
-    return tree
-
-
-def _attach(tree: Fd, path: str) -> None:
-    with tree, open_at(None, path, posix.O_PATH | posix.O_NOFOLLOW) as place:
-        move_mount(tree, place)
 
 
 def _mappings(options: "list[str]", name: str) -> "list[IDMapping]":

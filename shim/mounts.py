@@ -1,37 +1,74 @@
-"""The mounts that containerd gives with a container are its root file system. They are made here, and taken away."""
+"""The mounts that containerd gives with a container are its root file system. They are made here, as its own package
+core/mount makes them: on each other, or on a folder in the one before."""
 
 import posix
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.mount import MNT_DETACH, mount, umount
+from pyrunc.init.attach import set_propagation
+from pyrunc.init.options import PROPAGATION, Options
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.mount import (
+    MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_OF,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    page_size,
+    umount,
+)
+from shim.unmount import LOWER, unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
-FLAGS = {
-    "ro": MS_RDONLY, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "mand": 64, "dirsync": 128, "noatime": 1024,
-    "nodiratime": 2048, "bind": MS_BIND, "rbind": MS_BIND | MS_REC, "relatime": 1 << 21, "strictatime": 1 << 24,
+MS_REMOUNT = 32
+MS_OF_ATTRIBUTE = {
+    MOUNT_ATTR_RDONLY: 1, MOUNT_ATTR_NOSUID: 2, MOUNT_ATTR_NODEV: 4, MOUNT_ATTR_NOEXEC: 8, MOUNT_ATTR_NOSYMFOLLOW: 256,
+    MOUNT_ATTR_NOATIME: 1024, MOUNT_ATTR_NODIRATIME: 2048, MOUNT_ATTR_STRICTATIME: 1 << 24,
 }  # fmt: skip
-DEFAULTS = {
-    "defaults", "rw", "suid", "dev", "exec", "async", "nomand", "atime", "diratime", "norelatime", "nostrictatime",
-}  # fmt: skip
-PAGE = 4096  # what mount(2) takes of options, with the zero at their end
-UMOUNT_NOFOLLOW = 8
-LOWER = ".lower"  # beside the root file system: the layers, for as long as it takes to mount them
+MAPS = ("uidmap=", "gidmap=")
+CONTAINERDS_OWN = "X-containerd."  # for its mount manager: who gets one has not what was meant
+
+
+class Place:
+    """A folder that is mounted on: `target` inside `root`. What is mounted there is found by `top`."""
+
+    __slots__ = ("root", "target")
+
+    def __init__(self, root: str, target: str) -> None:
+        self.root = root
+        self.target = target
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.target}" if self.target else self.root
+
+    def top(self) -> Fd:
+        """Below the root by descriptor: what an image has for a folder may be a link to one of the host's."""
+        top = open_at(None, self.root, posix.O_PATH | posix.O_DIRECTORY)
+        return path.resolve(top, self.target) if self.target else top
 
 
 def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
-    """On each other, in order, on the bundle's rootfs. None is left when this raises PyruncError."""
+    """In order. None is left when this raises PyruncError."""
     made = False
     try:
         for each in mounts:
-            target = each["target"].lstrip("/")
-            place = f"{root}/{target}" if target else root
-            if ".." in place.split("/"):
-                raise PyruncError("mounting", place, "the target is not below the root file system")
-            mount_one(each["type"], each["source"], place, each["options"], f"{root}{LOWER}")
+            place = Place(root, each["target"].strip("/"))
+            if place.target and not made:
+                raise PyruncError("mounting", str(place), "nothing is mounted that it could be in")
+            mount_one(each["type"], each["source"], place, each["options"])
             made = True
     except BaseException:
         if made:
@@ -39,29 +76,104 @@ def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
         raise
 
 
-def mount_one(kind: str, source: str, target: str, options: "list[str]", lower: str) -> None:
-    """`lower`: a folder to make where one is needed."""
-    if any(option.startswith(("uidmap=", "gidmap=")) for option in options):
-        from shim.idmap import mount_mapped
+def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
+    """What fails has mounted nothing."""
+    words = [word for word in words if word]
+    for word in words:
+        if word.startswith(CONTAINERDS_OWN):
+            raise PyruncError("mounting the root file system", word, "it is for containerd itself")
+    try:
+        if kind.startswith(("fuse.", "fuse3.")):
+            from shim import fuse
 
-        mount_mapped(kind, source, target, options, lower)
-        return
-    flags, data = 0, []
-    for option in options:
-        if option in FLAGS:
-            flags |= FLAGS[option]
-        elif option not in DEFAULTS:
-            data.append(option)
+            fuse.mount(kind, source, place, [word for word in words if word not in PROPAGATION])
+            _finish(place, Options([word for word in words if word in PROPAGATION]), None)
+        elif any(word.startswith(MAPS) for word in words):
+            from shim import idmap
+
+            idmap.mount_mapped(kind, source, place, words)
+        else:
+            mount_plain(kind, source, place, words)
+    except OSError as error:
+        raise PyruncError("mounting the root file system", str(place), f"{kind} {source}: {reason(error)}") from error
+
+
+def mount_plain(kind: str, source: str, place: Place, words: "list[str]", userns: "Fd | None" = None) -> None:
+    """`userns`: maps the owners of files; not of overlay, whose layers have a mapping."""
+    if "loop" not in words:
+        return _mount(kind, source, place, Options(words), userns)
+    from shim import loop_device
+
+    rest = [word for word in words if word not in ("loop", "direct-io")]
+    with loop_device.attached(source, "ro" in rest, "direct-io" in words) as device:  # until the mount holds it
+        _mount(kind, device.name, place, Options(rest), userns)
+
+
+def _mount(kind: str, source: str, place: Place, options: Options, userns: "Fd | None") -> None:
+    if options.bind:
+        _bind(source, place, options, userns)
+    else:
+        _mount_new(kind, source, place, options)
+        _finish(place, options, userns)
+
+
+def _bind(source: str, place: Place, options: Options, userns: "Fd | None") -> None:
+    with open_tree(source, recursive=options.recursive) as tree, place.top() as target:
+        mount_setattr(tree, set=options.set, clear=options.clear)
+        _set_all(tree, options, userns)
+        move_mount(tree, target)
+        set_propagation(tree, options.propagation)
+
+
+def _mount_new(kind: str, source: str, place: Place, options: Options) -> None:
+    flags = MS_REMOUNT if options.remount else 0
+    for attribute, flag in MS_OF_ATTRIBUTE.items():
+        flags |= flag if options.set & attribute else 0
+    for word in options.superblock:
+        flags |= MS_OF[word]
+    data = [key if value is None else f"{key}={value}" for key, value in options.data]
     here = posix.open(".", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        if kind == "overlay" and len(",".join(data)) >= PAGE:
+        if kind == "overlay" and len(",".join(data)) >= page_size():
             data = _relative(data)
-        _mount(source, target, kind, flags & ~MS_RDONLY if flags & MS_BIND else flags, ",".join(data))
-        if flags & MS_BIND and flags & ~(MS_BIND | MS_REC):
-            _mount("", target, "", flags | MS_REMOUNT, "")  # a bind mount takes its flags only so
+        with place.top() as target:
+            mount(source, f"/proc/self/fd/{target.number}", kind, flags, ",".join(data))
     finally:
         posix.fchdir(here)
         posix.close(here)
+
+
+def _finish(place: Place, options: Options, userns: "Fd | None") -> None:
+    """What is not mount(2)'s to do: on what it has mounted, which is taken away again if that fails."""
+    if not (userns or options.propagation or options.all_set or options.all_clear):
+        return
+    with place.top() as top:
+        try:
+            if userns is not None:
+                _replace(top, place, options, userns)
+            else:
+                _set_all(top, options, None)
+                set_propagation(top, options.propagation)
+        except BaseException:
+            umount(f"/proc/self/fd/{top.number}", MNT_DETACH)
+            raise
+
+
+def _replace(top: Fd, place: Place, options: Options, userns: Fd) -> None:
+    """Owners can be mapped only of what is not mounted anywhere: of a copy, which is mounted in its place."""
+    with open_tree(top) as tree:
+        _set_all(tree, options, userns)
+        umount(f"/proc/self/fd/{top.number}", MNT_DETACH)
+        with place.top() as below:
+            move_mount(tree, below)
+        set_propagation(tree, options.propagation)
+
+
+def _set_all(tree: Fd, options: Options, userns: "Fd | None") -> None:
+    if options.all_set or options.all_clear:
+        mount_setattr(tree, set=options.all_set, clear=options.all_clear, recursive=True)
+    if userns is not None:
+        mount_setattr(tree, set=MOUNT_ATTR_IDMAP, recursive=True, userns=userns.number)
 
 
 def _relative(data: "list[str]") -> "list[str]":
@@ -84,19 +196,5 @@ def common_folder(layers: "list[str]") -> str:
     return folder
 
 
-def _mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
-    try:
-        mount(source, target, kind, flags, data)
-    except OSError as error:
-        raise PyruncError("mounting the root file system", target, f"{kind} {source}: {reason(error)}") from error
-
-
-def unmount_all(root: str) -> None:
-    """All that is mounted there, of which there may be several; a root file system that is none is no error."""
-    for _ in range(64):
-        try:
-            umount(root, MNT_DETACH | UMOUNT_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (2, 22):  # not there, or no mount
-                return
-            raise PyruncError("unmounting the root file system", root, reason(error)) from error
+def lower_folder(place: Place) -> str:
+    return f"{place.root}{LOWER}"

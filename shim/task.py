@@ -13,6 +13,7 @@ from pyrunc.spec.jsonc import dumps
 from shim import mounts, options
 from shim.ends import open_ends
 from shim.streams import Streams
+from shim.unmount import unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Task:
                 streams.close()
                 raise
         except BaseException:
-            mounts.unmount_all(f"{self.bundle}/{ROOTFS}")
+            unmount_all(f"{self.bundle}/{ROOTFS}")
             raise
         self.init = Process(self, "", streams)
         self.init.pid = self.container.pid
@@ -223,7 +224,7 @@ class Task:
         self._forget_memory()
         Container.delete(self.root, self.id, log=self.log)
         self.container.directory.fd.close()  # a task and its processes know each other: they are collected some time
-        mounts.unmount_all(f"{self.bundle}/{ROOTFS}")
+        unmount_all(f"{self.bundle}/{ROOTFS}")
         for process in [self.init, *self.execs.values()]:
             process.streams.close()
 

@@ -367,6 +367,6 @@ def test_what_start_and_delete_load(container, verb):
     ours = loaded - others
     expected = {
         "start": {"pyrunc.spec", "pyrunc.spec.jsonc", "shim.start"},
-        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.mounts"},
+        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.unmount"},
     }[verb]
     assert ours == COMMON | expected
