@@ -61,6 +61,17 @@ class Overdue(StepError):
     """Somebody whom we waited for took too long, and was given up."""
 
 
+def printable(text: str) -> str:
+    """In one line, and without what a terminal would obey: text that a container, an image or a hook has written."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
+    return known or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+
+
 def reason(error: BaseException) -> str:
     """The cause of a failure in words: an OSError without its number, naming the file where there is one."""
     if isinstance(error, OSError) and error.strerror:

@@ -3,6 +3,7 @@
 import posix
 import time
 
+from pyrunc.errors import printable
 from pyrunc.linux.fd import Fd, write_all
 
 
@@ -75,8 +76,7 @@ class Step:
 
 def quoted(text: str) -> str:
     """Between quotes and in one line."""
-    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{text}"'
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def rfc3339(nanoseconds: "int | None" = None) -> str:

@@ -5,7 +5,7 @@ import sys
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage, check_count, parse
 from pyrunc.container.state import StateRoot
-from pyrunc.errors import PyruncError, StepError, UsageError, reason
+from pyrunc.errors import PyruncError, StepError, UsageError, printable, reason
 from pyrunc.log import Log, open_log
 
 TYPE_CHECKING = False
@@ -148,7 +148,7 @@ def _log(before: Arguments) -> Log:
 
 def _failed(text: str, log: Log, status: int) -> int:
     """To the log, where engines read the last line of level "error", and to the user on standard error."""
-    text = text.replace("\n", "\\n")  # one line, whatever was quoted
+    text = printable(text)  # whatever was quoted
     if log.file is not None or log.json:
         log.error(text)
     if log.file is not None or not log.json:

@@ -147,8 +147,7 @@ def _could_trace(container: Container, context: Context) -> bool:
     container owns the host without us."""
     own = container.config.get("process")
     sets = Sets(own.get("capabilities") or {} if own else {})
-    every = sets.bounding | sets.permitted | sets.effective | sets.inheritable
-    return not context.userns and bool(every & CAP_SYS_PTRACE) and not every & CAP_SYS_ADMIN
+    return not context.userns and bool(sets.any() & CAP_SYS_PTRACE) and not sets.any() & CAP_SYS_ADMIN
 
 
 class _Entrance:

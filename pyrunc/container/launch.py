@@ -230,7 +230,7 @@ class Launch:
             userns.give(fd, self.pid, self.context.process)
             self.channel.send("G")
         elif kind == "P":
-            self._follow(fd)
+            self._follow(text, fd)
             self.channel.send("G")
         elif kind == "N":
             assert fd is not None
@@ -254,9 +254,15 @@ class Launch:
         else:
             raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
 
-    def _follow(self, pidfd: "Fd | None") -> None:
+    def _follow(self, number: str, pidfd: "Fd | None") -> None:
         """To the process of the second clone. In a process namespace with others it may be theirs already, and its
-        words too: it must be a child of ours, there is one alone, and which it is the kernel says."""
+        words too: it must be a child of ours, there is one alone, and which it is the kernel says.
+
+        Args:
+            number: of the pidfd in the process that speaks, where its filter may forbid it to send one.
+        """
+        if self.pidfd is not None and self.context.unseen and not self.followed and number.isdecimal():
+            pidfd = process.pidfd_getfd(self.pidfd, int(number))
         if pidfd is None or self.followed or not self.context.second_clone:
             raise StepError("preparing the container", "", "its process names another one")
         try:
@@ -264,17 +270,18 @@ class Launch:
         except OSError as error:  # ECHILD: not ours; EBADF: no process at all
             raise StepError("preparing the container", "", f"its process names another one: {reason(error)}") from error
         self.followed = True
-        self._reap()
+        self.kill()  # or it would take our answer for its own
         self.pid, self.pidfd = pid_of(pidfd), pidfd
         self._watch()
         self.parent.born(self.pid)
 
     def _see_it_execute(self) -> None:
         """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""
-        if self.context.fifo is None:
+        while self.context.fifo is None:
             kind, text, fd = self._receive()
-            if kind:
-                self._answer(kind, text, fd)
+            if not kind:
+                return
+            self._answer(kind, text, fd)
 
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])

@@ -31,6 +31,10 @@ class Sets:
         self.inheritable = mask(capabilities.get("inheritable"))
         self.ambient = mask(capabilities.get("ambient"))
 
+    def any(self) -> int:
+        """What is in one of them at least."""
+        return self.bounding | self.permitted | self.effective | self.inheritable
+
 
 def mask(names: "list[str] | None") -> int:
     bits = 0

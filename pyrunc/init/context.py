@@ -1,11 +1,14 @@
 """What the steps share, and the line to the parent."""
 
 import _socket
+import posix
+import select
 import sys
 import time
 
 from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.process import PR_SET_PDEATHSIG, SIGKILL, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +66,10 @@ class Channel:
         data = (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE]
         self.socket.sendmsg([data], [] if fd is None else [rights(fd)], _socket.MSG_NOSIGNAL)
 
+    def write(self, kind: str, text: str = "") -> None:
+        """The same by write(2), which a filter that is in force forbids last."""
+        posix.write(self.socket.fileno(), (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE])
+
     def receive(self) -> "tuple[str, str, Fd | None]":
         """(kind, text, fd); kind is "" when the other side is gone."""
         data, control, _, _ = self.socket.recvmsg(MESSAGE, 64, _socket.MSG_CMSG_CLOEXEC)
@@ -97,7 +104,7 @@ class Context:
         second_clone: whether a process namespace is entered by another clone, after all else.
         progress: which step it is at, for the parent to see.
         not_ours: descriptors of the parent's that the child closes at once.
-        state: status -> the state document that hooks read.
+        state: status, and the pid where it is another: the state document that hooks read.
     """
 
     config: "Config"
@@ -106,7 +113,7 @@ class Context:
     host_proc: Fd
     progress: "SharedByte"
     sets: "Sets"
-    state: "Callable[[Status], bytes]"
+    state: "Callable[..., bytes]"
 
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
@@ -180,8 +187,16 @@ class Context:
 
     def wait_for_go(self) -> None:
         """Until the parent says so. A parent that died never will, and its container must not live on."""
-        if self.channel.receive()[0] != "G":
+        if posix.read(self.channel.socket.fileno(), MESSAGE) != b"G":
             raise SystemExit(1)
+
+    def die_with_runtime(self) -> None:
+        """Until the container is on its own. The kernel forgets it in a child, and when credentials change: prctl(2)"""
+        prctl(PR_SET_PDEATHSIG, SIGKILL)
+        closed = select.poll()
+        closed.register(self.channel.socket.fileno(), 0)  # POLLHUP comes unasked
+        if closed.poll(0):
+            raise SystemExit(1)  # it died before
 
 
 def run(steps: "tuple[Step, ...]", context: Context) -> None:
@@ -200,9 +215,9 @@ def run(steps: "tuple[Step, ...]", context: Context) -> None:
             raise StepError(f"{IN_INIT}: {title(step)}", "", reason(error)) from error
         if context.debug:
             now = time.time_ns()
-            context.channel.send("K", f"{step.__module__.rpartition('.')[2]}.{step.__name__}\0{began}\0{now}")
+            context.channel.write("K", f"{step.__module__.rpartition('.')[2]}.{step.__name__}\0{began}\0{now}")
             if (step.__name__, context.init) in MILESTONES:
-                context.channel.send("D", MILESTONES[step.__name__, context.init])
+                context.channel.write("D", MILESTONES[step.__name__, context.init])
             began = now
 
 

@@ -46,11 +46,10 @@ def limit_bounding(context: Context) -> None:
 def _grantable(context: Context, sets: Sets) -> Sets:
     """Without what the runtime does not have: a warning, and no failure (config.md#linux-process, since 1.1)."""
     ours = capget()[1]
-    missing = (sets.bounding | sets.permitted | sets.effective | sets.inheritable) & ~ours
+    missing = sets.any() & ~ours
     if missing:
-        context.warn(
-            f"capabilities that the runtime does not have itself can't be granted: {', '.join(names_of(missing))}"
-        )
+        names = ", ".join(names_of(missing))
+        _warn(context, f"capabilities that the runtime does not have itself can't be granted: {names}")
         for name in ("bounding", "permitted", "effective", "inheritable"):
             setattr(sets, name, getattr(sets, name) & ours)
     return sets
@@ -104,42 +103,49 @@ def set_user(context: Context) -> None:
         hint = "is it mapped in the container's user namespace?" if error.errno == EINVAL else ""
         raise StepError("becoming user", f"{uid}:{gid}", reason(error), hint) from error
     prctl(PR_SET_KEEPCAPS, 0)
+    context.die_with_runtime()
 
 
 def set_capabilities(context: Context) -> None:
     """setting capabilities
 
-    CAP_SYS_ADMIN stays until the filter is installed, where no_new_privs does not stand in for it (seccomp(2)).
+    CAP_SYS_ADMIN stays until the filter is installed, where no_new_privs does not stand in for it (seccomp(2)). It is
+    not the program's, whose rights execve works out from the bounding, inheritable and ambient sets (capabilities(7)).
     """
-    if context.bpf and not context.process.get("noNewPrivileges"):
-        _apply(context, CAP_SYS_ADMIN)
-    else:
-        _apply(context, 0)
+    sets = context.sets
+    extra = capget()[1] & CAP_SYS_ADMIN if context.bpf and not context.process.get("noNewPrivileges") else 0
+    capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
+    _raise_ambient(sets.ambient, context)
 
 
 def finish_capabilities(context: Context) -> None:
-    """giving up the right to install a filter"""
-    if context.bpf and not context.process.get("noNewPrivileges"):
-        _apply(context, 0)
-
-
-def _apply(context: Context, extra: int) -> None:
+    """giving up the right to install a filter, where we could be traced before execve takes it"""
     sets = context.sets
-    extra &= capget()[1]
-    capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
+    if context.bpf and not context.process.get("noNewPrivileges"):
+        capset(sets.effective, sets.permitted | sets.effective, sets.inheritable)
+
+
+def _raise_ambient(wanted: int, context: Context) -> None:
     try:
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:
         if error.errno != EINVAL:
             raise
     for number in range(len(NAMES)):
-        if sets.ambient >> number & 1:
+        if wanted >> number & 1:
             try:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
             except OSError as error:
                 if error.errno != EPERM:
                     raise
-                context.warn(f"can't raise ambient capability {NAMES[number]}: it is not permitted and inheritable")
+                _warn(context, f"can't raise ambient capability {NAMES[number]}: it is not permitted and inheritable")
+
+
+def _warn(context: Context, text: str) -> None:
+    """Once: `create` has said it of what `exec` has from the container's own process."""
+    own = context.config.get("process") or context.process
+    if context.init or context.process.get("capabilities") != own.get("capabilities"):
+        context.warn(text)
 
 
 def no_new_privileges(context: Context) -> None:

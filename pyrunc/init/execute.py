@@ -6,9 +6,11 @@ import select
 import sys
 
 from pyrunc.errors import StepError
+from pyrunc.init import credentials
+from pyrunc.init.capabilities import CAP_SYS_PTRACE
 from pyrunc.init.context import Context
 from pyrunc.init.hooks import as_mapping
-from pyrunc.linux import path
+from pyrunc.linux import path, process
 from pyrunc.linux.fd import open_at, read_all
 from pyrunc.linux.process import (
     PR_SET_PDEATHSIG,
@@ -79,18 +81,27 @@ def find(context: Context) -> None:
         context.executable = name
         return
     denied = ""
-    for directory in context.environment.get("PATH", "").split(":"):
+    for directory in _search_path(context):
         candidate = f"{directory or '.'}/{name}"
         problem = _problem(candidate) if name else _MISSING
         if not problem:
+            if not directory.startswith("/"):  # the working directory is anybody's who writes to a volume
+                raise StepError(f'exec: "{name}"', "", "cannot run executable found relative to current directory")
             context.executable = candidate
             return
         denied = problem if problem == _DENIED else denied
     raise StepError(f'exec: "{name}"', "", denied or "executable file not found in $PATH")
 
 
+def _search_path(context: Context) -> "list[str]":
+    """PATH. Without one, or with an empty one, nothing is found: an empty part would be the working directory."""
+    path = context.environment.get("PATH")
+    return path.split(":") if path else []
+
+
 _MISSING = "no such file or directory"
 _DENIED = "permission denied"
+_FOLDER = f"is a directory: {_DENIED}"  # what runc says: the first since Go 1.20, the second before; engines know it
 
 
 def _problem(candidate: str) -> str:
@@ -101,7 +112,7 @@ def _problem(candidate: str) -> str:
     except OSError as error:
         return _MISSING if error.errno == 2 else (error.strerror or "").lower()
     if status.st_mode & path.S_IFMT == path.S_IFDIR:
-        return "is a directory"
+        return _FOLDER
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 
 
@@ -126,9 +137,14 @@ def leave_nothing(context: Context) -> None:
     """closing descriptors and resetting signals
 
     While every system call is still allowed. The program gets its three streams and what it was promised; until
-    start the container holds the fifo of start, and nothing of the host's besides.
+    start the container holds the fifo of start, and nothing of the host's besides. From here on it outlives the
+    runtime; but as long as that has not answered report_ready, its end of the channel tells whether it lives.
     """
+    prctl(PR_SET_PDEATHSIG, 0)
     reset_signals()
+    if context.fifo is not None:
+        for number in _FATAL:
+            _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
     first = 3 + context.preserve_fds + context.listen_fds
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
@@ -144,12 +160,13 @@ def filter_and_notify(context: Context) -> None:
     """installing the seccomp filter, and giving its listener to the runtime
 
     A profile with SCMP_ACT_NOTIFY goes in while the runtime is still there: it fetches the listener by its number, told
-    by write(2), which such a profile may not name, and hands it to the agent before we go on.
+    by write(2), which such a profile may not name, and hands it to the agent before we go on. Until execve we then only
+    read, write and close, as runc does.
     """
     if context.bpf and context.bpf_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         number = seccomp_filter(context.bpf, context.bpf_flags)
         context.bpf_installed = True
-        posix.write(context.channel.socket.fileno(), f"S{number}".encode())
+        context.channel.write("S", str(number))
         context.wait_for_go()
         posix.close(number)
 
@@ -159,8 +176,7 @@ def report_ready(context: Context) -> None:
 
     Its answer says that this is on record: without it the container would be nobody's, and ends.
     """
-    prctl(PR_SET_PDEATHSIG, 0)  # from here on it outlives the runtime, which may leave as soon as it has answered
-    context.channel.send("R")
+    context.channel.write("R")
     context.wait_for_go()
     context.waiting = context.fifo is not None  # the parent has gone: errors are for `start` now
     context.debug = False  # nobody listens any more
@@ -179,13 +195,12 @@ def wait_for_start(context: Context) -> None:
     fifo = context.fifo
     if fifo is None:
         return
-    for number in _FATAL:
-        _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
     context.channel.close()  # the parent goes now, and its death means nothing from here on
-    if context.may_be_dumpable:
+    if context.may_be_dumpable and not context.bpf_installed:
         set_dumpable(True)
     posix.read(fifo.number, 1)
-    set_dumpable(False)
+    if context.may_be_dumpable and not context.bpf_installed:
+        set_dumpable(False)
 
 
 def wait_for_caller(context: Context) -> None:
@@ -228,17 +243,33 @@ def _die(number: int, _: object) -> None:
 def filter_system_calls(context: Context) -> None:
     """installing the seccomp filter (config-linux.md#seccomp)
 
-    As late as can be: from here on every system call of our own must be one that the profile allows.
+    Before execve only where somebody could use us without it: from here on every system call of our own must be one
+    that the profile allows.
     """
     if context.bpf and not context.bpf_installed:
         seccomp_filter(context.bpf, context.bpf_flags)
+        context.bpf_installed = True
+
+
+def filter_before_hooks(context: Context) -> None:
+    """installing the seccomp filter before startContainer hooks
+
+    What they leave running could trace us, with CAP_SYS_PTRACE: then nothing of ours may be more than the program has.
+    """
+    hooks = (context.config.get("hooks") or {}).get("startContainer")
+    if hooks and context.sets.any() & CAP_SYS_PTRACE:
+        filter_system_calls(context)
+        credentials.finish_capabilities(context)
 
 
 def execute(context: Context) -> None:
-    """executing the program"""
+    """installing the seccomp filter (config-linux.md#seccomp) and executing the program
+
+    In one step: nothing of ours comes after the filter.
+    """
     if not context.executable:
         posix._exit(0)
-    try:
-        posix.execve(context.executable, context.process["args"], context.environment)
-    except OSError as error:
-        raise StepError(f"exec {context.executable}", "", (error.strerror or "").lower()) from error
+    filter = None if context.bpf_installed else context.bpf
+    arguments, environment = context.process["args"], context.environment
+    failed = process.execute(context.executable, arguments, environment, filter, context.bpf_flags)
+    raise StepError(f"exec {context.executable}", "", posix.strerror(failed).lower())

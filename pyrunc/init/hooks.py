@@ -5,10 +5,11 @@ import posix
 import select
 import time
 
-from pyrunc.errors import PyruncError, reason
+from pyrunc.errors import PyruncError, printable, reason
 from pyrunc.init.context import Context
+from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, close_range, prctl, reset_signals
+from pyrunc.linux.process import PR_SET_PDEATHSIG, clone, close_range, execute, prctl, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,23 @@ NOT_STARTED = 127
 OUTPUT = 4096
 
 
-def run_all(kind: str, hooks: "list[Hook]", state: bytes, environment: "dict[str, str] | None") -> None:
+def run_all(
+    kind: str,
+    hooks: "list[Hook]",
+    state: bytes,
+    environment: "dict[str, str] | None",
+    filter: "tuple[bytes | None, int]" = (None, 0),
+) -> None:
     """Run every hook of a kind, in order; the first that fails ends it. Raises PyruncError.
 
     Args:
         state: the state document, JSON.
         environment: what a hook without `env` of its own gets.
+        filter: the seccomp filter that they run with, and its flags.
     """
     for index, hook in enumerate(hooks):
         try:
-            run(hook, state, environment if hook.get("env") is None else as_mapping(hook["env"]))
+            run(hook, state, environment if hook.get("env") is None else as_mapping(hook["env"]), filter)
         except PyruncError as error:
             raise PyruncError(f"error running {kind} hook #{index}", "", str(error)) from error
 
@@ -37,13 +45,18 @@ def as_mapping(environment: "list[str]") -> "dict[str, str]":
     return dict(entry.partition("=")[::2] for entry in environment)
 
 
-def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> None:
+def run(
+    hook: "Hook",
+    state: bytes,
+    environment: "dict[str, str] | None",
+    filter: "tuple[bytes | None, int]" = (None, 0),
+) -> None:
     """Run one hook to its end, or to its timeout, after which its whole process group is killed."""
     input_read, input_write = _pipe()
     output_read, output_write = _pipe()
-    pid, pidfd = clone3(0)
+    pid, pidfd = clone()
     if pidfd is None:
-        _execute(hook, environment, input_read, output_write)
+        _execute(hook, environment, input_read, output_write, filter)
         raise AssertionError  # not reached: the child is the hook now
     input_read.close()
     output_write.close()
@@ -56,7 +69,7 @@ def run(hook: "Hook", state: bytes, environment: "dict[str, str] | None") -> Non
             if not finished:
                 posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
         status = posix.waitpid(pid, 0)[1]
-        output = said.decode("utf-8", "replace").strip()
+        output = printable(said.decode("utf-8", "replace").strip())
     if not finished:
         raise PyruncError(hook["path"], "", f"hook ran past timeout of {timeout} s and was killed")
     if status:
@@ -120,7 +133,13 @@ def _read_some(pipe: Fd) -> bytes:
         return b""
 
 
-def _execute(hook: "Hook", environment: "dict[str, str] | None", source: Fd, output: Fd) -> None:
+def _execute(
+    hook: "Hook",
+    environment: "dict[str, str] | None",
+    source: Fd,
+    output: Fd,
+    filter: "tuple[bytes | None, int]",
+) -> None:
     """In the child: become the hook. Never returns."""
     try:
         posix.setpgid(0, 0)
@@ -131,10 +150,12 @@ def _execute(hook: "Hook", environment: "dict[str, str] | None", source: Fd, out
         posix.dup2(output.number, 2)
         close_range(3)
         arguments = hook.get("args") or [hook["path"]]
-        posix.execve(hook["path"], arguments, posix_environment() if environment is None else environment)
+        failed = execute(hook["path"], arguments, posix_environment() if environment is None else environment, *filter)
+        posix.write(2, encoded(f"{hook['path']}: {posix.strerror(failed).lower()}"))
     except BaseException as error:
-        posix.write(2, f"{hook['path']}: {reason(error)}".encode())
-    posix._exit(NOT_STARTED)
+        posix.write(2, encoded(f"{hook['path']}: {reason(error)}"))
+    finally:
+        posix._exit(NOT_STARTED)
 
 
 def posix_environment() -> "dict[bytes, bytes]":
@@ -145,21 +166,24 @@ def posix_environment() -> "dict[bytes, bytes]":
 def create_container(context: Context) -> None:
     """running createContainer hooks
 
-    In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see.
+    In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see. The
+    pid that they read is the one that it has there (config.md#createcontainer-hooks).
     """
     hooks = (context.config.get("hooks") or {}).get("createContainer") or []
     if hooks and context.root is not None:
         posix.fchdir(context.root.number)  # where runc starts them: hooks such as ldconfig's rely on it
-    run_all("createContainer", hooks, context.state("creating"), {})
+    run_all("createContainer", hooks, context.state("creating", posix.getpid()), {})
 
 
 def start_container(context: Context) -> None:
     """running startContainer hooks
 
-    Programs of the container's, in the container, as its user: whatever the filter and the rights let them do.
+    Programs of the container's, in the container, as its user: whatever the filter and the rights let them do. The
+    filter is each one's own, and not yet ours: it may forbid what it takes to run them.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
-    run_all("startContainer", hooks, context.state("created"), context.environment)
+    filter = (None, 0) if context.bpf_installed else (context.bpf, context.bpf_flags)
+    run_all("startContainer", hooks, context.state("created", posix.getpid()), context.environment, filter)
 
 
 def ask_runtime(context: Context) -> None:

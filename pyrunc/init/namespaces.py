@@ -113,6 +113,7 @@ def become_root(context: Context) -> None:
         posix.setresgid(0, 0, 0)
         posix.setresuid(0, 0, 0)
         set_dumpable(False)  # not left to what a change of credentials makes of it
+        context.die_with_runtime()
 
 
 def make_rest(context: Context) -> None:
@@ -158,15 +159,22 @@ def fork(context: Context) -> None:
     """entering the process namespace
 
     A process never changes its own: its child is born in it. As a sibling (CLONE_PARENT), so that the runtime is
-    the parent of the container's process, and this one can go.
+    the parent of the container's process, and this one can go. Who that is this one says: it can't be kept from it.
     """
     if not context.second_clone:
         return
     pidfd = clone_sibling(context.new_namespaces & CLONE_NEWPID)
-    if pidfd is not None:
+    if pidfd is None:
+        context.wait_for_go()
+        if not context.unseen:
+            context.die_with_runtime()
+        return
+    if context.unseen:  # a filter is in force: we only write and read, until the runtime has the descriptor and ends us
+        context.channel.write("P", str(pidfd.number))
+        context.wait_for_go()
+    else:
         context.channel.send("P", fd=pidfd)
-        posix._exit(0)
-    context.wait_for_go()
+    posix._exit(0)
 
 
 def make_cgroup(context: Context) -> None:

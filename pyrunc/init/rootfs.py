@@ -182,8 +182,9 @@ def make_cwd(context: Context) -> None:
 def enter_cwd(context: Context) -> None:
     """entering the working directory
 
-    Made where the image has none, as every peer does. Resolved inside the root, so /proc/self/fd/N of a leaked
-    descriptor is no way out (CVE-2024-21626), and asked for afterwards: the kernel says whether it is reachable.
+    Made where the image has none, as every peer does, but only for the container's first process: `exec` must not make
+    folders of root's for a user. Resolved inside the root, so /proc/self/fd/N of a leaked descriptor is no way out
+    (CVE-2024-21626), and asked for afterwards: the kernel says whether it is reachable.
     """
     cwd = context.process["cwd"]
     root = context.root
@@ -191,11 +192,12 @@ def enter_cwd(context: Context) -> None:
     if context.entered_cwd:
         return
     try:
-        with path.ensure_directory(root, cwd) as directory:
+        with path.ensure_directory(root, cwd) if context.init else path.resolve(root, cwd) as directory:
             posix.fchdir(directory.number)
     except OSError as error:
         if context.deferred_cwd or not isinstance(error, PermissionError):
-            raise StepError("entering the working directory", cwd, error.strerror or "") from error
+            words = posix.strerror(error.errno or 0).lower()
+            raise StepError(f'chdir to cwd ("{cwd}") set in config.json failed', "", words) from error
         context.deferred_cwd = True  # perhaps the user may what root may not: again as that user
         return
     context.entered_cwd = True

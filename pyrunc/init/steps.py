@@ -21,7 +21,6 @@ from pyrunc.init import (
     rootfs,
     sysctl,
 )
-from pyrunc.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,10 +107,9 @@ BECOME: "tuple[Step, ...]" = (
     execute.filter_and_notify,
     execute.report_ready,
     execute.wait_for_start,
-    execute.filter_system_calls,
-    credentials.finish_capabilities,
+    execute.filter_before_hooks,
     hooks.start_container,
-    execute.execute,
+    execute.execute,  # and the filter: between the two there is nothing that it could forbid
 )
 
 PREPARE_EXEC: "tuple[Step, ...]" = (
@@ -128,7 +126,7 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
 BECOME_ANOTHER: "tuple[Step, ...]" = tuple(
     execute.wait_for_caller if step is execute.wait_for_start else step
     for step in BECOME
-    if step is not hooks.start_container
+    if step not in (execute.filter_before_hooks, hooks.start_container)
 )
 
 INIT = ENTER + PREPARE + BECOME
@@ -139,10 +137,9 @@ EXEC = ENTER + PREPARE_EXEC + BECOME_ANOTHER
 def _unseen(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
     """The same, with what makes the process visible to the container moved to the end."""
     visible = (namespaces.fork, namespaces.session, console.control)
-    given_up = (execute.filter_system_calls, credentials.finish_capabilities)
-    rest = tuple(step for step in steps if step not in visible + given_up)
+    rest = tuple(step for step in steps if step not in visible)
     ready = rest.index(execute.report_ready)
-    return rest[:ready] + given_up + visible + rest[ready:]
+    return (*rest[:ready], execute.filter_system_calls, credentials.finish_capabilities, *visible, *rest[ready:])
 
 
 # Into a container that could trace what it sees (CAP_SYS_PTRACE, without a user namespace of its own): there is
@@ -159,7 +156,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     try:
         forget_imports()
         posix.umask(0o022)  # for what is made from here on: the caller's is not the container's
-        process.prctl(process.PR_SET_PDEATHSIG, 9)  # until the container is on its own, it dies with the runtime
+        container.die_with_runtime()
         for fd in container.not_ours:
             fd.close()
         container.wait_for_go()
@@ -187,11 +184,13 @@ def forget_imports() -> None:
 
 
 def report(container: "Context", error: PyruncError) -> None:
-    text = "\0".join((error.operation, error.subject, error.cause, error.hint))
+    """By write(2): the filter may be in force by now."""
+    fields = (error.operation, error.subject, error.cause, error.hint)
+    text = "\0".join(field.replace("\0", "\\x00") for field in fields)
     if container.waiting and container.fifo is not None:
         posix.write(container.fifo.number, text.encode("utf-8", "replace")[:FIFO_ROOM])
         return
     try:
-        container.channel.send("E", text)
+        container.channel.write("E", text)
     except OSError:
         pass  # the parent is dead

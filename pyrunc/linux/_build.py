@@ -37,6 +37,8 @@ int64_t sys_keyctl_join(const char *name);
 int sys_keyctl_setperm(int64_t key, uint32_t permissions);
 int64_t sys_keyctl_describe(int64_t key, char *text, size_t size);
 int sys_seccomp(unsigned int operation, unsigned int flags, const char *program, unsigned short count);
+int sys_filter_and_execve(const char *program, unsigned short count, unsigned int flags, const char *path, char **argv,
+                          char **envp);
 int sys_sethostname(const char *name, size_t length);
 int sys_setdomainname(const char *name, size_t length);
 int sys_personality(unsigned long domain);
@@ -163,8 +165,7 @@ static int sys_clone3(uint64_t flags, int cgroup, int *pidfd)
     return syscall(SYS_clone3, &args, sizeof args);
 }
 
-/* Only for siblings (CLONE_PARENT), whose exit signal is their parent's own. The pidfd takes the place of parent_tid, which
-   is the third argument on x86_64 and on aarch64. */
+/* The pidfd takes the place of parent_tid, which is the third argument on x86_64 and on aarch64. */
 static int sys_clone(unsigned long flags, int *pidfd) { return syscall(SYS_clone, flags, 0, pidfd, 0, 0); }
 static int sys_setns(int fd, int flags) { return setns(fd, flags); }
 static int sys_unshare(int flags) { return unshare(flags); }
@@ -219,6 +220,16 @@ static int sys_seccomp(unsigned int operation, unsigned int flags, const char *p
 {
     struct sock_fprog prog = { count, (struct sock_filter *)program };
     return syscall(SYS_seccomp, operation, flags, &prog);
+}
+
+/* 1: the filter was refused; 2: the program. Nothing of the interpreter's runs between the two. */
+static int sys_filter_and_execve(const char *program, unsigned short count, unsigned int flags, const char *path,
+                                 char **argv, char **envp)
+{
+    if (count && sys_seccomp(1, flags, program, count) < 0)
+        return 1;
+    execve(path, argv, envp);
+    return 2;
 }
 
 static int sys_sethostname(const char *name, size_t length) { return sethostname(name, length); }

@@ -3,13 +3,13 @@
 import fcntl
 import posix
 
-from pyrunc.linux import kernel_error
+from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
@@ -33,6 +33,8 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+SIGCHLD = 17
+SIGKILL = 9
 CLOSE_RANGE_CLOEXEC = 4
 
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
@@ -74,11 +76,18 @@ def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
     raise AssertionError  # not reached: the child has ended
 
 
-def clone_sibling(flags: int = 0) -> "Fd | None":
-    """A child of our parent's: its pidfd, and None in itself. clone(2) with CLONE_PARENT, CLONE_PIDFD (Linux 5.2).
+def clone() -> "tuple[int, Fd | None]":
+    """As clone3(0), where a seccomp filter may be in force: those that engines write refuse clone3, since they can't
+    see its flags. clone(2) with CLONE_PIDFD, Linux 5.2."""
+    pidfd = ffi.new("int *", -1)
+    pid: int = lib.sys_clone(SIGCHLD | CLONE_PIDFD, pidfd)
+    if pid < 0:
+        raise kernel_error("clone", "a new process")
+    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
 
-    Not clone3: a seccomp filter that engines write refuses that, since it can't see the flags, and may be ours already.
-    """
+
+def clone_sibling(flags: int = 0) -> "Fd | None":
+    """A child of our parent's: its pidfd, and None in itself. clone(2) with CLONE_PARENT; a filter may be in force."""
     pidfd = ffi.new("int *", -1)
     pid: int = lib.sys_clone(flags | CLONE_PARENT | CLONE_PIDFD, pidfd)
     if pid < 0:
@@ -199,6 +208,32 @@ def seccomp_filter(program: bytes, flags: int) -> int:
     return result
 
 
+def execute(
+    path: str,
+    arguments: "Iterable[str]",
+    environment: "Mapping[bytes, bytes] | Mapping[str, str]",
+    program: "bytes | None" = None,
+    flags: int = 0,
+) -> int:
+    """execve(2), and directly before it, by the same call into C, a seccomp filter. Returns only execve's errno; raises
+    OSError where the filter is refused.
+
+    Whatever we did between the two, the filter could forbid: memory, a message, a descriptor.
+    """
+    words = [ffi.new("char[]", encoded(word)) for word in arguments]
+    variables = [ffi.new("char[]", _bytes(name) + b"=" + _bytes(value)) for name, value in environment.items()]
+    argv, envp = ffi.new("char *[]", [*words, ffi.NULL]), ffi.new("char *[]", [*variables, ffi.NULL])
+    program = program or b""
+    filter = ffi.from_buffer(program)
+    if lib.sys_filter_and_execve(filter, len(program) // 8, flags, encoded(path), argv, envp) == 1:
+        raise kernel_error("seccomp", "the filter")
+    return int(ffi.errno)
+
+
+def _bytes(text: "bytes | str") -> bytes:
+    return text if isinstance(text, bytes) else encoded(text)
+
+
 def sethostname(name: str) -> None:
     data = name.encode()
     if lib.sys_sethostname(data, len(data)) < 0:
@@ -217,8 +252,8 @@ def personality(domain: int) -> None:
 
 
 def ioprio_set(priority: int) -> None:
-    """For the whole process group: ioprio_set(IOPRIO_WHO_PGRP, 0, …)."""
-    if lib.sys_ioprio_set(2, 0, priority) < 0:
+    """For this process alone, and those that it will start: its group may be the caller's. IOPRIO_WHO_PROCESS"""
+    if lib.sys_ioprio_set(1, 0, priority) < 0:
         raise kernel_error("ioprio_set", f"{priority:#x}")
 
 

@@ -406,3 +406,61 @@ def test_it_is_root_of_the_containers_user_namespace(container):
     assert c.exec("id", "-u") == "0"
     assert c.exec_sh("cat /proc/self/uid_map").split() == ["0", "100000", "65536"]
     assert os.readlink(f"/proc/{c.pid}/ns/user") == c.exec("readlink", "/proc/self/ns/user")
+
+
+# --- what it does not make, and does not take
+
+
+@pytest.mark.parametrize("how", ["--cwd", "--process"])
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("cwd", ["/made/by/exec", "/dangling", "/dangling/below", "/tmp/../made", "/etc/passwd"])
+def test_a_working_directory_that_is_not_there_is_not_made(container, tmp_path, how, user, cwd):
+    """Only the container's first process has its own made: a user's would be root's."""
+    c = container().up()
+    c.bundle.rootfs.joinpath("dangling").symlink_to("/made/behind/a/link")
+    if how == "--cwd":
+        result = c.attempt_exec("true", flags=("--cwd", cwd, "--user", f"{user}:{user}"))
+    else:
+        result = exec_process(c, tmp_path, cwd=cwd, user={"uid": user, "gid": user})
+    why = "not a directory" if cwd == "/etc/passwd" else "no such file or directory"
+    assert result.code == 255
+    assert f'chdir to cwd ("{cwd}") set in config.json failed: {why}' in result.err
+    assert not c.bundle.rootfs.joinpath("made").exists()
+
+
+def test_an_empty_working_directory_is_the_containers(container):
+    assert container(cwd="/tmp").up().exec("pwd", flags=("--cwd", "")) == "/tmp"
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        (["A=B"], "executable file not found in $PATH"),
+        (["PATH="], "executable file not found in $PATH"),
+        (["PATH=:/bin"], "cannot run executable found relative to current directory"),
+        (["PATH=/none:."], "cannot run executable found relative to current directory"),
+        (["PATH=../bin"], "cannot run executable found relative to current directory"),
+    ],
+)
+def test_no_program_is_taken_from_the_working_directory(container, tmp_path, variables, why):
+    """Who writes to a volume could have it run in the place of what was meant."""
+    result = exec_process(container().up(), tmp_path, args=["sh", "-c", "echo ran"], cwd="/bin", env=variables)
+    assert (result.code, result.out) == (255, "")
+    assert f'exec: "sh": {why}' in result.err
+    assert f'exec: "sh": {why}' in container(env=variables, cwd="/bin").refused("sh")
+
+
+@pytest.mark.parametrize(("command", "why"), [
+    ("/tmp", 'exec: "/tmp": is a directory: permission denied'),
+    ("./tmp", 'exec: "./tmp": is a directory: permission denied'),
+    ("folder", 'exec: "folder": executable file not found in $PATH'),
+])  # fmt: skip
+def test_a_folder_is_no_program(container, command, why):
+    c = container().up()
+    (c.bundle.rootfs / "bin/folder").mkdir()
+    result = c.attempt_exec(command)
+    assert result.code == 255
+    assert why in result.err
+    other = container()
+    (other.bundle.rootfs / "bin/folder").mkdir()
+    assert why in other.refused(command)

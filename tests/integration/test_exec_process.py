@@ -1,5 +1,6 @@
 """exec: what a process of --process has, said and unsaid; who gets its pidfd; and the fifo that it waits at."""
 
+import ctypes
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pyseccomp
 import pytest
 
 from integration.harness import full, namespaces, read_terminal, receive_descriptor, wait_until
@@ -237,6 +239,35 @@ def test_a_pidfd_socket_that_is_none_leaves_nothing(container, tmp_path, what):
     result = running.attempt_exec("sleep", "4321", flags=("-d", "--pidfd-socket", str(place)))
     assert result.code == 255
     assert "4321" not in running.exec("ps")
+
+
+# --- whose it is
+
+
+def io_priority(pid):
+    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, "ioprio_get")
+    return ctypes.CDLL(None).syscall(number, 1, pid)
+
+
+@pytest.mark.parametrize("capabilities", [full("CAP_CHOWN"), full("CAP_SYS_PTRACE")])
+def test_the_io_priority_is_its_own_and_not_the_callers(container, execute, capabilities):
+    """The process stays in the caller's group for a while, where the container could trace it."""
+    c = container(capabilities=capabilities).up()
+    with subprocess.Popen(["sleep", "1000"], process_group=0) as bystander:
+        try:
+            before = io_priority(bystander.pid)
+            words = c.runtime.command("exec", "--process", "-", c.id)
+            priority = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
+            document = {"args": ["probe", "attributes"], "cwd": "/", "env": ["PATH=/bin"], "ioPriority": priority}
+            c.bundle.file("/process.json", json.dumps(document))
+            words[words.index("-")] = str(c.bundle.rootfs / "process.json")
+            process = subprocess.run(
+                words, process_group=bystander.pid, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+            )
+            assert f"ioprio {3 << 13}" in process.stdout, process
+            assert io_priority(bystander.pid) == before
+        finally:
+            bystander.kill()
 
 
 # --- --exec-wait-fifo

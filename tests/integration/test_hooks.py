@@ -309,6 +309,46 @@ def test_a_hook_that_takes_too_long_is_killed(hooked, hooks, kind):
     c.assert_gone()
 
 
+USER = {
+    "namespaces": namespaces("pid", "mount", "user"),
+    "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+    "gidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+}
+
+
+@pytest.mark.parametrize("joined", [None, "user", "pid"])
+def test_a_hook_of_the_container_ends_when_create_is_killed(container, joined):
+    """The kernel forgets with whom a process was to die, at each change of credentials, and in a child."""
+    c = container(**USER).reachable()
+    if joined:
+        other = container(**({} if joined == "pid" else USER)).reachable().up()
+        kinds = {"pid", "mount"} if joined == "pid" else {"pid", "mount", "user"}  # the first: by a second clone
+        c.change(namespaces=namespaces(*(kinds - {joined}), **{joined: f"/proc/{other.pid}/ns/{joined}"}))
+        if joined == "pid":
+            del c.config["linux"]["uidMappings"], c.config["linux"]["gidMappings"]
+    seconds = f"9{os.getpid()}.{[None, 'user', 'pid'].index(joined)}"
+    c.change(hooks={"createContainer": [{"path": "/bin/sleep", "args": ["sleep", seconds]}]})
+    c._prepare(("true",))
+    creating = c.runtime.spawn("create", "--bundle", c.bundle.path, c.id)
+    wait_until(lambda: creating.poll() is not None or commands(seconds), "the hook")
+    assert creating.poll() is None, creating.result(1)
+    creating.kill()
+    creating.end()
+    wait_until(lambda: not commands(seconds), "the end of the hook", 10)
+    c.delete("--force")
+    c.assert_gone()
+
+
+def commands(word):
+    """The processes with this word in their command line."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as file:
+            if word.encode() in file.read().split(b"\0"):
+                found.append(entry)
+    return found
+
+
 def test_delete_by_force_does_not_wait_for_ever_for_a_hook_that_hangs(hooked, hooks):
     c = hooked(createRuntime=[hooks.script("echo $$ > $D/pid; sleep 1000")])
     c._prepare(("true",))
