@@ -4,6 +4,7 @@ death, when everything is."""
 import posix
 import time
 
+from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import read_file
 from shim import messages
 from shim.protobuf import encode
@@ -15,16 +16,53 @@ KILLED = 137
 def delete(flags: "dict[str, str]") -> bytes:
     """Returns DeleteResponse. The bundle is -bundle, or the working directory."""
     bundle = flags.get("bundle") or posix.getcwd()
-    root = _state_root(bundle, flags["namespace"])
-    if posix.access(f"{root}/{flags['id']}", posix.F_OK):
+    _remove(bundle, flags["namespace"], flags["id"])
+    if _was_killed(bundle):
+        for id in _companions(bundle, flags["id"]):
+            try:
+                _remove(f"{bundle.rpartition('/')[0]}/{id}", flags["namespace"], id)
+            except (PyruncError, OSError, ValueError) as error:
+                posix.write(2, f"{id}: {reason(error)}\n".encode("utf-8", "replace"))  # the others go all the same
+    now = messages.timestamp(time.time_ns())
+    return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
+
+
+def _remove(bundle: str, namespace: str, id: str) -> None:
+    root = _state_root(bundle, namespace)
+    if posix.access(f"{root}/{id}", posix.F_OK):
         from pyrunc.container.container import Container
         from pyrunc.container.state import StateRoot
 
-        Container.delete(StateRoot(root), flags["id"], force=True)
+        Container.delete(StateRoot(root), id, force=True)
     for place in (f"{bundle}/rootfs", f"{bundle}/rootfs{LOWER}"):
         unmount_all(place)
-    now = messages.timestamp(time.time_ns())
-    return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
+
+
+def _was_killed(bundle: str) -> bool:
+    """Whether the shim is gone, and did not go by itself."""
+    try:
+        address = read_file(f"{bundle}/address").decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return False
+    path = address.removeprefix("unix://")
+    if not posix.access(path, posix.F_OK):
+        return False
+    from shim.listener import was_left
+
+    return was_left(path)
+
+
+def _companions(bundle: str, id: str) -> "list[str]":
+    """The other containers of its pod: containerd 2 has written its ID beside them, and calls `delete` for none."""
+    folder = bundle.rpartition("/")[0]
+    found = []
+    for name in posix.listdir(folder):
+        try:
+            if read_file(f"{folder}/{name}/sandbox") == id.encode():
+                found.append(name)
+        except OSError:
+            continue
+    return found
 
 
 def _state_root(bundle: str, namespace: str) -> str:

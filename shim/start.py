@@ -6,6 +6,8 @@ import posix
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
 from pyrunc.spec.jsonc import loads
 from shim import messages
+from shim.bootstrap import answer
+from shim.listener import listen
 from shim.protobuf import Malformed, decode
 
 try:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
-ADDRESS_IN_USE = 98
 LONGEST_INPUT = 1 << 20
 DEBUG = -4  # as Go's log/slog counts
 PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
@@ -40,13 +41,14 @@ def start(flags: "dict[str, str]") -> int:
         flags["debug"] = "true"
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
     path = f"{folder}/{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
-    listener = _listen(folder, path)
-    address = f"unix://{path}".encode("utf-8", "surrogateescape")
+    listener = listen(folder, path)
+    address = f"unix://{path}"
+    said = answer(address, asked)
     with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
-        replace_file(bundle, "address", address)
+        replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
     if listener is not None:
         _leave_daemon(listener, path, flags, cgroup)
-    posix.write(1, address)
+    posix.write(1, said)
     return 0
 
 
@@ -97,41 +99,6 @@ def _shim_cgroup(given: "list[dict[str, Any]]") -> str:
             cgroup: str = found["shim_cgroup"]
             return cgroup
     return ""
-
-
-def _listen(folder: str, path: str) -> "_socket.socket | None":
-    """A socket that only its owner can connect to; None: somebody serves this address already."""
-    _make_directory(folder)
-    before = posix.umask(0o177)
-    try:
-        while True:
-            socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            try:
-                socket.bind(path)
-                break
-            except OSError as error:
-                if error.errno != ADDRESS_IN_USE:
-                    raise
-            try:
-                socket.connect(path)
-                return None
-            except ConnectionRefusedError:
-                posix.unlink(path)  # of a shim that was killed
-            except FileNotFoundError:
-                pass  # it has just gone
-    finally:
-        posix.umask(before)
-    socket.listen(128)
-    return socket
-
-
-def _make_directory(path: str) -> None:
-    if not posix.access(path, posix.F_OK):
-        _make_directory(path.rpartition("/")[0] or "/")
-        try:
-            posix.mkdir(path, 0o711)
-        except FileExistsError:
-            pass
 
 
 def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.shim import SHIM, Failed, wait_until
+from engines.shim import SHIM, Client, Failed, wait_until
 from integration.test_modules import ALLOWED, FORBIDDEN
 from integration.test_nothing_left import PACKAGES
 from pyrunc.linux.pid import start_time
@@ -366,7 +367,59 @@ def test_what_start_and_delete_load(container, verb):
     assert not others & FORBIDDEN
     ours = loaded - others
     expected = {
-        "start": {"pyrunc.spec", "pyrunc.spec.jsonc", "shim.start"},
-        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.unmount"},
+        "start": {"pyrunc.spec", "pyrunc.spec.jsonc", "shim.bootstrap", "shim.listener", "shim.start"},
+        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.listener", "shim.unmount"},
     }[verb]
     assert ours == COMMON | expected
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_pod_leaves_when_its_shim_is_killed_goes_with_its_first_container(container, host, killed):
+    """containerd 2 calls `start` and `delete` for that one alone, and writes its ID beside the others."""
+    first, second = (container("/bin/sleep", "1000") for _ in range(2))
+    first.start_shim().create()
+    second.client = Client(first.socket)
+    second.create()
+    (second.bundle / "sandbox").write_text(first.id)
+    for c in (first, second):
+        c.call("Start")
+    pid = second.call("State")["pid"]
+    if killed:
+        first.kill_shim()
+    first.command("delete")
+    assert is_gone(pid) is killed
+    assert (host.run("mountpoint", "-q", second.bundle / "rootfs").returncode == 0) is not killed
+    assert host.run("ls", "/run/containerd/pyrunc/tests", capture_output=True).stdout.decode().split().count(
+        second.id
+    ) == (0 if killed else 1)
+    if killed:
+        assert not os.path.exists(first.socket)
+    else:
+        second.call("Kill", signal=9)
+        second.call("Wait")
+        second.call("Delete")
+    second.client.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "version"),
+    [("containerd/v2", 3), ("containerd", 2), ("containerd/api", 2)],
+)
+def test_version_3_is_for_a_containerd_2(container, tmp_path, module, version):
+    """Before 2.3 only its program tells what it is: here it is a shell that says so."""
+    if shutil.which("objcopy") is None:
+        pytest.skip("NOT TESTED: there is no objcopy (Debian: apt-get install binutils)")
+    name = f"github.com/containerd/{module}"
+    (tmp_path / "said").write_text(f"path\t{name}/cmd/x\ndep\t{name}\tv1\n")
+    program = tmp_path / "busybox"
+    section = f".go.buildinfo={tmp_path}/said"
+    subprocess.run(["objcopy", "--add-section", section, shutil.which("busybox"), program], check=True)
+    c = container("/bin/true")
+    words = [SHIM, "-namespace", "tests", "-address", "/run/none", "-id", c.id, "start"]
+    script = f"cd {c.bundle} && {' '.join(map(str, words))}; exit $?"
+    done = c.host.run(program, "sh", "-c", script, capture_output=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    c.address = json.loads(text)["address"] if version == 3 else text
+    assert c.address.startswith("unix:///run/containerd/s/")
+    assert (c.bundle / "address").read_text() == c.address

@@ -1,5 +1,6 @@
 """The options that containerd's configuration gives a runtime: each has its effect, or is refused in words."""
 
+import json
 import os
 import re
 import signal
@@ -117,8 +118,10 @@ def test_bootstrap_parameters_of_containerd_2_3(container, host):
     c = container("/bin/true")
     parameters = {"id": c.id, "socket_dir": "/run/other/s", "ttrpc_address": host.address}
     done = c.command("start", input=bootstrap(parameters), env={"TTRPC_ADDRESS": ""})
-    assert done.stdout.startswith(b"unix:///run/other/s/")
-    c.address = done.stdout.decode()
+    said = json.loads(done.stdout)
+    assert (said["version"], said["protocol"]) == (3, "ttrpc")
+    assert said["address"].startswith("unix:///run/other/s/")
+    c.address = said["address"]
     c.client = Client(c.socket)
     c.create()
     wait_until(lambda: host.topics(c.id) == ["create"])

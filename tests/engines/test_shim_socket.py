@@ -1,19 +1,23 @@
 """The shim's socket: whose it is, and what it answers to whoever speaks as no client should."""
 
+import contextlib
 import os
 import re
 import resource
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engines.shim import Client, Failed
 from shim import messages, ttrpc
+from shim.listener import listen
 from shim.protobuf import encode
 
 
@@ -106,6 +110,71 @@ def test_a_text_with_nul_in_it_is_an_invalid_argument(container, method, values)
     with pytest.raises(Failed, match="has a NUL in it") as caught:
         c.call(method, **values)
     assert caught.value.code == ttrpc.INVALID_ARGUMENT
+
+
+def at_once(folder, path, number):
+    """How many of so many take the address, called in the same moment; they hold it until all have answered."""
+    said, answer = os.pipe()
+    held, hold = os.pipe()
+    began = time.monotonic() + 0.01
+    children = []
+    for _ in range(number):
+        children.append(os.fork())
+        if not children[-1]:
+            os.close(hold)
+            while time.monotonic() < began:
+                pass
+            try:
+                mine = listen(folder, path)
+                os.write(answer, b"n" if mine is None else b"y")
+            except BaseException as error:
+                os.write(answer, type(error).__name__[:1].encode())
+            os.read(held, 1)
+            os._exit(0)
+    found = b"".join(os.read(said, 1) for _ in children)
+    for fd in (said, answer, held, hold):
+        os.close(fd)
+    for child in children:
+        os.waitpid(child, 0)
+    return bytes(sorted(found))
+
+
+def test_of_those_who_come_at_once_one_takes_the_address(tmp_path):
+    """From the second round on the socket of one that was killed lies in the way."""
+    for _ in range(60):
+        assert at_once(str(tmp_path), f"{tmp_path}/s", 4) == b"nnny"
+
+
+def test_starts_at_once_for_a_pod_make_one_shim(container, host):
+    annotations = {"io.kubernetes.cri.sandbox-id": f"at-once-{os.getpid()}"}
+    pod = [container("/bin/true", annotations=annotations) for _ in range(4)]
+    for _ in range(3):
+        with ThreadPoolExecutor(len(pod)) as pool:
+            list(pool.map(lambda c: c.start_shim(), pod))
+        shims = {c.client.call("Connect", id=c.id)["shim_pid"] for c in pod}
+        for c in pod:
+            c.client.socket.close()
+        assert (len(shims), len(host.shims())) == (1, 1)
+        pod[0].kill_shim()
+
+
+def test_who_starts_when_a_shim_takes_nobody_in_does_not_wait(container):
+    c = container("/bin/true").start_shim()
+    pid = c.call("Connect")["shim_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        path = c.socket
+        clients = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                clients.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                clients[-1].connect(path)
+        done = c.command("start")
+        assert done.stdout.decode() == c.address
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        for client in clients:
+            client.close()
 
 
 def test_thirty_calls_at_a_time_are_answered_each(container):

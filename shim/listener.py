@@ -1,0 +1,74 @@
+"""A shim's socket: one shim serves an address, whoever comes at the same time."""
+
+import _socket
+import fcntl
+import posix
+
+from pyrunc.linux.fd import Fd, open_at
+
+
+def listen(folder: str, path: str) -> "_socket.socket | None":
+    """A socket that only its owner can connect to; None: somebody serves this address already.
+
+    The folder is locked meanwhile: of two that come at once one would else take the other's socket, bound and not yet
+    listened to, for that of a shim that was killed, and a pod would have two.
+    """
+    _make_directory(folder)
+    with _lock(folder):
+        if not _remove_stale(path):
+            return None
+        before = posix.umask(0o177)
+        try:
+            socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+            socket.bind(path)
+        finally:
+            posix.umask(before)
+        socket.listen(128)
+        return socket
+
+
+def was_left(path: str) -> bool:
+    """Whether its shim has gone without taking the socket along: it was killed. It is removed."""
+    with _lock(path.rpartition("/")[0]):
+        return _remove_stale(path)
+
+
+def _lock(folder: str) -> Fd:
+    fd = open_at(None, folder, posix.O_RDONLY | posix.O_DIRECTORY)
+    fcntl.flock(fd.number, fcntl.LOCK_EX)
+    return fd
+
+
+def _remove_stale(path: str) -> bool:
+    """Whether nobody serves this address, and so nothing is there any more."""
+    if posix.access(path, posix.F_OK):
+        if _is_served(path):
+            return False
+        try:
+            posix.unlink(path)
+        except FileNotFoundError:
+            pass  # it has just gone
+    return True
+
+
+def _is_served(path: str) -> bool:
+    """Without waiting for one that takes nobody in."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+    try:
+        socket.connect(path)
+    except BlockingIOError:
+        pass  # so many are waiting there already
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    finally:
+        socket.close()
+    return True
+
+
+def _make_directory(path: str) -> None:
+    if not posix.access(path, posix.F_OK):
+        _make_directory(path.rpartition("/")[0] or "/")
+        try:
+            posix.mkdir(path, 0o711)
+        except FileExistsError:
+            pass
