@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 NAME = b"containerd-shim"
 # The runtime would take them for its own: they are containerd's, or systemd's for containerd
 NOT_OURS = (b"NOTIFY_SOCKET", b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES")
-LINGER_SECONDS = 3.0
+LINGER_SECONDS = 60.0
+SIGNALLED_SECONDS = 3.0
 
 
 def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> None:
@@ -44,16 +45,17 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
         the_server.close()
         linger(LINGER_SECONDS)
 
-    def linger(patience: float) -> None:
-        """Until the last answer and the last event are away, or not for long."""
+    def linger(patience: float, pause: float = 0.01) -> None:
+        """Until the last answer and the last event are away. containerd may be about to restart just now."""
         if patience <= 0 or (the_server.idle and not publisher.queue):
             loop.over = True
         else:
-            loop.after(0.01, lambda: linger(patience - 0.01))
+            loop.after(pause, lambda: linger(patience - pause, min(pause * 1.5, 0.5)))
 
     def end() -> None:
+        """Told by a signal: whoever ends the machine does not wait for long."""
         the_server.close()
-        loop.over = True
+        linger(SIGNALLED_SECONDS)
 
     tasks = Service(loop, log, flags["namespace"], publisher, standard, stop, ended)
     the_server = server.Server(loop, log, listener, path, tasks)

@@ -21,10 +21,15 @@ TIMEOUT_SECONDS = 5.0
 LAST_PAUSE_SECONDS = 8.0
 MOST = 4096  # that wait; then the oldest goes: a shim without a containerd must not grow
 AT_A_TIME = 64
+FIRST_PAUSE_SECONDS = 0.25
+EXIT = "/tasks/exit"  # who waits for one waits for ever: it is told however often that takes
+MOST_REFUSALS = 10  # of another event: the container's next ones wait behind it
 
 
 class Event:
-    __slots__ = ("any", "at", "container", "sent", "topic")
+    """`sent`: and neither received nor lost, as far as we know. `due`: when it may be sent again, once refused."""
+
+    __slots__ = ("any", "at", "container", "due", "refusals", "sent", "topic")
 
     def __init__(self, topic: str, values: "dict[str, Any]") -> None:
         name, message = messages.EVENTS[topic]
@@ -33,20 +38,23 @@ class Event:
         self.at = time.time_ns()
         self.any = {"type_url": f"containerd.events.{name}", "value": encode(message, values)}
         self.sent = False
+        self.refusals = 0
+        self.due = 0.0
 
 
 class Publisher:
     """The queue. An event leaves it when it was received; what was sent and not received is sent again."""
 
-    __slots__ = ("log", "loop", "pause", "queue", "soon", "timer", "way")
+    __slots__ = ("again", "log", "loop", "pause", "queue", "soon", "timer", "way")
 
     def __init__(self, loop: "Loop", log: "Log") -> None:
         self.loop = loop
         self.log = log
         self.way: Forward | Program | None = None
         self.queue: list[Event] = []
-        self.timer: Timer | None = None  # of the next attempt
-        self.pause = 0.25
+        self.timer: Timer | None = None  # of the next attempt at all
+        self.again: Timer | None = None  # of that with one that was refused
+        self.pause = FIRST_PAUSE_SECONDS
         self.soon = False
 
     def publish(self, topic: str, **values: "Any") -> None:
@@ -55,9 +63,16 @@ class Publisher:
             return
         self.queue.append(Event(topic, values))
         if len(self.queue) > MOST:
-            self.log.warning("containerd takes no events: the oldest that waits is given up")
-            del self.queue[next(index for index, event in enumerate(self.queue) if not event.sent)]
+            self._make_room()
         self._send_soon()
+
+    def _make_room(self) -> None:
+        """Of exits there are never more than processes: they stay."""
+        for index, event in enumerate(self.queue):
+            if not event.sent and event.topic != EXIT:
+                self.log.warning("containerd takes no events: the oldest that waits is given up")
+                del self.queue[index]
+                return
 
     def _send_soon(self) -> None:
         if not self.soon and self.timer is None:
@@ -70,23 +85,43 @@ class Publisher:
         assert self.way is not None
         taken = {event.container for event in self.queue if event.sent}
         room = self.way.at_a_time - sum(event.sent for event in self.queue)
+        now = time.monotonic()
         first: list[Event] = []
+        later: list[float] = []
         for event in self.queue:
             if len(first) >= room:
                 break
             if event.container not in taken:
                 taken.add(event.container)
-                first.append(event)
+                if event.due > now:
+                    later.append(event.due - now)
+                else:
+                    first.append(event)
+        self.loop.cancel(self.again)
+        self.again = self.loop.after(min(later), self._send_soon) if later else None
         if first:
             for event in first:
                 event.sent = True
             self.way.send(first)
 
     def received(self, event: Event) -> None:
-        self.pause = 0.25
+        self.pause = FIRST_PAUSE_SECONDS
         self.queue.remove(event)
         if self.queue:
             self._send_soon()
+
+    def refused(self, event: Event, why: str, for_good: bool) -> None:
+        """It stays before all others of its container, which wait with it."""
+        event.sent = False
+        event.refusals += 1
+        if for_good or (event.refusals > MOST_REFUSALS and event.topic != EXIT):
+            self.log.warning(f"container {event.container}: {event.topic} is given up: containerd refuses it: {why}")
+            return self.received(event)
+        if event.refusals == 1:
+            self.log.warning(f"container {event.container}: containerd refuses {event.topic} for now: {why}")
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(event.refusals - 1, 8), LAST_PAUSE_SECONDS)
+        event.due = time.monotonic() + pause
+        self._send_soon()
 
     def failed(self, why: str) -> None:
         """Of what was sent nobody knows whether it arrived."""
@@ -155,12 +190,14 @@ class Forward:
             status = decode(messages.RESPONSE, frame.payload or b"")["status"]
         except Malformed as error:
             return connection.close(str(error))
-        if status and status["code"]:
-            self.log.warning(f"containerd refused an event: {status['message']}")
         event = self.waiting.pop(frame.stream)
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(TIMEOUT_SECONDS, self._give_up) if self.waiting else None
-        self.publisher.received(event)
+        if status and status["code"]:
+            # that the event is none will not change; all else may, as while it starts
+            self.publisher.refused(event, status["message"], status["code"] == ttrpc.INVALID_ARGUMENT)
+        else:
+            self.publisher.received(event)
 
     def _give_up(self) -> None:
         self.timer = None

@@ -162,8 +162,8 @@ class Connection:
 
 
 def connect(address: str) -> "_socket.socket":
-    """A client's end. Raises OSError."""
-    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    """A client's end. Raises OSError; also where the server does not take its clients in, and one would wait."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         socket.connect(address.removeprefix("unix://"))
     except OSError:

@@ -74,6 +74,7 @@ class Host:
                 (self.rootfs / "bin" / name).symlink_to("busybox")
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.deaf = False  # takes events, and does not answer
+        self.refuses: Callable[[str], int] = lambda topic: 0  # the code with which it refuses an event, where it does
         self.together: list[int] = []  # how many events each read of the socket has brought
         self.address = f"{self.folder}/events"
         self.listen()
@@ -113,18 +114,21 @@ class Host:
                 frames = [*reader.feed(data)]
                 self.together.append(len(frames))
                 for frame in frames:
-                    self._take(decode(messages.REQUEST, frame.payload or b""))
+                    answer = self._take(decode(messages.REQUEST, frame.payload or b""))
                     if not self.deaf:
-                        connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, b""))
+                        connection.sendall(ttrpc.pack(frame.stream, ttrpc.RESPONSE, answer))
         except OSError:
             pass  # its shim was killed
         del self.receivers[connection]
         connection.close()
 
-    def _take(self, request: dict[str, Any]) -> None:
+    def _take(self, request: dict[str, Any]) -> bytes:
         envelope = decode(messages.FORWARD, request["payload"])["envelope"]
         message = messages.EVENTS[envelope["topic"]][1]
+        if code := self.refuses(envelope["topic"]):
+            return encode(messages.RESPONSE, {"status": {"code": code, "message": "refused"}})
         self.events.append((envelope["topic"], decode(message, envelope["event"]["value"])))
+        return b""
 
     def topics(self, id: str) -> list[str]:
         return [topic.removeprefix("/tasks/") for topic, event in self.events if event["container_id"] == id]
