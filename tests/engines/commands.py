@@ -91,7 +91,7 @@ Ended = tuple[int, list[str], list[str]]  # its status, and the lines of its str
 
 def lines(data: bytes) -> list[str]:
     """Without what is another's in each container: IDs, addresses, times."""
-    text = re.sub(r"\b[0-9a-f]{12}([0-9a-f]{52})?\b", "ID", data.decode("utf-8", "replace"))
+    text = re.sub(r"\b[0-9a-f]{11,12}([0-9a-f]{52})?\b", "ID", data.decode("utf-8", "replace"))
     text = re.sub(r"(172\.17|10\.88)\.0\.\d+", "ADDRESS", text)
     text = text.replace(",size=4k,nr_inodes=1", "")  # of what masks a folder: runc's has the size of half the memory
     return re.sub(r"\w{3} +\d+ +\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)", "TIME", text).splitlines()

@@ -66,6 +66,15 @@ class Podman:
     def inside(self) -> "tuple[str, ...]":
         return ("nsenter", "-t", str(self.keeper.pid), "-m", "-n", "--uts", "--")
 
+    def buildah(self, *words: object, check: bool = False) -> "subprocess.CompletedProcess[bytes]":
+        """On the same images. The runtime is an option of its `run`."""
+        places = ["--root", f"{self.root}/storage", "--runroot", "/run/storage"]
+        command = [*self.inside(), "buildah", *places, *map(str, words)]
+        done = processes.captured(command, b"", 60, self.environment)
+        if check and done.returncode:
+            raise RuntimeError(f"buildah {words}: {done.stderr.decode()}")
+        return done
+
     def words(self, *words: object, runtime: str = "runc") -> list[str]:
         places = ["--root", f"{self.root}/storage", "--runroot", "/run/storage", "--tmpdir", "/run/libpod"]
         places += ["--volumepath", f"{self.root}/volumes", "--network-config-dir", f"{self.root}/networks"]

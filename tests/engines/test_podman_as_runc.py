@@ -2,11 +2,12 @@
 
 import re
 import shlex
+import shutil
 
 import pytest
 
 from engines import podman, shim
-from engines.commands import FAILING, ORDINARY, RUN, differences, lines
+from engines.commands import FAILING, ORDINARY, RUN, STATUS, differences, lines
 from engines.image import NAME
 from sizes import FULL
 
@@ -22,6 +23,15 @@ spec:
   containers:
   - {{name: one, image: {NAME}, command: [/bin/sh, -c, "echo logged; sleep 1000"]}}
   - {{name: two, image: {NAME}, command: [/bin/sh, -c, "exit 5"], resources: {{limits: {{memory: 64Mi}}}}}}
+"""
+# What a RUN may do, is given and leaves behind; a profile and no no_new_privs, ambient capabilities, a user, a folder.
+CONTAINERFILE = f"""
+FROM {NAME}
+RUN id; umask; pwd; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+RUN echo built > /built; ls /proc/self/fd | wc -l; cut -d' ' -f5-6 /proc/self/mountinfo | sort | grep -v containers
+USER 1000:5
+WORKDIR /made/deep
+RUN ["/bin/sh", "-c", "id; pwd; touch /forbidden; touch /tmp/mine; grep CapEff /proc/self/status"]
 """
 pytestmark = pytest.mark.slow
 long = pytest.mark.skipif(not FULL, reason="NOT TESTED without PYRUNC_FULL=1: it takes longer than all the others")
@@ -148,6 +158,68 @@ def test_a_pod(engine):
     found = same(engine, pod)
     assert [row[1] for row in found] == [0, 4, *[0] * (len(found) - 2)]
     assert found[1][2] == ["pod", "2", "lo"]  # the pod's own sleeps too
+
+
+def build(engine, runtime, name):
+    story = Story(engine, runtime, name)
+    folder = engine.folder / "context"
+    folder.mkdir(exist_ok=True)
+    (folder / "Containerfile").write_text(CONTAINERFILE)
+    (folder / "failing").write_text(f"FROM {NAME}\nRUN exit 7\n")
+    story.do("build", "--network", "none", "--no-cache", "-t", f"localhost/{name}", folder)
+    story.do("build", "--network", "none", "--no-cache", "-f", folder / "failing", folder)
+    story.do("run", "--rm", "--network", "none", f"localhost/{name}", "sh", "-c", "cat /built; ls -ln / /tmp | tr -s ' ' | grep -E 'built|made|mine|tmp'")
+    story.do("rmi", "-f", f"localhost/{name}")
+    return story.found
+
+
+def test_build(engine):
+    found = same(engine, build)
+    assert [row[1] for row in found] == [0, 7, 0, 0]
+    assert "built" in found[2][2]
+
+
+def run_by_buildah(engine, runtime, name):
+    engine.buildah("from", "--pull-never", "--name", name, NAME, check=True)
+    found = []
+    for options, program in (
+        ("", f"{STATUS}; pwd; cat /proc/self/uid_map"),
+        ("--user 1000:5 --workingdir /tmp", f"{STATUS}; pwd; id"),
+        ("--cap-add CAP_SYS_ADMIN --cap-drop CAP_CHOWN --hostname named", f"{STATUS}; hostname"),
+        ("--network none", "ls /sys/class/net; ls /dev; exit 9"),
+        ("", "nonesuch"),
+    ):
+        words = ("run", "--runtime", runtime, *options.split(), name, "sh", "-c", program)
+        done = engine.buildah(*words)
+        found.append((options, done.returncode, lines(done.stdout), lines(done.stderr) if done.returncode == 0 else []))
+    engine.buildah("rm", name, check=True)
+    return found
+
+
+def test_buildah_run(engine):
+    if not shutil.which("buildah"):
+        pytest.skip("NOT TESTED: buildah is not installed")
+    found = same(engine, run_by_buildah)
+    assert [row[1] for row in found] == [0, 0, 0, 9, 127]
+
+
+# Of /sys/fs/cgroup: it is read-only where the configuration says so, with pyrunc.
+LIKE_SYSTEMD = """echo $container; touch /run/x /tmp/x; cat /proc/1/comm
+cut -d' ' -f5-6 /proc/self/mountinfo | sort | sed 's,^/sys/fs/cgroup r.\\,,/sys/fs/cgroup ,'"""
+
+
+def systemd(engine, runtime, name):
+    story = Story(engine, runtime, name)
+    for mode in ("always", "true"):
+        story.do("run", "--rm", f"--systemd={mode}", "--network", "none", NAME, "sh", "-c", LIKE_SYSTEMD)
+    return story.found
+
+
+def test_a_container_that_runs_systemd(engine):
+    """Podman 5.4 writes an empty mount option for it."""
+    found = same(engine, systemd)
+    assert [row[1] for row in found] == [0, 0]
+    assert "podman" in found[0][2] or "oci" in found[0][2]
 
 
 def played(engine, runtime, name):
