@@ -168,7 +168,8 @@ def build(engine, runtime, name):
     (folder / "failing").write_text(f"FROM {NAME}\nRUN exit 7\n")
     story.do("build", "--network", "none", "--no-cache", "-t", f"localhost/{name}", folder)
     story.do("build", "--network", "none", "--no-cache", "-f", folder / "failing", folder)
-    story.do("run", "--rm", "--network", "none", f"localhost/{name}", "sh", "-c", "cat /built; ls -ln / /tmp | tr -s ' ' | grep -E 'built|made|mine|tmp'")
+    look = "cat /built; ls -ln / /tmp | tr -s ' ' | grep -E 'built|made|mine|tmp'"
+    story.do("run", "--rm", "--network", "none", f"localhost/{name}", "sh", "-c", look)
     story.do("rmi", "-f", f"localhost/{name}")
     return story.found
 
@@ -189,9 +190,8 @@ def run_by_buildah(engine, runtime, name):
         ("--network none", "ls /sys/class/net; ls /dev; exit 9"),
         ("", "nonesuch"),
     ):
-        words = ("run", "--runtime", runtime, *options.split(), name, "sh", "-c", program)
-        done = engine.buildah(*words)
-        found.append((options, done.returncode, lines(done.stdout), lines(done.stderr) if done.returncode == 0 else []))
+        done = engine.buildah("run", "--runtime", runtime, *options.split(), name, "sh", "-c", program)
+        found.append((options, done.returncode, lines(done.stdout)))
     engine.buildah("rm", name, check=True)
     return found
 
