@@ -307,6 +307,14 @@ class Launch:
             self._reap()
 
 
+def _open_namespace(path: str) -> Fd:
+    try:
+        return open_at(None, path, posix.O_RDONLY | posix.O_NONBLOCK)  # a fifo would hold us
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise StepError("joining namespace", path, cause[0].lower() + cause[1:]) from error
+
+
 def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
     """Which namespaces clone3 makes, which the child joins, and which it makes itself. Returns clone3's flags.
 
@@ -314,7 +322,7 @@ def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
     in, and a time namespace, whose offsets must be written before anybody is in it. Where something is joined,
     what is new is made after it, by the child, since it belongs to the user namespace that its maker is in.
     """
-    opened = [(n["type"], open_at(None, n["path"], posix.O_RDONLY)) for n in wanted if n.get("path")]
+    opened = [(n["type"], _open_namespace(n["path"])) for n in wanted if n.get("path")]
     namespaces.verify_kinds(opened)
     # A path to a namespace that we are in already is nothing to join; a user namespace refuses it (setns(2)).
     context.joins = [

@@ -7,6 +7,8 @@ from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import write_file
 
+EPERM = 1
+EINVAL = 22
 POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
     "SCHED_DEADLINE": 6,
@@ -41,6 +43,9 @@ def set_oom_score(context: Context) -> None:
         process.set_dumpable(True)
         try:
             write_file("self/oom_score_adj", str(score).encode(), context.host_proc)
+        except PermissionError as error:  # less than the caller's own
+            hint = "lowering it needs CAP_SYS_RESOURCE"
+            raise StepError("setting the OOM score adjustment", f"oomScoreAdj {score}", reason(error), hint) from error
         finally:
             process.set_dumpable(False)
 
@@ -57,14 +62,19 @@ def set_scheduling(context: Context) -> None:
                 POLICIES[scheduler["policy"]], flags, scheduler.get("nice", 0), scheduler.get("priority", 0),
                 scheduler.get("runtime", 0), scheduler.get("deadline", 0), scheduler.get("period", 0),
             )  # fmt: skip
-        except PermissionError as error:
+        except OSError as error:
             hint = ""
-            if ((context.config["linux"].get("resources") or {}).get("cpu") or {}).get("cpus"):
+            cpu = (context.config["linux"].get("resources") or {}).get("cpu") or {}
+            if error.errno == EPERM and cpu.get("cpus"):
                 hint = "process scheduler can't be used together with AllowedCPUs"  # SCHED_DEADLINE wants them all
             raise StepError("setting the scheduler", scheduler["policy"], reason(error), hint) from error
     priority = context.process.get("ioPriority")
     if priority:
-        process.ioprio_set(IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0))
+        number = priority.get("priority", 0)
+        try:
+            process.ioprio_set(IO_CLASSES[priority["class"]] << 13 | number)
+        except OSError as error:
+            raise StepError("setting the I/O priority", f"{priority['class']} {number}", reason(error)) from error
 
 
 def set_initial_affinity(context: Context) -> None:
@@ -98,7 +108,12 @@ def set_memory_policy(context: Context) -> None:
         mode = MEMORY_MODES[policy["mode"]]
         for flag in policy.get("flags") or []:
             mode |= MEMORY_FLAGS[flag]
-        process.set_mempolicy(mode, numbers(policy.get("nodes", "")))
+        nodes = policy.get("nodes", "")
+        try:
+            process.set_mempolicy(mode, numbers(nodes))
+        except OSError as error:
+            hint = "has the kernel this mode, and the machine these nodes?" if error.errno == EINVAL else ""
+            raise StepError("setting the memory policy", f'{policy["mode"]} "{nodes}"', reason(error), hint) from error
 
 
 def set_personality(context: Context) -> None:

@@ -114,7 +114,14 @@ def set_capabilities(context: Context) -> None:
     """
     sets = context.sets
     extra = capget()[1] & CAP_SYS_ADMIN if context.bpf and not context.process.get("noNewPrivileges") else 0
-    capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
+    try:
+        capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
+    except PermissionError as error:
+        beyond = ", ".join(names_of(sets.inheritable & ~sets.bounding))
+        if not beyond:
+            raise
+        cause = f"{beyond} can't be inheritable: the bounding set has it not"
+        raise StepError("setting", "capabilities", cause, "capset(2): operation not permitted") from error
     _raise_ambient(sets.ambient, context)
 
 

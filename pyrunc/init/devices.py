@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.errors import StepError
+from pyrunc.errors import StepError, reason
 from pyrunc.init.context import Context
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
@@ -52,7 +52,10 @@ def create(context: Context) -> None:
     umask = posix.umask(0)
     try:
         for device in [*(d for d in DEFAULT if d["path"] not in paths), *asked]:
-            _create_one(context, device)
+            try:
+                _create_one(context, device)
+            except (OSError, ValueError, OverflowError) as error:
+                raise StepError("making device", device["path"], reason(error)) from error
     finally:
         posix.umask(umask)
 
