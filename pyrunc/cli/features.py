@@ -19,7 +19,9 @@ USAGE = Usage(
 )
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-UNSAFE_ANNOTATIONS = ("bundle", "org.systemd.property.", "org.criu.config", "org.pyrunc.rootfs.idmap")
+UNSAFE_ANNOTATIONS = (
+    "bundle", "org.systemd.property.", "org.criu.config", "org.pyrunc.rootfs.idmap", "run.oci.seccomp.receiver",
+)  # fmt: skip
 
 
 def features() -> "dict[str, Any]":

@@ -328,6 +328,7 @@ def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
     context.joins = [
         (namespaces.FLAGS_OF[kind], fd) for kind, fd in opened if not namespaces.is_same(fd, namespaces.own(kind))
     ]
+    context.callers = {kind: namespaces.identity(namespaces.own(kind)) for kind, _ in opened}
     new = 0
     for namespace in wanted:
         if not namespace.get("path"):

@@ -9,6 +9,7 @@ from pyrunc.init.context import rights
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.process import pidfd_getfd
 from pyrunc.spec.jsonc import dumps, loads
+from pyrunc.spec.rules import listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def hand_over(context: "Context", pid: int, pidfd: Fd, number: int) -> None:
     yet. Raises PyruncError: without its agent the container would hang in its first such call.
     """
     seccomp = context.config["linux"]["seccomp"]
-    place = seccomp.get("listenerPath") or ""
+    place = listener(seccomp, context.config.get("annotations") or {})
     state = {
         "ociVersion": context.config["ociVersion"],
         "fds": ["seccompFd"],
@@ -31,12 +32,12 @@ def hand_over(context: "Context", pid: int, pidfd: Fd, number: int) -> None:
         "state": loads(context.state("creating" if context.init else "running").decode("utf-8", "surrogateescape")),
     }
     try:
-        with pidfd_getfd(pidfd, number) as listener:
+        with pidfd_getfd(pidfd, number) as filter:
             with open_at(None, place, posix.O_PATH) as target:
                 agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
                 limit(agent)
                 agent.connect(f"/proc/self/fd/{target.number}")  # its path may be longer than a sockaddr
-            agent.sendmsg([dumps(state).encode("utf-8", "surrogateescape")], [rights(listener)])
+            agent.sendmsg([dumps(state).encode("utf-8", "surrogateescape")], [rights(filter)])
             agent.close()
     except OSError as error:
         raise PyruncError("failed to connect with seccomp agent", place, why(error), "is it running?") from error

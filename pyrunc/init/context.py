@@ -97,6 +97,7 @@ class Context:
         bundle, rootfs: absolute paths of the host.
         host_proc: /proc of the host, opened before anything of a container's: the only procfs that is written to.
         joins: (CLONE_NEW*, fd) of namespaces to enter.
+        callers: which namespaces the runtime is in, of the kinds that config.json gives a path for.
         new_namespaces: CLONE_NEW* of those that the child makes itself, after clone.
         own_propagation: (mount, MS_* in order) of the mounts that have one of their own.
         late: the way into v2's cgroup, where that is entered at the end.
@@ -116,9 +117,9 @@ class Context:
     state: "Callable[..., bytes]"
 
     __slots__ = (
-        "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "cgroup", "cgroup_tasks", "channel",
-        "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc", "idmaps",
-        "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
+        "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "callers", "cgroup", "cgroup_tasks",
+        "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
+        "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
         "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "own_propagation",
         "pinned", "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone",
         "selinux_label", "sets", "state", "terminal", "unseen", "userns", "waiting",
@@ -130,6 +131,7 @@ class Context:
         self.init = True
         self.debug = False
         self.joins: list[tuple[int, Fd]] = []
+        self.callers: dict[str, tuple[int, int]] = {}
         self.new_namespaces = 0
         self.second_clone = False
         self.unseen = False

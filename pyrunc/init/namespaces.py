@@ -250,5 +250,16 @@ def own(kind: str, pid: "int | str" = "self") -> str:
 
 
 def is_same(one: Fd, path: str) -> bool:
-    a, b = posix.fstat(one.number), posix.stat(path)
-    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+    return identity(one.number) == identity(path)
+
+
+def identity(place: "str | int", directory: "Fd | None" = None) -> "tuple[int, int]":
+    """Of a namespace, by its file or an open one: what no other has."""
+    status = posix.stat(place) if directory is None else posix.stat(place, dir_fd=directory.number)
+    return status.st_dev, status.st_ino
+
+
+def is_the_callers(context: Context, kind: str) -> bool:
+    """Whether the namespace that we are in, by a path of config.json's, is the runtime's own: often the host's."""
+    there = f"self/ns/{FILE_OF.get(kind, kind)}"
+    return kind in context.callers and identity(there, context.host_proc) == context.callers[kind]

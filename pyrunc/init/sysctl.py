@@ -4,24 +4,31 @@ import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init.context import Context
-from pyrunc.linux import path, process
-from pyrunc.linux.fd import Fd, open_at
+from pyrunc.init.namespaces import is_the_callers
+from pyrunc.linux import encoded, path, process
+from pyrunc.linux.fd import Fd, open_at, read_file
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
-from pyrunc.spec.rules import sysctl_path
+from pyrunc.spec.rules import sysctl_owner, sysctl_path
 
 EXDEV, EROFS = 18, 30
 PLAIN = path.RESOLVE_BENEATH | path.RESOLVE_NO_SYMLINKS
+OWN = "its path in linux.namespaces leads to the one that the runtime is in"
 READ_ONLY = "/proc/sys is mounted read-only where the runtime was started"
 
 
 def set_names(context: Context) -> None:
     """setting the host and domain name"""
-    hostname = context.config.get("hostname")
-    if hostname:
-        process.sethostname(hostname)
-    domainname = context.config.get("domainname")
-    if domainname:
-        process.setdomainname(domainname)
+    wanted = (
+        ("hostname", context.config.get("hostname"), process.sethostname),
+        ("domainname", context.config.get("domainname"), process.setdomainname),
+    )
+    for member, name, set_name in wanted:
+        if not name:
+            continue
+        if not is_the_callers(context, "uts"):
+            set_name(name)
+        elif read_file(f"sys/kernel/{member}", context.host_proc).rstrip(b"\n") != encoded(name):
+            raise StepError(f'{member} "{name}"', "", "is not allowed in the hosts uts namespace", OWN)
 
 
 def write(context: Context) -> None:
@@ -29,9 +36,13 @@ def write(context: Context) -> None:
 
     Through the host's procfs, opened before anything of the container's was mounted: a file mounted over one in
     the container's /proc can't take the value, nor send it to another (CVE-2025-52881). Which parameters may be
-    written (those of the container's own namespaces) was decided when config.json was read.
+    written (those of the container's own namespaces) was decided when config.json was read. Whether a namespace that
+    is given by its path is the container's own, and not the host's, tells only what we are in now.
     """
     for key, value in (context.config["linux"].get("sysctl") or {}).items():
+        owner = sysctl_owner(sysctl_path(key))
+        if is_the_callers(context, owner):
+            raise StepError(f'sysctl "{key}"', "", f"is not allowed in the hosts {owner} namespace", OWN)
         try:
             with _open(context.host_proc, "sys/" + sysctl_path(key)) as parameter:
                 posix.write(parameter.number, value.encode())

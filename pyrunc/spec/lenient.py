@@ -8,6 +8,7 @@ refused.
 - linux.rootfsPropagation with an r in front, as mount(8) spells the recursive forms: runc's table has them.
 - fileMode of a device with the bits of its file type: st_mode as Docker once copied it. Those bits are
   dropped, as runc drops them.
+- A seccomp rule without names, which is no rule: generators leave such.
 - Limits whose names have letters of the other case (`CPU`, `pagesize`): Go compares names without it, and runc's own
   documents have such. Ignored, as unknown members are, they would limit nothing.
 
@@ -27,7 +28,7 @@ MEMBERS = {"blockIO": types.BlockIO, "cpu": types.CPU, "memory": types.Memory, "
 
 
 def tolerated(document: object) -> object:
-    """What is left of `document` to hold against its schema. Nulls and file types are gone for good."""
+    """What is left of `document` to hold against its schema. Nulls, file types, empty rules are gone for good."""
     drop_nulls(document)
     linux = document.get("linux") if isinstance(document, dict) else None
     resources = linux.get("resources") if isinstance(linux, dict) else document
@@ -36,6 +37,7 @@ def tolerated(document: object) -> object:
     if not isinstance(document, dict) or not isinstance(linux, dict):
         return document
     drop_file_types(linux.get("devices"))
+    drop_nameless_rules(linux.get("seccomp"))
     propagation = linux.get("rootfsPropagation")
     if not isinstance(propagation, str) or propagation not in PROPAGATIONS:
         return document
@@ -86,3 +88,10 @@ def drop_file_types(devices: object) -> None:
         mode = device.get("fileMode") if isinstance(device, dict) else None
         if isinstance(mode, int) and mode > PERMISSIONS:
             device["fileMode"] = mode & PERMISSIONS
+
+
+def drop_nameless_rules(seccomp: object) -> None:
+    """Leave the rules that are about a system call."""
+    rules = seccomp.get("syscalls") if isinstance(seccomp, dict) else None
+    if isinstance(seccomp, dict) and isinstance(rules, list):
+        seccomp["syscalls"] = [rule for rule in rules if not isinstance(rule, dict) or rule.get("names") != []]

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyrunc.spec.types import Config, Linux, Process, Resources
+    from pyrunc.spec.types import Config, Linux, Process, Resources, Seccomp
 
 Problem = tuple[str, str, str]
 
@@ -145,6 +145,9 @@ def names_have_a_uts_namespace(document: "Config") -> "Iterator[Problem]":
                 'add {"type": "uts"} to linux.namespaces')
         if (size := len(name.encode("utf-8", "surrogateescape"))) > LONGEST_NAME:
             yield f"/{member}", f"expected at most {LONGEST_NAME} bytes, found {size}", ""
+    for key, value in document.get("linux", {}).get("sysctl", {}).items():
+        if sysctl_path(key) == "kernel/domainname" and document.get("domainname", value) != value:
+            yield f"/linux/sysctl/{escaped(key)}", "it is not what the member domainname says", "leave one of them out"
 
 
 def mounts_are_complete(document: "Config") -> "Iterator[Problem]":
@@ -289,17 +292,21 @@ def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
         return "this is not a parameter's path"
     if path == "kernel/hostname":
         return "the member hostname sets it"
-    if path in SYSCTLS_OF_IPC or path.startswith("fs/mqueue/"):
-        owner = "ipc"
-    elif path.startswith("net/"):
-        owner = "network"
-    elif path.startswith("user/"):
-        owner = "user"
-    elif path == "kernel/domainname":
-        owner = "uts"
-    else:
+    owner = sysctl_owner(path)
+    if not owner:
         return "it belongs to no namespace, so to the host"
     return "" if owner in inside else f"it is the host's, for there is no {owner} namespace"
+
+
+def sysctl_owner(path: str) -> str:
+    """The kind of namespace that has the parameter, or ""."""
+    if path in SYSCTLS_OF_IPC or path.startswith("fs/mqueue/"):
+        return "ipc"
+    if path == "kernel/domainname":
+        return "uts"
+    if path.startswith("net/"):
+        return "network"
+    return "user" if path.startswith("user/") else ""
 
 
 def cgroup_is_on_one_line(document: "Linux", _: dict[str, str]) -> "Iterator[Problem]":
@@ -341,9 +348,16 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
         if action == "SCMP_ACT_NOTIFY":
             if "write" in rule["names"]:
                 yield f"{pointer}/names", "SCMP_ACT_NOTIFY cannot be used for the write syscall", ""
-            if not seccomp.get("listenerPath") and not any(
-                    name.startswith("run.oci.seccomp.") for name in annotations):   # crun's other receivers
-                yield f"{pointer}/action", "SCMP_ACT_NOTIFY needs listenerPath", ""
+            if "run.oci.seccomp.plugins" in annotations:   # crun's; without them nobody would be asked
+                yield f"{pointer}/action", "SCMP_ACT_NOTIFY with run.oci.seccomp.plugins: pyrunc loads none", (
+                    "give a listenerPath")
+            elif not listener(seccomp, annotations).startswith("/"):
+                yield f"{pointer}/action", "SCMP_ACT_NOTIFY needs listenerPath", "an absolute path"
+
+
+def listener(seccomp: "Seccomp", annotations: dict[str, str]) -> str:
+    """The socket of the agent that SCMP_ACT_NOTIFY asks; the annotation is crun's."""
+    return seccomp.get("listenerPath") or annotations.get("run.oci.seccomp.receiver", "")
 
 
 def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":

@@ -263,7 +263,6 @@ def test_speculation_is_left_alone_by_default(container):
         ({"architectures": ["SCMP_ARCH_NO_SUCH"]}, "SCMP_ARCH_NO_SUCH"),
         pytest.param({"architectures": ["SCMP_ARCH_S390X"]}, "SCMP_ARCH_S390X: its order of bytes", marks=of_x86),
         ({"flags": ["SECCOMP_FILTER_FLAG_NO_SUCH"]}, "SECCOMP_FILTER_FLAG_NO_SUCH"),
-        ({"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}, "names"),
         (
             {
                 "syscalls": [
@@ -288,6 +287,28 @@ def test_speculation_is_left_alone_by_default(container):
 )
 def test_profiles_that_are_none_are_explained(container, change, culprit):
     assert culprit in container(seccomp={**deny("getppid"), **change}).refused("true")
+
+
+def test_a_rule_without_names_is_none(container):
+    """As runc has it: generators leave such."""
+    profile = deny("getppid")
+    profile["syscalls"] += [{"names": [], "action": "SCMP_ACT_KILL"}, {"names": [], "action": "SCMP_ACT_NOTIFY"}]
+    assert call(container(seccomp=profile), GETPPID) == "EPERM"
+    assert call(container(seccomp={"defaultAction": EVERYTHING, "syscalls": profile["syscalls"][1:]}), GETPPID) == "0"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "why"),
+    [
+        ({}, "SCMP_ACT_NOTIFY needs listenerPath"),
+        ({"run.oci.seccomp.receiver": "relative"}, "SCMP_ACT_NOTIFY needs listenerPath"),
+        ({"run.oci.seccomp.plugins": "x.so"}, "run.oci.seccomp.plugins: pyrunc loads none"),
+    ],
+)
+def test_nobody_to_notify_is_an_error(container, annotations, why):
+    """A call that is to be asked about would go through, or fail, without anybody having been asked."""
+    error = container(seccomp=deny("getppid", action="SCMP_ACT_NOTIFY"), annotations=annotations).refused("true")
+    assert f"/linux/seccomp/syscalls/0/action: {why}" in error or why in error
 
 
 def test_what_is_not_supported_yet_is_refused_and_not_ignored(container):

@@ -98,6 +98,15 @@ class Agent(threading.Thread):
         os.close(fd)
 
 
+def test_the_receiver_that_cruns_annotation_names_is_an_agent(container, tmp_path):
+    agent = Agent(tmp_path / "agent", 1)
+    annotations = {"run.oci.seccomp.receiver": str(tmp_path / "agent")}
+    c = container(seccomp=deny("getppid", action="SCMP_ACT_NOTIFY"), annotations=annotations)
+    assert c.run("probe", "syscall", str(GETPPID)) == "EPERM"
+    agent.join(10)
+    assert agent.states[0]["fds"] == ["seccompFd"]
+
+
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_an_agent_may_refuse_all_that_runc_does_without(container, tmp_path, no_new_privileges):
     """With SCMP_ACT_NOTIFY the filter is there from create on: only read, write and close are left to us."""
