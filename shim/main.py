@@ -36,7 +36,7 @@ def main(words: "list[str]") -> int:
             from shim.delete import delete
 
             return say(delete(flags))
-        raise ValueError(f"{verb!r} is no verb: start, delete")
+        raise ValueError(f'"{verb}" is no verb: start, delete')
     except Exception as error:  # whatever it is: containerd shows what is said here
         posix.write(2, f"containerd-shim-pyrunc-v2: {error or type(error).__name__}\n".encode("utf-8", "replace"))
         return 1

@@ -30,7 +30,7 @@ def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
         log.warning(f"options of type {name} are none of this runtime's, and have no effect")
         return decode(messages.RUNC_OPTIONS, b"")
     if found["binary_name"]:
-        log.warning(f"BinaryName = {found['binary_name']!r} has no effect: the runtime is in this process")
+        log.warning(f'BinaryName = "{found["binary_name"]}" has no effect: the runtime is in this process')
     return found
 
 
@@ -63,7 +63,7 @@ def _generic(given: "dict[str, Any]", wanted: str) -> "dict[str, Any]":
         if name in TOML and isinstance(value, type(found[TOML[name]])):
             found[TOML[name]] = value
         elif name != "TypeUrl":
-            raise Malformed(f"the runtime's options: {name} = {value!r} is none of them")
+            raise Malformed(f'the runtime\'s options: {name} = "{value}" is none of them')
     return found
 
 

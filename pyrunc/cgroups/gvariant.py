@@ -93,11 +93,11 @@ class _Reader:
         if kind == "d" or (not kind and ("." in word or ("e" in word and "x" not in word))):
             return "d", float(word)
         if kind and kind not in BITS:
-            raise ValueError(f"{word!r} is no value of type {kind}")
+            raise ValueError(f'"{word}" is no value of type {kind}')
         try:
             found = int(word, 0)
         except ValueError:
-            raise ValueError(f"{word!r} is no value") from None
+            raise ValueError(f'"{word}" is no value') from None
         kind = kind or "i"
         low, high = BITS[kind]
         if not (-(1 << -low) if low else 0) <= found < 1 << high:

@@ -107,7 +107,7 @@ def write(directory: str, file: str, value: str) -> None:
         if error.errno == ENOENT:
             hint = "the kernel or the parent cgroup does not offer this controller"
         raise PyruncError(
-            f"writing {value!r} to cgroup file", f"{directory}/{file}", posix.strerror(error.errno or 0), hint
+            f'writing "{value}" to cgroup file', f"{directory}/{file}", posix.strerror(error.errno or 0), hint
         ) from error
 
 

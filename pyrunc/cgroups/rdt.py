@@ -199,7 +199,7 @@ class Group:
             try:
                 posix.write(file.number, text.encode())
             except OSError as error:
-                raise self._failure(f"writing {text.strip()!r} to", path, error) from error
+                raise self._failure(f'writing "{text.strip()}" to', path, error) from error
 
     def _make(self, parent: str, name: str) -> None:
         with self._open(parent, DIRECTORY) as directory:

@@ -198,6 +198,6 @@ def of_annotations(annotations: "dict[str, str]") -> "list[Property]":
             if name.endswith("Sec") and not name.endswith("USec") and signature in gvariant.NUMBERS:
                 name, signature, parsed = f"{name[:-3]}USec", "t", int(parsed * 1_000_000)
         except ValueError as error:
-            raise PyruncError("annotation", key, f"{value!r} is no GVariant text: {error}") from None
+            raise PyruncError("annotation", key, f'"{value}" is no GVariant text: {error}') from None
         found.append((name, (signature, parsed)))
     return found

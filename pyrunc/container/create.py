@@ -352,9 +352,9 @@ def write_pid_file(path: str, child: "launch.Launch") -> None:
     """By rename, and when all else stands: an engine that sees it can go on. On failure the child is killed."""
     if not path:
         return
-    folder, _, name = path.rpartition("/")
+    folder, slash, name = path.rpartition("/")
     try:
-        with open_at(None, folder or "/", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
+        with open_at(None, folder or slash or ".", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
             replace_file(directory, name, str(child.pid).encode(), 0o644)
     except OSError as error:
         child.kill()

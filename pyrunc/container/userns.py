@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import IDMapping, Linux, Process
 
 HELPERS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
-SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
+SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin")  # the last is NixOS'
 
 
 def write_maps(pid: int, linux: "Linux") -> None:
@@ -55,9 +55,16 @@ def _write(pid: int, file: str, text: str) -> None:
     write_file(f"/proc/{pid}/{file}", text.encode())
 
 
+def _program(name: str) -> "str | None":
+    """Where the caller finds it himself, as he has no privileges that it could get; else where it usually is."""
+    own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape").split(":")
+    places = [f"{directory}/{name}" for directory in (*own, *SEARCH) if directory.startswith("/")]
+    return next((place for place in places if posix.access(place, posix.X_OK)), None)
+
+
 def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
     """newuidmap(1): set-uid, and it lets a user have what /etc/subuid gives him."""
-    path = next((f"{d}/{name}" for d in SEARCH if posix.access(f"{d}/{name}", posix.X_OK)), None)
+    path = _program(name)
     if path is None:
         raise PyruncError("mapping IDs", "", f"{name} is not installed", "install the package uidmap")
     arguments = [name, str(pid)]

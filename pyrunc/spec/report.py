@@ -244,7 +244,7 @@ def shown(value: object) -> str:
 
 # pyrunc validate
 
-TOLERATED = "create takes this nevertheless, as runc does"
+TOLERATED = "create takes this nevertheless, as other runtimes do"
 
 
 def print_report(bundle: str = ".") -> int:

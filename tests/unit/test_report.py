@@ -176,7 +176,7 @@ def test_what_runc_takes_is_taken(
     assert not accepts("config", document)
     assert loaded(tmp_path, document) == expected
     assert report.print_report(str(tmp_path)) == 1
-    assert capsys.readouterr().out.strip().endswith("; create takes this nevertheless, as runc does")
+    assert capsys.readouterr().out.strip().endswith("; create takes this nevertheless, as other runtimes do")
 
 
 @pytest.mark.parametrize(("path", "value"), [
