@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.errors import printable
-from pyrunc.linux.fd import Fd, write_all
+from pyrunc.linux.fd import Fd, write_message
 
 
 class Log:
@@ -52,7 +52,8 @@ class Log:
         else:
             line = f'time="{now}" level={level} msg={quoted(text)}'
         try:
-            write_all(2 if self.file is None else self.file.number, (line + "\n").encode("utf-8", "backslashreplace"))
+            data = (line + "\n").encode("utf-8", "backslashreplace")
+            write_message(2 if self.file is None else self.file.number, data)
         except OSError:
             pass  # a log that can't be written must not keep a container from being stopped
 

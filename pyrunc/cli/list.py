@@ -1,11 +1,9 @@
 """pyrunc list: every container under the state root."""
 
-import posix
-
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call, say
+from pyrunc.cli.main import Call, complain, say
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError, StateError, UsageError
+from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.spec.jsonc import dumps
 
 TYPE_CHECKING = False
@@ -54,8 +52,8 @@ def _states(call: Call) -> "list[dict[str, Any]]":
             state = container.state()
         except StateError:
             continue  # being made, or being deleted
-        except PyruncError as error:
-            posix.write(2, f"load container {container_id}: {error}\n".encode())
+        except (PyruncError, OSError) as error:
+            complain(f"load container {container_id}: {reason(error)}")
             continue
         state["owner"] = _name_of(container.record.get("uid", 0))
         found.append(state)

@@ -1,11 +1,14 @@
 """pyrunc: the flags before the verb, the verb, and the one place where an error becomes a line."""
 
+import _signal
 import posix
 import sys
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage, check_count, parse
+from pyrunc.container import state
 from pyrunc.container.state import StateRoot
 from pyrunc.errors import PyruncError, StepError, UsageError, printable, reason
+from pyrunc.linux.fd import write_message
 from pyrunc.log import Log, open_log
 
 TYPE_CHECKING = False
@@ -79,6 +82,8 @@ def main(words: "list[str]") -> int:
     log = Log()
     failure = 1
     verb = ""
+    state.lives_for_one_verb = True
+    _catch_signals()
     try:
         before = parse(USAGE, words, only_flags=True)
         log = _log(before)
@@ -104,14 +109,39 @@ def main(words: "list[str]") -> int:
         return _failed(f"{start}{error}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return 128 + int(error.args[0] if error.args else _signal.SIGINT)
     except OSError as error:
         return _failed(reason(error), log, failure)
     except Exception as error:  # a mistake of ours: one line all the same, and where to look with --debug
         if log.debug_on:
             raise
         return _failed(f"internal error: {type(error).__name__}: {error}; --debug shows where", log, failure)
+
+
+FATAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+
+
+def _catch_signals() -> None:
+    """What ends a program ends a verb by way of its clean-up, unless the caller has it ignored (nohup)."""
+    for number in FATAL:
+        if _signal.getsignal(number) in (_signal.SIG_DFL, _signal.default_int_handler):
+            _signal.signal(number, _interrupt)
+    sys.unraisablehook = _lost
+
+
+def _interrupt(number: int, _: object) -> None:
+    for fatal in FATAL:
+        _signal.signal(fatal, _signal.SIG_IGN)  # one is enough, and the clean-up is to be whole
+    raise KeyboardInterrupt(number)
+
+
+def _lost(what: "sys.UnraisableHookArgs") -> None:
+    """A signal that was caught in a finalizer, where nothing is raised: once more."""
+    if isinstance(what.exc_value, KeyboardInterrupt):
+        number = what.exc_value.args[0]
+        _signal.signal(number, _interrupt)
+        _signal.raise_signal(number)
 
 
 def _run(verb: str, before: Arguments, log: Log) -> int:
@@ -153,8 +183,16 @@ def _failed(text: str, log: Log, status: int) -> int:
         log.error(text)
     if log.file is not None or not log.json:
         start = "" if text.startswith(("pyrunc ", "exec /")) else "pyrunc: "
-        posix.write(2, f"{start}{text}\n".encode("utf-8", "backslashreplace"))
+        complain(f"{start}{text}")
     return status
+
+
+def complain(text: str) -> None:
+    """To standard error, if anybody can be told there: the exit status says it too."""
+    try:
+        write_message(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
 
 
 def _absolute(path: str) -> str:

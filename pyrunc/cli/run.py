@@ -4,7 +4,7 @@ from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.create import FLAGS, options
 from pyrunc.cli.main import Call
 from pyrunc.container.container import Container
-from pyrunc.errors import NoSuchContainer, PyruncError
+from pyrunc.errors import NoSuchContainer
 
 USAGE = Usage(
     "run",
@@ -57,6 +57,6 @@ def _delete(call: Call) -> None:
 def _start(container: Container, call: Call) -> None:
     try:
         container.start()
-    except PyruncError:
+    except BaseException:
         _delete(call)
         raise

@@ -5,9 +5,9 @@ import select
 
 from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.container.state import CONFIG, FIFO, StateDirectory, StateRoot
-from pyrunc.errors import NotRunning, PyruncError, StateError, StepError
+from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError, StepError, reason
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
-from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, start_time
+from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap, start_time
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
 
@@ -50,9 +50,10 @@ class Container:
         directory = StateDirectory.open(root, container_id)
         record = directory.load_record()
         if record is None:
-            raise StateError(
-                "container", f'"{container_id}"', "was never fully created", "remove it with delete --force"
-            )
+            if directory.is_gone or directory.holder() is not None:
+                raise NoSuchContainer(container_id)  # not yet, or not any more
+            cause = "container does not exist: it was never fully created"
+            raise StateError("container", f'"{container_id}"', cause, "remove what is left of it with delete --force")
         return cls(directory, record, log)
 
     # --- what it is
@@ -71,6 +72,8 @@ class Container:
         """The configuration that it was created with, whatever the bundle says by now."""
         if self.known_config is None:
             document: Any = self.directory.load(CONFIG)
+            if document is None and self.directory.load() is None:
+                raise NoSuchContainer(self.id)  # deleted meanwhile
             if document is None:
                 raise StateError("container", f'"{self.id}"', "its configuration is not on record")
             self.known_config = document
@@ -98,9 +101,10 @@ class Container:
             return False
 
     def status(self) -> str:
-        """created, running, paused or stopped. runtime.md#state
+        """creating, created, running, paused or stopped. runtime.md#state
 
-        Derived each time: the freezer, the process, and whether somebody waits at the fifo, say it themselves.
+        Derived each time: the freezer, the process, whether somebody waits at the fifo, and who has the lock, say it
+        themselves.
         """
         if not self.is_alive():
             return "stopped"
@@ -109,7 +113,8 @@ class Container:
         fifo = self.directory.open_fifo()
         if fifo is not None:
             fifo.close()
-            return "created"
+            holder = self.directory.holder()
+            return "creating" if holder is not None and holder.verb == "create" else "created"
         return "running"
 
     def state(self) -> "dict[str, Any]":
@@ -159,7 +164,8 @@ class Container:
             from pyrunc.init import hooks
 
             with self.log.step(f"hooks.{kind}"):
-                hooks.run_all(kind, (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status), None)
+                given, state = (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status)
+                hooks.run_all(kind, given, state, None, self.record["bundle"], self.directory.note_hook)
 
     # --- start
 
@@ -169,19 +175,30 @@ class Container:
         Args:
             notified: with a service manager that waits for READY=1, wait for the container to say so.
         """
-        self.directory.lock()
+        self.directory.lock("start")
         proxy = self.notify_proxy() if notified else None
         try:
             self._start()
             self.run_hooks("poststart", "running")
-        except PyruncError as error:
-            if not isinstance(error, StateError):
+        except StateError:
+            raise
+        except BaseException as error:
+            if isinstance(error, PyruncError) and " hook #" in error.operation:
+                self._destroy()
+            else:
                 self.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
             raise
         finally:
             self.directory.unlock()
         if proxy is not None:
             proxy.wait(self.pid)
+
+    def _destroy(self) -> None:
+        """After a startContainer or poststart hook that failed: runtime.md#lifecycle goes on at its step 12."""
+        try:
+            self._delete(force=True, bury=False)
+        except (PyruncError, OSError) as error:
+            self.log.warning(f"destroying container {self.id} after the failure: {reason(error)}")
 
     def notify_proxy(self) -> "Proxy | None":
         """Who passes the container's READY=1 on, if anybody wants to hear of it."""
@@ -199,6 +216,8 @@ class Container:
             if self.directory.has_fifo():  # the first `start` would have taken it away
                 raise StateError("cannot start container", self.id, "its process died waiting")
             raise StateError("cannot start an already running container", self.id)
+        if self.cgroup.is_frozen():
+            raise StateError("cannot start a container in the paused state", self.id, "", "resume it first")
         if not self.config.get("process"):
             # runtime.md#start asks for an error here, runtime-tools and crun for a container that stops at once.
             self.log.warning(f"container {self.id}: config.json has no process: there is nothing to run")
@@ -309,22 +328,23 @@ class Container:
         """
         directory = StateDirectory.open(root, container_id)
         if not force:
-            directory.lock()
-        elif not directory.lock(0.0):
+            directory.lock("delete")
+        elif not directory.try_lock("delete"):
             from pyrunc.container import forced
 
             forced.interrupt(directory, log)
         try:
-            record = _record_of(directory, force)
+            record = _record_of(directory, force, log)
             if record is None:
                 return directory.remove()  # killed before it had anything but its directory
             Container(directory, record, log)._delete(force)
         finally:
             directory.unlock()
 
-    def _delete(self, force: bool) -> None:
+    def _delete(self, force: bool, bury: bool = True) -> None:
+        """`bury`: see _kill_and_wait."""
         if "poststop" in self.record["hooks"]:
-            _ = self.config  # read while it is there
+            self._read_hooks(force)
         status = self.status()
         if status in ("running", "paused") and not force:
             raise StateError(
@@ -335,15 +355,29 @@ class Container:
             )
         if status != "stopped":
             with self.log.step("delete.kill"):
-                self._kill_and_wait()
-        if self.pid and (force or not self._has_own_processes()):
+                self._kill_and_wait(bury)
+        if force or (self.pid and not self._has_own_processes()):
             self.cgroup.kill()
         with self.log.step("delete.remove_cgroup"):
             self.cgroup.remove()
         self.remove_rdt_group()
         self._restore_devices()
         self.directory.remove()
+        self.directory.unlock()  # who waits for it need not wait for hooks to learn that there is no container
         self.poststop()
+
+    def _read_hooks(self, force: bool) -> None:
+        """While they are there. By force a container is deleted without those that can't be read."""
+        if not force:
+            _ = self.config
+            return
+        from pyrunc.spec import load
+
+        try:
+            self.known_config = self.known_config or load.config(self.directory.fd.number)
+        except PyruncError as error:
+            self.log.warning(f"container {self.id}: its poststop hooks are not run: {error}")
+            self.record["hooks"] = []
 
     def remove_rdt_group(self) -> None:
         group = self.rdt_group()
@@ -366,11 +400,12 @@ class Container:
         for hook in (self.config.get("hooks") or {}).get("poststop") or []:
             try:
                 with self.log.step("hooks.poststop"):
-                    hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None)
+                    hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None, self.record["bundle"])
             except PyruncError as error:
                 self.log.warning(str(error))
 
-    def _kill_and_wait(self) -> None:
+    def _kill_and_wait(self, bury: bool) -> None:
+        """`bury`: where we are its parent nobody else does; but who made it and waits for it is to hear of its end."""
         from pyrunc.container.patience import DEATH_SECONDS
 
         try:
@@ -378,24 +413,27 @@ class Container:
                 self.kill(SIGKILL)
                 if not has_ended(pidfd, DEATH_SECONDS):
                     raise PyruncError("killing container", self.id, f"it is still alive after {DEATH_SECONDS:.0f} s")
-        except (ProcessLookupError, NotRunning):
-            return  # it was quicker
-        try:
-            posix.waitpid(self.pid, 0)  # where we are its parent nobody else buries it
-        except ChildProcessError:
-            pass
+                if bury:
+                    reap(pidfd)
+        except (ProcessLookupError, NotRunning, ChildProcessError):
+            pass  # it was quicker, or is not ours
 
 
-def _record_of(directory: StateDirectory, force: bool) -> "dict[str, Any] | None":
+def _record_of(directory: StateDirectory, force: bool, log: "Log | None") -> "dict[str, Any] | None":
     """state.json; by force, when nobody can read that, what can be told without."""
     try:
-        return directory.load_record()
+        record = directory.load_record()
+        if record is None or record["pid"] or not force:
+            return record
     except PyruncError:
         if not force:
             raise
+        record = {}
     from pyrunc.container import forced
 
-    return forced.record(directory)
+    record = record or forced.record(directory, log)
+    forced.disown_what_is_anothers(directory, record)
+    return record
 
 
 def exit_code(status: int) -> int:

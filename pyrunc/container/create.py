@@ -53,18 +53,32 @@ def create(
     rootfs = _rootfs(config, bundle)
     validate_id(container_id)
     creation = Creation(container_id, config, options, take_master, take_pidfd)
+    record = _record(container_id, config, bundle, rootfs)
     directory = StateDirectory.make(root, container_id)
-    container = Container(directory, _record(container_id, config, bundle, rootfs), log)
+    container = Container(directory, record, log)
     container.known_config = config
     try:
         creation.run(container)
-    except BaseException:
+    except BaseException as error:
+        _close_what_it_left(error)
         creation.undo(container)
         raise
     finally:
         creation.close()
         directory.unlock()
     return container
+
+
+def _close_what_it_left(error: BaseException) -> None:
+    """The descriptors in the functions that it came through, which it keeps: where there are no more to be had, undoing
+    needs one of them."""
+    at = error.__traceback__
+    while at is not None:
+        try:
+            at.tb_frame.clear()
+        except RuntimeError:
+            pass  # it has not ended: it is ours, or a caller's
+        at = at.tb_next
 
 
 def _verify_that_it_can_be_killed() -> None:
@@ -113,7 +127,6 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
         "id": container_id,
         "pid": 0,
         "start": 0,
-        "creator": [posix.getpid(), start_time(posix.getpid())],
         "bundle": bundle,
         "rootfs": rootfs,
         "created": rfc3339(time.time_ns()),

@@ -158,10 +158,25 @@ class _Entrance:
     it with the others and clones once more. So it does for a container that could trace it, as the last thing of all.
     """
 
-    __slots__ = ("back",)
+    __slots__ = ("back", "container", "context", "init")
 
     def __init__(self, container: Container, context: Context, init: Fd) -> None:
+        self.container = container
+        self.context = context
+        self.init = init
         self.back: Fd | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._enter(self.container, self.context, self.init)
+        except BaseException:
+            self._go_back()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._go_back()
+
+    def _enter(self, container: Container, context: Context, init: Fd) -> None:
         flags = 0
         for namespace in container.config["linux"].get("namespaces") or []:
             kind = namespace["type"]
@@ -173,8 +188,8 @@ class _Entrance:
             own = open_at(None, namespaces.own("pid"), posix.O_RDONLY)
             try:
                 process.setns(own, process.CLONE_NEWPID)  # whether we shall be let back: root of a user namespace isn't
-                process.setns(init, process.CLONE_NEWPID)
                 self.back = own
+                process.setns(init, process.CLONE_NEWPID)
                 flags &= ~process.CLONE_NEWPID
             except OSError as error:
                 if error.errno != EPERM:
@@ -184,9 +199,6 @@ class _Entrance:
             context.joins = [(flags, Fd(posix.dup(init.number), init.name))]
             posix.set_inheritable(context.joins[0][1].number, False)
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
+    def _go_back(self) -> None:
         if self.back is not None:
             process.setns(self.back, process.CLONE_NEWPID)

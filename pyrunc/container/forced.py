@@ -1,52 +1,125 @@
 """delete --force, where things are not as they should be."""
 
 import posix
+import time
 
 from pyrunc.cgroups import make
+from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.container.container import SIGKILL, Container
+from pyrunc.container.patience import FORCED_SECONDS, POLITE_SECONDS
 from pyrunc.container.state import CONFIG, StateDirectory
 from pyrunc.errors import PyruncError
-from pyrunc.linux.pid import start_time
+from pyrunc.linux.pid import kill_group, pidfd_open, pidfd_send_signal, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
-
-POLITE_SECONDS = 1.0
-STILL_SECONDS = 10.0
 
 
 def interrupt(directory: StateDirectory, log: "Log | None") -> None:
-    """Get the lock from a verb that may hang, in a hook of the engine's, say. Its container is killed, with which it
-    fails and lets go."""
-    record = directory.load_record()
-    if record is not None:
-        if record["pid"]:
-            Container(directory, record, log).kill_quietly()
-        if directory.lock(POLITE_SECONDS):
+    """Get the lock from a verb that may hang. What it waits for is ended: the container's first process and its hook.
+    With them it fails and lets go. Who does not is ended himself, if he lives for that verb alone: never we ourselves,
+    nor a program that uses the library, such as a shim with its other containers."""
+    deadline = time.monotonic() + POLITE_SECONDS
+    while time.monotonic() < deadline:
+        _end_what_it_waits_for(directory, log)
+        if directory.try_lock("delete", 0.05):
             return
-        creator, started = record["creator"]
-        try:
-            if start_time(creator) == started:
-                posix.kill(creator, SIGKILL)  # its hook dies with it
-        except ProcessLookupError:
-            pass
-    if not directory.lock(STILL_SECONDS):
-        raise PyruncError("deleting container", directory.id, "another command holds its lock", "is a hook hanging?")
+    if not directory.try_lock("delete", FORCED_SECONDS if _end_holder(directory) else 0.0):
+        raise PyruncError("deleting container", directory.id, directory.why_locked(), "it is not ours to end")
 
 
-def record(directory: StateDirectory) -> "dict[str, Any]":
+def _end_what_it_waits_for(directory: StateDirectory, log: "Log | None") -> None:
+    try:
+        record = directory.load_record()
+    except PyruncError:
+        record = None  # damaged
+    if record is not None and record["pid"]:
+        Container(directory, record, log).kill_quietly()
+    hook = directory.hook()
+    leader = _opened(*hook) if hook else None
+    if hook and leader:
+        with leader:
+            kill_group(leader, hook[0])
+
+
+def _end_holder(directory: StateDirectory) -> bool:
+    """Whether he is to end."""
+    holder = directory.holder()
+    if holder is None or holder.pid == posix.getpid() or not holder.may_be_ended:
+        return False
+    process = _opened(holder.pid, holder.start)
+    if process:
+        with process:
+            try:
+                pidfd_send_signal(process, SIGKILL)
+            except ProcessLookupError:
+                pass
+    return True
+
+
+def _opened(pid: int, start: int) -> "Fd | None":
+    """A descriptor of the process that has this pid and this start time."""
+    try:
+        process = pidfd_open(pid)
+        return process if start_time(pid) == start else None
+    except ProcessLookupError:
+        return None
+
+
+def record(directory: StateDirectory, log: "Log | None") -> "dict[str, Any]":
     """What can be told without a state.json that can be read: the cgroup, and so the processes, which end here."""
-    config = directory.load(CONFIG) or {}
-    linux = config.get("linux") or {}
-    cgroup = make.place(linux.get("cgroupsPath"), directory.id)
+    try:
+        config = directory.load(CONFIG) or {}
+    except PyruncError:
+        config = {}
+    linux = config.get("linux")
+    linux = linux if isinstance(linux, dict) else {}
+    path = linux.get("cgroupsPath")
+    if not isinstance(path, str) or "\0" in path:
+        path = None
+    if log is not None and not config:
+        words = "neither its record nor its configuration can be read"
+        log.warning(f"container {directory.id}: {words}: only a cgroup of its own name is looked for")
+    cgroup = _place(path, directory.id)
     cgroup.kill()
-    paths = {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts}
-    found = {"pid": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {}, "cgroup": paths}
-    if linux.get("intelRdt") is not None:
+    found: dict[str, Any] = {
+        "id": directory.id, "pid": 0, "start": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {},
+        "cgroup": {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit},
+    }  # fmt: skip
+    if isinstance(linux.get("intelRdt"), dict):
         from pyrunc.cgroups import rdt
 
         found["rdt"] = rdt.named(linux["intelRdt"], directory.id)
     return found
+
+
+def _place(path: "str | None", container_id: str) -> Cgroup:
+    """Of the shape slice:prefix:name it is systemd's, unless there is such a folder."""
+    cgroup = make.place(path, container_id)
+    if path is None or path.count(":") != 2 or any(posix.access(place, posix.F_OK) for place in cgroup.paths.values()):
+        return cgroup
+    from pyrunc.cgroups import systemd
+
+    unit = make.place_unit(path, container_id, user=bool(posix.geteuid()))
+    assert unit.unit is not None
+    group = systemd.control_group_to_be(unit.unit)
+    return Cgroup({name: mount + group for name, mount in unit.mounts.items()}, unit.unified, unit.mounts, unit.unit)
+
+
+def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]") -> None:
+    """A container that never had a process has none in its cgroup: what is there may be of one that came later and was
+    given the same place. Then it is neither killed nor removed."""
+    ours = {*record["cgroup"]["paths"].values()}
+    for container_id in directory.root.ids():
+        if container_id == directory.id:
+            continue
+        try:
+            other = Container.load(directory.root, container_id)
+            if other.is_alive() and ours & {*other.cgroup.paths.values()}:
+                record["cgroup"] = {"paths": {}, "unified": False, "mounts": {}, "unit": None}
+        except (PyruncError, OSError):
+            continue

@@ -29,13 +29,14 @@ class Foreground:
     Until there is a process to pass them on to, signals that end a program end ours, by way of its clean-up.
     """
 
-    __slots__ = ("_handlers", "pending", "pidfd", "subreaper", "terminal", "wake_read", "wake_write")
+    __slots__ = ("_handlers", "interrupted", "pending", "pidfd", "subreaper", "terminal", "wake_read", "wake_write")
 
     def __init__(self, subreaper: bool = True) -> None:
         self.subreaper = subreaper
         self.terminal: Terminal | None = None
         self.pidfd: Fd | None = None
         self.pending: list[int] = []
+        self.interrupted = False
 
     def __enter__(self) -> "Foreground":
         if self.subreaper:
@@ -66,7 +67,9 @@ class Foreground:
         elif self.pidfd is not None:
             self._pass_on(number)
         elif number in FATAL:
-            raise KeyboardInterrupt
+            if not self.interrupted:  # the clean-up is to be whole
+                self.interrupted = True
+                raise KeyboardInterrupt(number)
         else:
             self.pending.append(number)
 

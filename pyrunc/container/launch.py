@@ -289,7 +289,10 @@ class Launch:
     def _reap(self) -> int:
         """Its status, when it has ended: one that hangs in a system call outlives even SIGKILL, and is left alone."""
         assert self.pidfd is not None
-        return reap(self.pidfd) if has_ended(self.pidfd, patience.DEATH_SECONDS) else 0
+        try:
+            return reap(self.pidfd) if has_ended(self.pidfd, patience.DEATH_SECONDS) else 0
+        except ChildProcessError:
+            return 0  # we have, when we heard of it
 
     def _death(self) -> str:
         end = hooks.describe(self._reap())

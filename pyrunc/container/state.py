@@ -7,6 +7,7 @@ import time
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, UsageError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file, unlink_quietly
+from pyrunc.linux.pid import start_time
 from pyrunc.spec.jsonc import dumps, loads
 
 TYPE_CHECKING = False
@@ -19,8 +20,40 @@ STATE = "state.json"
 CONFIG = "config.json"
 FIFO = "exec.fifo"
 NOTIFY = "notify"
-RECORD = {"pid": int, "start": int, "hooks": list, "own_pids": bool, "cgroup": dict, "creator": list}
+HOLDER = "holder"
+HOOK = "hook"
+TEXTS = {"": str}  # any members, all of that type
+RECORD = {
+    "ociVersion": str, "id": str, "pid": int, "start": int, "bundle": str, "rootfs": str, "created": str,
+    "annotations": TEXTS, "owner": str, "uid": int, "hooks": list, "notify": bool, "own_pids": bool,
+    "cgroup": {"paths": TEXTS, "unified": bool, "mounts": TEXTS},
+}  # fmt: skip
+UNIT = {"name": str, "slice": str, "user": bool}
+S_IFMT, S_IFIFO = 0o170000, 0o010000
+NO_FIFO = (2, 6, 21, 40)  # ENOENT, ENXIO; EISDIR, ELOOP: what is no fifo any more
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
+
+
+# Whether this process lives for one verb: `delete --force` may end such a one to get its lock, and no other. The
+# command line says so of itself; a program that uses the library is never ended.
+lives_for_one_verb = False
+
+
+class Holder:
+    """Who has a container's lock, by his own record.
+
+    Attributes:
+        verb: what he is doing.
+        may_be_ended: whether he does nothing else.
+    """
+
+    __slots__ = ("may_be_ended", "pid", "start", "verb")
+
+    def __init__(self, pid: int, start: int, verb: str, may_be_ended: bool) -> None:
+        self.pid = pid
+        self.start = start
+        self.verb = verb
+        self.may_be_ended = may_be_ended
 
 
 def is_root_of_host() -> bool:
@@ -101,6 +134,7 @@ class StateDirectory:
             try:
                 made = cls(root, container_id, open_at(top, container_id, DIRECTORY))
                 fcntl.flock(made.fd.number, fcntl.LOCK_EX)
+                made._sign("create")
             except BaseException:
                 posix.rmdir(container_id, dir_fd=top.number)
                 raise
@@ -117,32 +151,86 @@ class StateDirectory:
         except OSError as error:
             raise PyruncError("opening state of container", container_id, reason(error)) from error
 
-    def lock(self, seconds: "float | None" = None) -> bool:
-        """Wait, for ever or for some time, until no other verb changes the container. Whether it is ours now.
+    def lock(self, verb: str) -> None:
+        """Wait until no other verb changes the container. Raises StateError when that takes too long."""
+        if self.try_lock(verb):
+            return
+        from pyrunc.container.patience import LOCK_SECONDS
+
+        if not self.try_lock(verb, LOCK_SECONDS):
+            raise StateError("container", f'"{self.id}"', self.why_locked(), "or is a hook of it hanging?")
+
+    def try_lock(self, verb: str, seconds: float = 0.0) -> bool:
+        """Whether it is ours now, after at most some time.
 
         flock(2) on the directory: it needs no file, and the kernel lets go when its holder dies.
         """
-        if seconds is None:
-            fcntl.flock(self.fd.number, fcntl.LOCK_EX)
-            self._still_there()
-            return True
-        deadline = time.monotonic() + seconds
+        deadline = 0.0
         while True:
             try:
                 fcntl.flock(self.fd.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._still_there()
-                return True
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                deadline = deadline or now + seconds
+                if now >= deadline:
                     return False
-            select.select([], [], [], 0.01)
+                select.select([], [], [], 0.01)
+                continue
+            self._still_there()
+            self._sign(verb)
+            return True
 
     def unlock(self) -> None:
+        for name in (HOLDER, HOOK):
+            unlink_quietly(self.fd, name)
         fcntl.flock(self.fd.number, fcntl.LOCK_UN)
+
+    def _sign(self, verb: str) -> None:
+        """A symlink, as Emacs has them: made and read in one system call, so that it is whole or not there."""
+        unlink_quietly(self.fd, HOLDER)  # of one who was killed
+        pid = posix.getpid()
+        text = f"{pid} {start_time(pid)} {verb} {int(lives_for_one_verb)}"
+        posix.symlink(text, HOLDER, dir_fd=self.fd.number)
+
+    def note_hook(self, pid: int) -> None:
+        """The hook that the holder of the lock, which is us, waits for from now on."""
+        unlink_quietly(self.fd, HOOK)
+        try:
+            posix.symlink(f"{pid} {start_time(pid)}", HOOK, dir_fd=self.fd.number)
+        except ProcessLookupError:
+            pass  # it was quick
+
+    def holder(self) -> "Holder | None":
+        """None: nobody who has signed and lives."""
+        words = self._read_link(HOLDER)
+        if len(words) != 4 or not _lives(words):
+            return None
+        return Holder(int(words[0]), int(words[1]), words[2], words[3] == "1")
+
+    def hook(self) -> "tuple[int, int] | None":
+        """The pid of the hook that the holder waits for, and its start time."""
+        words = self._read_link(HOOK)
+        return (int(words[0]), int(words[1])) if len(words) == 2 and _lives(words) else None
+
+    def _read_link(self, name: str) -> "list[str]":
+        try:
+            return posix.readlink(name, dir_fd=self.fd.number).split(" ")
+        except OSError:
+            return []
+
+    def why_locked(self) -> str:
+        holder = self.holder()
+        if holder is None:
+            return "another program holds its lock"
+        return f"another command is at work on it: {holder.verb}, process {holder.pid}"
+
+    @property
+    def is_gone(self) -> bool:
+        return posix.fstat(self.fd.number).st_nlink == 0
 
     def _still_there(self) -> None:
         """Who waited for the lock may find that the container was deleted meanwhile."""
-        if posix.fstat(self.fd.number).st_nlink == 0:
+        if self.is_gone:
             raise NoSuchContainer(self.id)
 
     def save(self, record: "dict[str, Any]") -> None:
@@ -154,13 +242,12 @@ class StateDirectory:
     def load(self, name: str = STATE) -> "dict[str, Any] | None":
         """None: `create` was killed before it wrote one."""
         try:
-            data = read_file(name, self.fd)
+            document: Any = loads(read_file(name, self.fd).decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
             return None
-        try:
-            document: Any = loads(data.decode("utf-8", "surrogateescape"))
-        except ValueError as error:
-            raise PyruncError("reading", f"{self.path}/{name}", reason(error)) from error
+        except (OSError, ValueError) as error:
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+            raise PyruncError("reading", f"{self.path}/{name}", cause) from error
         if not isinstance(document, dict):
             raise PyruncError("reading", f"{self.path}/{name}", "is no JSON object")
         return document
@@ -169,9 +256,11 @@ class StateDirectory:
         """state.json, when it is one of ours; None: there is none."""
         record = self.load()
         if record is not None:
-            for member, kind in RECORD.items():
-                if not isinstance(record.get(member), kind):
-                    raise PyruncError("reading", f"{self.path}/{STATE}", f"it has no proper member {member}")
+            mistake = _mistake(record, RECORD)
+            if not mistake and record["cgroup"].get("unit") is not None:
+                mistake = _mistake(record["cgroup"]["unit"], UNIT)
+            if mistake:
+                raise PyruncError("reading", f"{self.path}/{STATE}", f"it has no proper member {mistake}")
         return record
 
     def make_fifo(self) -> Fd:
@@ -180,29 +269,62 @@ class StateDirectory:
         return open_at(self.fd, FIFO, posix.O_RDWR | posix.O_NOFOLLOW)
 
     def open_fifo(self) -> "Fd | None":
-        """The end that `start` writes to; None when nobody waits at the other."""
+        """The end that `start` writes to; None when nobody waits at the other, or when it is no fifo any more."""
         try:
-            return open_at(self.fd, FIFO, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW)
+            fifo = open_at(self.fd, FIFO, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW)
         except OSError as error:
-            if error.errno in (2, 6):  # ENOENT, ENXIO
+            if error.errno in NO_FIFO:
                 return None
             raise
+        return fifo if posix.fstat(fifo.number).st_mode & S_IFMT == S_IFIFO else None
 
     def has_fifo(self) -> bool:
         """Whether nothing has started it yet."""
         return FIFO in posix.listdir(self.fd.number)
 
     def remove(self) -> None:
-        """All of it. Only what this runtime puts there, and nothing by recursion: it holds no folders but notify."""
-        for name in posix.listdir(self.fd.number):
-            try:
-                unlink_quietly(self.fd, name)
-            except (IsADirectoryError, PermissionError):
-                with open_at(self.fd, name, DIRECTORY | posix.O_NOFOLLOW) as folder:
-                    for inner in posix.listdir(folder.number):
-                        unlink_quietly(folder, inner)
-                posix.rmdir(name, dir_fd=self.fd.number)
+        """All of it. The record is the first to go: without it the container is none any more for other verbs."""
+        try:
+            unlink_quietly(self.fd, STATE)
+        except (IsADirectoryError, PermissionError):
+            pass  # damaged
+        _empty(self.fd)
         try:
             posix.rmdir(self.path)
         except FileNotFoundError:
             pass
+
+
+def _empty(folder: Fd) -> None:
+    """There is a folder only where this runtime or a damage has put one; what is mounted there is not ours to empty."""
+    for name in posix.listdir(folder.number):
+        try:
+            unlink_quietly(folder, name)
+        except (IsADirectoryError, PermissionError):
+            with open_at(folder, name, DIRECTORY | posix.O_NOFOLLOW) as inner:
+                _empty(inner)
+            posix.rmdir(name, dir_fd=folder.number)
+
+
+def _lives(words: "list[str]") -> bool:
+    """Whether the process of a record, its pid and start time, is still there."""
+    if not (words[0].isdecimal() and words[1].isdecimal()):
+        return False
+    try:
+        return start_time(int(words[0])) == int(words[1])
+    except ProcessLookupError:
+        return False
+
+
+def _mistake(document: object, wanted: "Any") -> str:
+    """The pointer to the first member that is not of the type that it should have, "" when there is none."""
+    if not isinstance(wanted, dict):
+        return "" if type(document) is wanted else "/"
+    if not isinstance(document, dict):
+        return "/"
+    names = [*document] if wanted is TEXTS else wanted
+    for name in names:
+        found = _mistake(document.get(name), wanted[""] if wanted is TEXTS else wanted[name])
+        if found:
+            return name if found == "/" else f"{name}/{found}"
+    return ""

@@ -32,7 +32,7 @@ def update(container: Container, changes: "Resources", rdt: "IntelRdt | None" = 
     """
     for pointer, doubt, hint in rules.resources_warnings(changes):
         container.log.warning(f"resources {pointer}: {doubt}{hint and '; '}{hint}")
-    container.directory.lock()
+    container.directory.lock("update")
     try:
         if container.status() == "stopped":
             raise StateError("cannot update container", container.id, "container not running")

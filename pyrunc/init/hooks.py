@@ -9,10 +9,13 @@ from pyrunc.errors import PyruncError, printable, reason
 from pyrunc.init.context import Context
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import kill_group, reap
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone, close_range, execute, prctl, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrunc.spec.types import Hook
 
 NOT_STARTED = 127
@@ -24,6 +27,8 @@ def run_all(
     hooks: "list[Hook]",
     state: bytes,
     environment: "dict[str, str] | None",
+    folder: str = "",
+    started: "Callable[[int], None] | None" = None,
     filter: "tuple[bytes | None, int]" = (None, 0),
 ) -> None:
     """Run every hook of a kind, in order; the first that fails ends it. Raises PyruncError.
@@ -31,11 +36,14 @@ def run_all(
     Args:
         state: the state document, JSON.
         environment: what a hook without `env` of its own gets.
+        folder: where they start; where it is gone by now, in /. Without one they start where we are.
+        started: hears of each one's pid.
         filter: the seccomp filter that they run with, and its flags.
     """
     for index, hook in enumerate(hooks):
         try:
-            run(hook, state, environment if hook.get("env") is None else as_mapping(hook["env"]), filter)
+            own = environment if hook.get("env") is None else as_mapping(hook["env"])
+            run(hook, state, own, folder, started, filter)
         except PyruncError as error:
             raise PyruncError(f"error running {kind} hook #{index}", "", str(error)) from error
 
@@ -49,6 +57,8 @@ def run(
     hook: "Hook",
     state: bytes,
     environment: "dict[str, str] | None",
+    folder: str = "",
+    started: "Callable[[int], None] | None" = None,
     filter: "tuple[bytes | None, int]" = (None, 0),
 ) -> None:
     """Run one hook to its end, or to its timeout, after which its whole process group is killed."""
@@ -56,7 +66,7 @@ def run(
     output_read, output_write = _pipe()
     pid, pidfd = clone()
     if pidfd is None:
-        _execute(hook, environment, input_read, output_write, filter)
+        _execute(hook, environment, folder, input_read, output_write, filter)
         raise AssertionError  # not reached: the child is the hook now
     input_read.close()
     output_write.close()
@@ -64,11 +74,13 @@ def run(
     with input_write, output_read, pidfd:
         finished = False
         try:
+            if started is not None:
+                started(pid)
             finished, said = _attend(pidfd, input_write, output_read, state, timeout)
         finally:  # a signal may end us too
             if not finished:
-                posix.killpg(pid, _signal.SIGKILL)  # its children too: a hook that hangs often hangs in one
-        status = posix.waitpid(pid, 0)[1]
+                kill_group(pidfd, pid)  # its children too: a hook that hangs often hangs in one
+            status = reap(pidfd)
         output = printable(said.decode("utf-8", "replace").strip())
     if not finished:
         raise PyruncError(hook["path"], "", f"hook ran past timeout of {timeout} s and was killed")
@@ -136,6 +148,7 @@ def _read_some(pipe: Fd) -> bytes:
 def _execute(
     hook: "Hook",
     environment: "dict[str, str] | None",
+    folder: str,
     source: Fd,
     output: Fd,
     filter: "tuple[bytes | None, int]",
@@ -143,6 +156,8 @@ def _execute(
     """In the child: become the hook. Never returns."""
     try:
         posix.setpgid(0, 0)
+        if folder:
+            _enter(folder)
         prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)  # a runtime that is killed leaves no hook behind
         reset_signals()
         posix.dup2(source.number, 0)
@@ -156,6 +171,13 @@ def _execute(
         posix.write(2, encoded(f"{hook['path']}: {reason(error)}"))
     finally:
         posix._exit(NOT_STARTED)
+
+
+def _enter(folder: str) -> None:
+    try:
+        posix.chdir(folder)
+    except OSError:
+        posix.chdir("/")
 
 
 def posix_environment() -> "dict[bytes, bytes]":

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/mount.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,6 +104,16 @@ static void fill_standard_streams(void)
             open("/dev/null", O_RDWR);
 }
 
+/* The caller's mask and what he ignores of his children's ends are not ours: without SIGCHLD nobody wakes us when a
+   container ends, and where it is ignored nobody tells how. What was blocked and waits comes now. */
+static void listen_to_signals(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static char *format(const char *template, const char *first, const char *second)
 {
     char *text;
@@ -186,6 +197,7 @@ static int as_sealed_copy(int file)
 int main(int count, char **arguments, char **environment)
 {
     fill_standard_streams();
+    listen_to_signals();
     clean(environment);
     const char *prefix = installation();
     char *home = package_home(prefix), *path = interpreter_path(prefix);

@@ -1,6 +1,7 @@
 """A file descriptor with an owner: CLOEXEC from birth, closed by scope, named in errors."""
 
 import posix
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
 
 FLAGS = posix.O_CLOEXEC | posix.O_NOCTTY
 O_PATH = posix.O_PATH
+PIPE_BUF = 4096
+MESSAGE_SECONDS = 5.0
 
 
 class Fd:
@@ -76,6 +79,16 @@ def write_all(fd: "Fd | int", data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[posix.write(int(fd), view) :]
+
+
+def write_message(fd: "Fd | int", data: bytes) -> None:
+    """All of it, or as much as is taken: a pipe that is full and a terminal that is stopped keep nobody for ever. In
+    pieces that a pipe takes whole when it takes any. Raises OSError."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    view = memoryview(data)
+    while view and poll.poll(MESSAGE_SECONDS * 1000):
+        view = view[posix.write(int(fd), view[:PIPE_BUF]) :]
 
 
 def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> None:

@@ -7,6 +7,7 @@ from pyrunc.linux import kernel_error
 from pyrunc.linux.fd import Fd, read_file
 
 ESRCH, EINVAL = 3, 22
+PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 
 def start_time(pid: int) -> int:
@@ -60,12 +61,10 @@ def has_ended(pidfd: Fd, seconds: float) -> bool:
 
 
 def reap(pidfd: Fd) -> int:
-    """Wait for the end of a child of ours: its status, as waitpid(2) has it; 0 when somebody else has waited for it.
-    waitid(2), P_PIDFD, Linux 5.4: by its number that might be another child's end."""
-    try:
-        end = posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
-    except ChildProcessError:
-        return 0
+    """Wait for the end of a child of ours: its status, as waitpid(2) has it. By its number that might be another
+    child's end. Raises ChildProcessError when somebody else has waited for it. waitid(2), P_PIDFD, Linux 5.4
+    """
+    end = posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
     assert end is not None
     return end.si_status << 8 if end.si_code == posix.CLD_EXITED else end.si_status
 
@@ -78,3 +77,21 @@ def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
         _signal.pidfd_send_signal(pidfd.number, signal)
     except OSError as error:
         raise kernel_error("pidfd_send_signal", pidfd.name, error.errno or 0) from None
+
+
+def kill_group(leader: Fd, pid: int) -> None:
+    """SIGKILL to the process group of a process that nobody has waited for: its number is no other's as long.
+
+    PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9; killpg(2) before.
+    """
+    import _signal
+
+    try:
+        _signal.pidfd_send_signal(leader.number, _signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)
+    except ProcessLookupError:
+        pass
+    except OSError:
+        try:
+            posix.killpg(pid, _signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -2,11 +2,13 @@
 would change what a runtime in Python does. It does the same, or says what is wrong and leaves nothing.
 """
 
+import fcntl
 import itertools
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -465,3 +467,77 @@ def test_thousands_of_words(container):
 def test_no_cgroup_is_left_by_any_of_these(container):
     c = container()
     assert not [path for path in all_cgroups() if c.id.rpartition("-")[0] in path]
+
+
+# --- signals
+
+
+def block_all():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def block_child():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+
+
+def ignore_child():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("arrange", [block_all, block_child, ignore_child])
+def test_signals_that_the_caller_blocks_or_ignores(container, arrange):
+    """run and exec end, with the right status, and nothing of it reaches the container."""
+    show = "grep -E '^Sig(Blk|Ign)' /proc/self/status; exit 7"
+    c = container(hooks={"createRuntime": [{"path": "/bin/true"}]})
+    result = c.attempt("sh", "-c", show, preexec_fn=arrange)
+    assert result.code == 7, repr(result)
+    assert result.out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    c.up()
+    result = c.attempt_exec("sh", "-c", show, preexec_fn=arrange)
+    assert result.code == 7, repr(result)
+    assert result.out == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    c.delete("--force")
+    c.change(hooks={"createRuntime": [{"path": "/bin/false"}]})
+    assert "exit status 1" in c.refused("true", preexec_fn=arrange)
+
+
+# --- standard error
+
+
+@pytest.fixture(params=["full disk", "closed", "pipe without a reader"])
+def unwritable(request):
+    """What nobody can be told on."""
+    if request.param == "closed":
+        yield {"preexec_fn": lambda: os.close(2)}
+        return
+    fd = os.open("/dev/full", os.O_WRONLY)
+    if request.param != "full disk":
+        os.close(fd)
+        read, fd = os.pipe()
+        os.close(read)
+    yield {"stderr": fd}
+    os.close(fd)
+
+
+def test_the_exit_status_when_nobody_can_be_told(container, runtime, unwritable):
+    assert runtime("state", "nobody", check=False, **unwritable).code == 1
+    assert runtime("--debug", "list", check=False, **unwritable).code == 1
+    assert runtime("--log-format", "json", "delete", "nobody", check=False, **unwritable).code == 1
+    c = container().up()
+    assert c.attempt_exec("/no/such/program", **unwritable).code == 255
+    assert c.attempt_exec("sh", "-c", "exit 3", **unwritable).code == 3
+    (c.runtime.root / "damaged").mkdir()
+    (c.runtime.root / "damaged/state.json").touch()
+    assert c.id in runtime("list", **unwritable).out
+    assert c.create("/no/such/program", check=False, **unwritable).code == 1
+
+
+@pytest.mark.slow
+def test_a_pipe_that_is_full_keeps_no_verb_from_its_end(runtime):
+    read, write = os.pipe()
+    os.write(write, b"x" * fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096))
+    try:
+        assert runtime("state", "nobody", check=False, stderr=write).code == 1
+    finally:
+        os.close(read)
+        os.close(write)
