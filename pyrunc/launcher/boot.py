@@ -4,7 +4,6 @@ The launcher has put two names here: `archive`, a descriptor of it that stands a
 holds the package.
 """
 
-import _signal
 import gc
 import marshal
 import posix
@@ -49,7 +48,5 @@ class Archive:
         exec(marshal.loads(posix.pread(self.descriptor, size, self.start + offset)), module.__dict__)
 
 
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # until somebody catches it: no traceback of what is being imported
 gc.disable()  # a command makes no garbage to speak of, and ends soon
 sys.meta_path.insert(0, Archive(archive, home))  # noqa: F821  # the launcher's

@@ -42,7 +42,9 @@
 /* PYTHON ("python3.11"), INTERPRETER (what the build ran under), NAME (our own) and MODULE (whose main() is called: there
    is one program for each) come from meson.build. */
 static const char CODE[] =
-    "import marshal,posix,sys\n"
+    "import _signal,marshal,posix,sys\n"
+    "if _signal.getsignal(2) is _signal.default_int_handler:_signal.signal(2,_signal.SIG_DFL)\n" /* until main() has one */
+    "_signal.pthread_sigmask(_signal.SIG_SETMASK,())\n"
     "i=sys.argv.index('--')\n"
     "home=sys.argv[1]\n"
     "sys.path+=sys.argv[1:i]\n" /* after the standard library: nothing there can stand in for it */
@@ -105,13 +107,15 @@ static void fill_standard_streams(void)
 }
 
 /* The caller's mask and what he ignores of his children's ends are not ours: without SIGCHLD nobody wakes us when a
-   container ends, and where it is ignored nobody tells how. What was blocked and waits comes now. */
+   container ends, and where it is ignored nobody tells how. What was blocked and waits comes now; but SIGINT, which for
+   Python is an exception with a traceback, when CODE has undone that. */
 static void listen_to_signals(void)
 {
-    sigset_t none;
-    sigemptyset(&none);
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGINT);
     signal(SIGCHLD, SIG_DFL);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 static char *format(const char *template, const char *first, const char *second)
