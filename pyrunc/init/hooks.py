@@ -205,7 +205,7 @@ def start_container(context: Context) -> None:
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
     filter = (None, 0) if context.bpf_installed else (context.bpf, context.bpf_flags)
-    run_all("startContainer", hooks, context.state("created", posix.getpid()), context.environment, filter)
+    run_all("startContainer", hooks, context.state("created", posix.getpid()), context.environment, filter=filter)
 
 
 def ask_runtime(context: Context) -> None:
