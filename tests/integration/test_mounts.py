@@ -71,6 +71,12 @@ def test_a_bind_with_another_owner_or_less_of_it_is_refused(container, tmp_path,
     assert "/m" in error
 
 
+@pytest.mark.parametrize("mount", [{"type": "cgroup", "options": ["uid=5"]}, {"options": ["remount", "bind", "gid=5"]}])
+def test_nor_have_other_mounts_of_what_is_there_an_owner(container, mount):
+    mounts = [tmpfs(), {"destination": "/m", **mount}]
+    assert "mount has no option" in fails(container(mounts=mounts))
+
+
 @pytest.mark.parametrize(("options", "said"), [(["z", "size=3"], "z, size=3"), (["sync"], "sync"), (["mand"], "mand")])
 def test_what_a_bind_has_not_and_nobody_is_harmed_by_is_said(container, tmp_path, options, said):
     c = container(mounts=[bind(tmp_path, "/m", *options)])
