@@ -252,6 +252,13 @@ def test_options_that_are_longer_than_fsconfig_takes(container, layers, count):
     assert "nosuid" in c.sh("grep ' /m ' /proc/self/mountinfo")
 
 
+def test_options_that_are_longer_in_a_user_namespace(container, layers):
+    option = f"lowerdir={':'.join(layers(10))}"
+    c = container(mounts=[{"destination": "/m", "type": "overlay", "source": "overlay", "options": [option]}], **OWN)
+    (c.reachable().bundle.rootfs / "m").mkdir()
+    assert len(c.run("ls", "/m").split()) == 10
+
+
 def test_a_source_that_is_longer(container, tmp_path):
     c = container(mounts=[tmpfs("size=64k") | {"source": "s" * 300}])
     assert f" {'s' * 300} " in c.sh("grep ' /m ' /proc/self/mountinfo")
