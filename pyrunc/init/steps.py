@@ -4,7 +4,7 @@ import gc
 import posix
 import sys
 
-from pyrunc.errors import PyruncError, StepError
+from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import (
     attributes,
     console,
@@ -165,6 +165,8 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         report(container, error)
     except SystemExit:
         pass  # the parent is dead: nobody is left to tell
+    except OSError as error:
+        report(container, StepError("preparing the container", "", reason(error)))
     except BaseException as error:  # a bug of ours is an error for the user like any other
         report(container, StepError("preparing the container", "", f"{type(error).__name__}: {error}"))
     finally:

@@ -45,6 +45,7 @@ static const char CODE[] =
     "import _signal,marshal,posix,sys\n"
     "if _signal.getsignal(2) is _signal.default_int_handler:_signal.signal(2,_signal.SIG_DFL)\n" /* until main() has one */
     "_signal.pthread_sigmask(_signal.SIG_SETMASK,())\n"
+    "sys.excepthook=lambda _,error,__:posix.write(2,b'" NAME ": starting: %s\\n'%str(getattr(error,'strerror',0)or error).encode())\n"
     "i=sys.argv.index('--')\n"
     "home=sys.argv[1]\n"
     "sys.path+=sys.argv[1:i]\n" /* after the standard library: nothing there can stand in for it */

@@ -46,7 +46,10 @@ class Fd:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError:
+            pass  # closed all the same (close(2)), and nobody is there to be told
 
 
 def open_at(directory: "Fd | None", path: str, flags: int, mode: int = 0) -> Fd:
