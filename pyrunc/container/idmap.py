@@ -60,8 +60,10 @@ def _joined(context: "Context") -> str:
 def _mappings(context: "Context", entry: "Mount", option: str) -> "tuple[list[IDMapping], list[IDMapping]]":
     """The entry's own, else the container's: `idmap` without mappings means those of its user namespace."""
     linux: Linux = context.config["linux"]
-    if option and not entry.get("uidMappings"):
+    if option:
         try:
+            if entry.get("uidMappings"):
+                raise ValueError("the mount has uidMappings too: which is meant?")
             return _of_option(option, linux)
         except ValueError as error:
             raise PyruncError(f"mounting on {entry['destination']}", f"idmap={option}", str(error), EXAMPLE) from error

@@ -155,6 +155,11 @@ def test_a_mapping_that_is_none(container, volume, option, word):
     assert word in error
 
 
+def test_two_mappings_of_one_mount(container, volume):
+    mount = bind(volume, "/m", "idmap=uids=0-5-1;gids=0-5-1") | {"uidMappings": MAPS, "gidMappings": MAPS}
+    assert "which is meant" in fails(container(mounts=[mount]))
+
+
 # --- links: crun's
 
 
