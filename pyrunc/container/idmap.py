@@ -96,15 +96,8 @@ def _triplet(text: str, known: "list[IDMapping]") -> "IDMapping":
         raise ValueError(f"expected FILE-HOST-SIZE, found {text}")
     inside, host, size = map(int, words)
     if text.startswith("@"):
-        host = _on_the_host(host, size, known, text)
+        host = userns.on_the_host(host, known, size)
     return {"containerID": inside, "hostID": host, "size": size}
-
-
-def _on_the_host(number: int, size: int, known: "list[IDMapping]", text: str) -> int:
-    for each in known:
-        if each["containerID"] <= number and number + size <= each["containerID"] + each["size"]:
-            return number - each["containerID"] + each["hostID"]
-    raise ValueError(f"{text} is in no range of the container's user namespace")
 
 
 def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:

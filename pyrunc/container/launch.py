@@ -226,6 +226,10 @@ class Launch:
             from pyrunc.container import idmap
 
             self.channel.send("G", fd=idmap.tree_of(self.context, int(text), self.pid))
+        elif kind == "V":
+            from pyrunc.container import nodes
+
+            self.channel.send("G", fd=nodes.make(self.context, int(text)))
         elif kind == "U":
             assert fd is not None
             userns.give(fd, self.pid, self.context.process)

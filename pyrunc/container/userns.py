@@ -47,6 +47,14 @@ def give(pipe: Fd, pid: int, process: "Process") -> None:
                 pass  # we are no root
 
 
+def on_the_host(number: int, mappings: "list[IDMapping]", size: int = 1) -> int:
+    """Which ID an ID of the container is, or the first of several. Raises ValueError."""
+    for each in mappings:
+        if each["containerID"] <= number and number + size <= each["containerID"] + each["size"]:
+            return number - each["containerID"] + each["hostID"]
+    raise ValueError(f"{number} is in no range of the container's user namespace")
+
+
 def lines(mappings: "list[IDMapping]") -> str:
     return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
 

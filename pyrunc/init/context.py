@@ -46,7 +46,8 @@ class Channel:
 
     A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pidfd, after a second clone; `L` set my
     limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
-    devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `U`
+    devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `V`
+    make this device for me; `U`
     give my user this pipe; `H` the mounts stand, run the runtime's hooks; `R` ready to wait for start; `C` the
     console's master, its fd attached; `W` a warning; `D` debug; `K` a step has been taken, its name and its times; `E`
     failed, with the four fields of the error. The end of the stream: the other side is dead.
@@ -186,6 +187,14 @@ class Context:
         if kind != "G" or mount is None:
             raise SystemExit(1)
         return mount
+
+    def ask_for_device(self, index: int) -> "Fd | None":
+        """Have the runtime make a device node. None where that may not either."""
+        self.channel.send("V", str(index))
+        kind, _, node = self.channel.receive()
+        if kind != "G":
+            raise SystemExit(1)
+        return node
 
     def wait_for_go(self) -> None:
         """Until the parent says so. A parent that died never will, and its container must not live on."""

@@ -11,7 +11,7 @@ from pyrunc.linux.mount import move_mount, open_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import Device
+    from pyrunc.spec.types import Device, Linux
 
 DEFAULT: "tuple[Device, ...]" = (
     {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0},
@@ -43,24 +43,30 @@ def is_bound(context: Context) -> bool:
 def create(context: Context) -> None:
     """making devices
 
-    By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) the host's is bound there.
+    By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) one of the host's, or of the
+    runtime's, is bound there.
     """
     if is_bound(context):
         return
-    asked = context.config["linux"].get("devices") or []
-    paths = {normal(device["path"]) for device in asked}
     umask = posix.umask(0)
     try:
-        for device in [*(d for d in DEFAULT if d["path"] not in paths), *asked]:
+        for index, device in enumerate(wanted(context.config["linux"])):
             try:
-                _create_one(context, device)
+                _create_one(context, index, device)
             except (OSError, ValueError, OverflowError) as error:
                 raise StepError("making device", device["path"], reason(error)) from error
     finally:
         posix.umask(umask)
 
 
-def _create_one(context: Context, device: "Device") -> None:
+def wanted(linux: "Linux") -> "list[Device]":
+    """Those that every container has, and those that config.json asks for."""
+    asked = linux.get("devices") or []
+    paths = {normal(device["path"]) for device in asked}
+    return [*(device for device in DEFAULT if device["path"] not in paths), *asked]
+
+
+def _create_one(context: Context, index: int, device: "Device") -> None:
     root = context.root
     assert root is not None
     place = normal(device["path"])
@@ -68,12 +74,39 @@ def _create_one(context: Context, device: "Device") -> None:
     if place in ("/dev/ptmx", "/dev/console"):
         return  # the links of /dev, and the console, are ours to make
     parent = path.ensure_directory(root, parent_path)
-    if not context.userns and _make_node(context, parent, name, device):
+    may_make = not context.userns or device["type"] == "p"
+    if may_make and _make_node(context, parent, name, device):
         return
-    with open_at(None, place, posix.O_PATH) as host:
+    move_mount(_node_to_bind(context, index, device, place), path.ensure_file(parent, name))
+
+
+def _node_to_bind(context: Context, index: int, device: "Device", place: str) -> Fd:
+    """The host's, if it is that device, and what is asked of it; else one that the runtime makes for us; else, where it
+    may make none, the host's all the same, with a word about what it is not."""
+    try:
+        host = open_at(None, place, posix.O_PATH)
         _verify(host, device)
-        target = path.ensure_file(parent, name)
-        move_mount(open_tree(host), target)
+        lacking = [] if device in DEFAULT else _lacking(host, device)
+        if not lacking:
+            return open_tree(host)
+    except (FileNotFoundError, NotADirectoryError, StepError):
+        host = None
+    made = context.ask_for_device(index) if context.userns else None
+    if made is not None:
+        _verify(made, device)
+        return made
+    if host is None:
+        raise StepError("device", device["path"], "is not on the host, and the runtime may not make it")
+    context.warn(f"device {device['path']} is the host's own, and so not as asked for: {', '.join(lacking)}")
+    return open_tree(host)
+
+
+def _lacking(node: Fd, device: "Device") -> "list[str]":
+    """The members that a node does not have as they are given, and what it has."""
+    status = posix.fstat(node.number)
+    has = {"fileMode": status.st_mode & 0o7777, "uid": status.st_uid, "gid": status.st_gid}
+    return [f"{name} is {value:o}" if name == "fileMode" else f"{name} is {value}"
+            for name, value in has.items() if device.get(name, value) != value]  # fmt: skip
 
 
 def _make_node(context: Context, parent: Fd, name: str, device: "Device") -> bool:

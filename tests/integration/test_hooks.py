@@ -233,6 +233,19 @@ def test_a_failure_before_start_is_an_error_of_create(hooked, hooks, kind, how):
     c.assert_gone()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("log", [(), ("--log-format", "json")])
+def test_what_a_hook_says_is_no_terminals_to_obey(hooked, hooks, kind, log):
+    c = hooked(**{kind: [hooks.script("printf 'a\\000b\\033[31m\\177c\\nd'; exit 9", kind)]})
+    c._prepare(("true",))
+    result = subprocess.run(
+        [c.runtime.binary, *log, "--root", str(c.runtime.root), "run", "--bundle", str(c.bundle.path), c.id],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=30,
+    )  # fmt: skip
+    assert rb"a\x00b\x1b[31m\x7fc\nd" in result.stderr.replace(rb"\\", b"\\"), result.stderr
+    assert not set(result.stderr) & {0, 27, 127}
+
+
 @pytest.mark.parametrize("kind", BEFORE_START)
 def test_poststop_hooks_run_after_a_failed_create(hooked, hooks, kind):
     c = hooked(**{kind: [hooks.script("exit 1")], "poststop": [hooks.script("echo poststop >> $L")]})

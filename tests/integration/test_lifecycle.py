@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -105,6 +107,19 @@ def test_a_relative_pid_file_is_below_the_callers_folder(container, tmp_path):
     c = container()
     c.create("sleep", "1000", flags=("--pid-file", "pid"), cwd=tmp_path)
     assert (tmp_path / "pid").read_text() == str(c.pid)
+
+
+def test_a_relative_pid_file_of_the_library_is_too(container, tmp_path):
+    c = container()
+    c._prepare(("true",))
+    code = f"""import pyrunc, sys
+pyrunc.Container.create(pyrunc.StateRoot({str(c.runtime.root)!r}), {c.id!r}, {str(c.bundle.path)!r},
+                        pyrunc.Options(pid_file=sys.argv[1]))"""
+    (tmp_path / "folder").mkdir()
+    for place in ("pid", "folder/pid", "./pid2"):
+        subprocess.run([sys.executable, "-c", code, place], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
+        assert (tmp_path / place).read_text() == str(c.pid)
+        c.delete("--force")
 
 
 def test_a_pid_file_that_can_not_be_written_leaves_no_container(container, tmp_path):

@@ -259,6 +259,24 @@ def test_ids_that_etc_subuid_gives_him(make):
     assert c.sh("id -u; id -g").split() == ["5", "6"]
 
 
+def test_the_programs_that_map_ids_may_lie_elsewhere(make, tmp_path):
+    """In /run/wrappers/bin, as NixOS has them: they are found by the caller's PATH."""
+    tmp_path.chmod(0o711)
+    folder = tmp_path / "wrappers"
+    folder.mkdir()
+    for name in ("newuidmap", "newgidmap"):
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >> {folder}/log\nexit 1\n")
+        (folder / name).chmod(0o755)
+    (folder / "log").touch()
+    (folder / "log").chmod(0o666)
+    c = make()
+    for kind in ("uidMappings", "gidMappings"):
+        c.config["linux"][kind] += [{"containerID": 1, "hostID": 100000, "size": 1000}]
+    error = c.refused("true", env={**os.environ, "PATH": f"relative:{folder}:{os.environ['PATH']}"})
+    assert "newgidmap refused" in error
+    assert (folder / "log").read_text() == "newgidmap\n"
+
+
 @pytest.mark.vm
 @pytest.mark.parametrize(
     "how",

@@ -56,6 +56,48 @@ def test_devices_are_the_hosts_bound(container):
     assert out.split() == ["1:3", "1:5", "6", "1"]
 
 
+ODD = {"type": "c", "major": 1, "minor": 3}  # the null device, by another name or with another mode
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ({**ODD, "path": "/dev/none-on-the-host"}, "666 0:0"),
+        ({**ODD, "path": "/dev/none-on-the-host", "fileMode": 0o646, "uid": 1000, "gid": 5}, "646 1000:5"),
+        ({**ODD, "path": "/dev/null", "fileMode": 0o622, "uid": 7, "gid": 8}, "622 7:8"),
+        ({**ODD, "path": "/dev/tty0"}, "666 0:0"),  # another device on the host
+        ({"type": "p", "path": "/dev/fifo", "fileMode": 0o600, "uid": 3}, "600 3:0"),
+    ],
+)
+def test_devices_that_the_host_has_not_so_are_made(container, device, expected):
+    """By the runtime, which may; the host's own nodes are not touched."""
+    before = os.stat("/dev/null")
+    c = container(**OWN, devices=[device])
+    out = c.sh(f"stat -c '%a %u:%g' {device['path']}; [ -p {device['path']} ] || echo text > {device['path']}")
+    assert out == expected
+    assert c.last.err == ""
+    assert os.stat("/dev/null") == before
+    assert not os.path.exists("/dev/none-on-the-host")
+
+
+def test_an_owner_of_a_device_who_is_not_mapped_is_an_error(container):
+    error = container(**OWN, devices=[{**ODD, "path": "/dev/odd", "uid": 70000}]).refused("true")
+    assert "/dev/odd" in error
+    assert "70000 is in no range of the container's user namespace" in error
+
+
+def test_what_a_device_can_not_be_is_said(container):
+    """To a runtime that may make none: as root in somebody's container."""
+    without = ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod")
+    c = container(**OWN, devices=[{**ODD, "path": "/dev/null", "fileMode": 0o622, "uid": 7}])
+    assert c.run("stat", "-c", "%a", "/dev/null", wrapper=without) == "666"
+    assert "device /dev/null is the host's own, and so not as asked for: fileMode is 666, uid is 65534" in c.last.err
+    c.change(devices=[{**ODD, "path": "/dev/none-on-the-host"}])
+    assert "device /dev/none-on-the-host: is not on the host, and the runtime may not make it" in c.refused(
+        "true", wrapper=without
+    )
+
+
 @pytest.mark.vm
 def test_sysfs_with_the_hosts_network_is_the_hosts_own(container):
     """runc refuses it (runc#799, #3672): who has not made the network namespace may not mount its sysfs."""

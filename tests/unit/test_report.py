@@ -66,9 +66,6 @@ def test_an_error_names_place_pointer_expectation_finding_and_unit(tmp_path: Pat
     ("/linux/sysctl", {"net.x": None}, "/linux/sysctl/net.x: expected a string, found null"),
     ("/process/rlimits/0/type", "NOFILE", "expected text that matches ^RLIMIT_[A-Z]+$, found \"NOFILE\""),
     ("/process/rlimits/0/type", "RLIMIT_CORE\n", "expected text that matches"),
-    ("/linux/seccomp",
-     {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]},
-     "/linux/seccomp/syscalls/0/names: expected a list of 1 or more, found []; at least one"),
     ("/hostname", "x" * 64, ""),
     ("/hostname", "x" * 65, "/hostname: expected at most 64 bytes, found 65"),
 ])
@@ -163,6 +160,8 @@ def test_fit_strings_are_not(tmp_path: Path, path: str, value: object) -> None:
     ("/process/capabilities", None, ...),
     ("/linux/resources/devices", None, ...),
     ("/linux/seccomp", {"defaultAction": "SCMP_ACT_LOG", "flags": None}, {"defaultAction": "SCMP_ACT_LOG"}),
+    ("/linux/seccomp", {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]},
+     {"defaultAction": "SCMP_ACT_LOG", "syscalls": []}),
     ("/linux/rootfsPropagation", "rslave", "rslave"),
     ("/linux/rootfsPropagation", "", ""),
     ("/linux/devices", [{"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": 0o20666}],

@@ -1,0 +1,77 @@
+"""Device nodes for a user namespace, where the kernel makes none: on a file system of ours. config-linux.md#devices"""
+
+import posix
+
+from pyrunc.container.userns import on_the_host
+from pyrunc.errors import StepError, reason
+from pyrunc.init.context import IN_INIT, Channel
+from pyrunc.init.devices import KINDS, wanted
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    SCRATCH,
+    move_mount,
+    new_filesystem,
+    open_tree,
+    set_propagation,
+)
+from pyrunc.linux.process import CLONE_NEWNS, in_child, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.init.context import Context
+    from pyrunc.spec.types import Device
+
+OPTIONS: "list[tuple[str, str | None]]" = [("mode", "0755"), ("nr_inodes", "2"), ("size", "4k")]
+
+
+def make(context: "Context", index: int) -> "Fd | None":
+    """One of the devices that the container has, as a mount of it alone; None where we may make none.
+
+    By a child in a mount namespace of its own: what is cloned must be attached somewhere (Linux < 6.15), where nobody
+    else may see it. Whether the container may open the device its own cgroup says, as it would of any other node.
+    """
+    linux = context.config["linux"]
+    device = wanted(linux)[index]
+    try:
+        uid = on_the_host(device.get("uid", 0), linux.get("uidMappings") or [])
+        gid = on_the_host(device.get("gid", 0), linux.get("gidMappings") or [])
+    except ValueError as error:
+        raise StepError(f"{IN_INIT}: making device", device["path"], str(error)) from error
+    ours, theirs = Channel.pair()
+
+    def work() -> None:
+        try:
+            theirs.send("G", fd=_make(device, uid, gid))
+        except PermissionError:
+            theirs.send("N")
+        except OSError as error:
+            theirs.send("E", reason(error))
+
+    pid, pidfd = in_child(work)
+    with pidfd:
+        theirs.close()
+        kind, text, node = ours.receive()
+        ours.close()
+        posix.waitpid(pid, 0)
+    if kind not in ("G", "N"):
+        raise StepError(f"{IN_INIT}: making device", device["path"], text or "the helper died")
+    return node
+
+
+def _make(device: "Device", uid: int, gid: int) -> Fd:
+    unshare(CLONE_NEWNS)
+    set_propagation(MS_PRIVATE | MS_REC)
+    folder = new_filesystem("tmpfs", "tmpfs", OPTIONS, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "a device's folder")
+    with open_at(None, SCRATCH, posix.O_PATH | posix.O_DIRECTORY) as place:
+        move_mount(folder, place)
+    number = posix.makedev(device.get("major", 0), device.get("minor", 0))
+    mode = device.get("fileMode", 0o666)
+    posix.mknod("node", KINDS[device["type"]] | mode, number, dir_fd=folder.number)
+    posix.chown("node", uid, gid, dir_fd=folder.number)
+    posix.chmod("node", mode, dir_fd=folder.number)
+    with open_at(folder, "node", posix.O_PATH | posix.O_NOFOLLOW) as node:
+        return open_tree(node)
