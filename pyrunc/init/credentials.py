@@ -138,6 +138,7 @@ def _raise_ambient(wanted: int, context: Context) -> None:
     except OSError as error:
         if error.errno != EINVAL:
             raise
+    refused = []
     for number in range(len(NAMES)):
         if wanted >> number & 1:
             try:
@@ -145,7 +146,9 @@ def _raise_ambient(wanted: int, context: Context) -> None:
             except OSError as error:
                 if error.errno != EPERM:
                     raise
-                _warn(context, f"can't raise ambient capability {NAMES[number]}: it is not permitted and inheritable")
+                refused.append(NAMES[number])
+    if refused:
+        _warn(context, f"can't raise ambient capability {', '.join(refused)}: it is not permitted and inheritable")
 
 
 def _warn(context: Context, text: str) -> None:
