@@ -28,7 +28,7 @@ def set_names(context: Context) -> None:
         if not is_the_callers(context, "uts"):
             set_name(name)
         elif read_file(f"sys/kernel/{member}", context.host_proc).rstrip(b"\n") != encoded(name):
-            raise StepError(f'{member} "{name}"', "", "is not allowed in the hosts uts namespace", OWN)
+            raise StepError(f'{member} "{name}" not allowed in host uts namespace', "", "", OWN)
 
 
 def write(context: Context) -> None:
@@ -42,7 +42,7 @@ def write(context: Context) -> None:
     for key, value in (context.config["linux"].get("sysctl") or {}).items():
         owner = sysctl_owner(sysctl_path(key))
         if is_the_callers(context, owner):
-            raise StepError(f'sysctl "{key}"', "", f"is not allowed in the hosts {owner} namespace", OWN)
+            raise StepError(f'sysctl "{key}" not allowed in host {owner} namespace', "", "", OWN)
         try:
             with _open(context.host_proc, "sys/" + sysctl_path(key)) as parameter:
                 posix.write(parameter.number, value.encode())

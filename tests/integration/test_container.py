@@ -652,7 +652,7 @@ def test_a_parameter_of_a_namespace_that_is_the_runtimes_is_refused(container, t
     before = ("unshare", "--net", "--ipc", "--uts", "sh", "-c", f'cat {file}; "$0" "$@"; s=$?; cat {file}; exit $s')
     result = c.attempt("true", wrapper=before)
     assert result.code == 1, repr(result)
-    assert f'sysctl "{key}": is not allowed in the hosts {kind} namespace' in result.err
+    assert f'sysctl "{key}" not allowed in host {kind} namespace; its path' in result.err
     was, is_now = result.out.split()
     assert was == is_now
     c.assert_gone()
@@ -665,7 +665,7 @@ def test_the_runtimes_own_names_are_not_changed(container, member):
     script = f'{member} ours; "$0" "$@"; s=$?; {member}; exit $s'
     result = c.attempt("true", wrapper=("unshare", "--uts", "busybox", "sh", "-c", script))
     assert (result.code, result.out) == (1, "ours\n"), repr(result)
-    assert f'{member} "renamed": is not allowed in the hosts uts namespace' in result.err
+    assert f'{member} "renamed" not allowed in host uts namespace' in result.err
     c.change(**{member: "ours"})  # nothing is to change: engines write the host's name for its own network
     assert c.attempt("true", wrapper=("unshare", "--uts", "busybox", "sh", "-c", script)).code == 0
 
