@@ -233,8 +233,7 @@ def test_a_failure_before_start_is_an_error_of_create(hooked, hooks, kind, how):
     c.assert_gone()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("log", [(), ("--log-format", "json")])
+@pytest.mark.parametrize(("kind", "log"), [*((kind, ()) for kind in KINDS), ("poststop", ("--log-format", "json"))])
 def test_what_a_hook_says_is_no_terminals_to_obey(hooked, hooks, kind, log):
     c = hooked(**{kind: [hooks.script("printf 'a\\000b\\033[31m\\177c\\nd'; exit 9", kind)]})
     c._prepare(("true",))
