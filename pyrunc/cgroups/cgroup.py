@@ -4,6 +4,7 @@ import posix
 import select
 import time
 
+from pyrunc.cgroups import tree
 from pyrunc.cgroups.limits import write
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
         user: bool
 
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
-BUSY = 16
-EOPNOTSUPP = 95
 NOT_PERMITTED = (1, 13)  # EPERM, EACCES
-NOT_THERE = (2, 20, 36)  # ENOENT, ENOTDIR, ENAMETOOLONG: of a cgroupsPath that could never be made
+SIGKILL = 9
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
-AT_ONCE = 64  # processes that are signalled together: each takes a descriptor
+KILL_SECONDS = 2.0
+THAW_V1 = ("freezer.self_freezing", "freezer.state", b"THAWED")  # what says that it must be, and what does it
+THAW_V2 = ("cgroup.freeze", "cgroup.freeze", b"0")
+AT_A_TIME = 64  # processes that are signalled together: each takes a descriptor
 
 
 class Cgroup:
@@ -67,10 +69,10 @@ class Cgroup:
         return None
 
     def refuse_used(self) -> None:
-        """A directory that is there already must hold no process and not be frozen: whatever runs in it would
-        else be ours to limit and to kill."""
+        """A directory that is there already must hold no process, nor may one below it, and it must not be frozen:
+        whatever runs in there would else be ours to limit and to kill."""
         for path in self.paths.values():
-            if processes(path):
+            if tree.all_processes(path):
                 raise PyruncError(
                     "cgroup", path, "container's cgroup is not empty", "give the container another cgroupsPath"
                 )
@@ -79,22 +81,12 @@ class Cgroup:
 
     def open_tasks(self) -> "list[Fd]":
         """v1's `tasks` files, for a process to move itself with: see init.namespaces.enter_cgroup."""
-        found = []
-        for name, path in self.paths.items():
-            if name != UNIFIED:
-                try:
-                    found.append(open_at(None, f"{path}/tasks", posix.O_WRONLY))
-                except FileNotFoundError:
-                    continue  # deleted meanwhile under a running container: then it has no cgroup there to share
-        return found
+        return [_open(f"{path}/tasks", posix.O_WRONLY) for name, path in self.paths.items() if name != UNIFIED]
 
     def open_unified(self) -> "Fd | None":
         """v2's directory, for clone3's CLONE_INTO_CGROUP: a process is born in its cgroup, never moved."""
         path = self.paths.get(UNIFIED)
-        try:
-            return open_at(None, path, posix.O_PATH | posix.O_DIRECTORY) if path else None
-        except FileNotFoundError:
-            return None
+        return _open(path, posix.O_PATH | posix.O_DIRECTORY) if path else None
 
     def join_unified(self, pid: int) -> None:
         """Move a process into v2's directory, where clone3 could not put it."""
@@ -117,8 +109,10 @@ class Cgroup:
             if self.unified:
                 return read_file(f"{directory}/cgroup.freeze").strip() == b"1"
             return read_file(f"{directory}/freezer.state").strip() in (b"FROZEN", b"FREEZING")
-        except OSError:
-            return False  # gone, or a kernel without it: then nothing is frozen
+        except OSError as error:
+            if error.errno in tree.NOT_THERE:
+                return False  # gone, or a kernel without it: then nothing is frozen
+            raise PyruncError("asking the freezer of cgroup", directory, reason(error)) from error
 
     def freeze(self) -> None:
         """Stop every process in it, and wait until they stand still. cgroups(7), freezer
@@ -153,6 +147,18 @@ class Cgroup:
             else:
                 write(directory, "freezer.state", "THAWED")
 
+    def thaw_all(self) -> None:
+        """With those below that the container has frozen itself: v1 keeps even SIGKILL from them until then."""
+        directory = self.freezer
+        asked, file, value = THAW_V2 if self.unified else THAW_V1
+        for parent, cgroup in tree.every(directory, tree.TO_REMOVE) if directory else ():
+            try:
+                if read_file(f"{cgroup}/{asked}", parent).strip() == b"1":
+                    write_file(f"{cgroup}/{file}", value, parent)
+            except OSError as error:
+                if error.errno not in tree.GONE:
+                    raise PyruncError("thawing cgroup", str(directory), reason(error)) from error
+
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
         directory = self.directory("memory")
@@ -163,44 +169,78 @@ class Cgroup:
             return 0
         return next((int(line.partition(" ")[2]) for line in lines if line.startswith("oom_kill ")), 0)
 
+    @property
+    def _of_processes(self) -> "str | None":
+        """The directory that tells which processes are the container's: one that they can't leave by themselves."""
+        return self.freezer or next(iter(self.paths.values()), None)
+
     def processes(self) -> "list[int]":
-        """Every process in it and below, of the hierarchy that a process can't leave by itself."""
-        path = self.freezer or next(iter(self.paths.values()), "")
-        return all_processes(path) if path else []
+        """Every process in it and below."""
+        path = self._of_processes
+        return tree.all_processes(path) if path else []
 
-    def kill(self, signal: int = 9) -> None:
-        """Signal every process in it and below. One that forks meanwhile is found by asking again."""
+    def kill(self, signal: int = SIGKILL) -> None:
+        """Signal every process in it and below. SIGKILL: until there is none, or none that dies at once."""
+        if signal != SIGKILL:
+            self._signal_all(signal)
+            return
+        if self._kill_at_once() and self.unified:
+            return
+        deadline = time.monotonic() + KILL_SECONDS
+        while True:
+            self._hold()
+            try:
+                found = self._signal_all(SIGKILL)
+            finally:
+                self.thaw_all()
+            if not found or time.monotonic() > deadline:
+                return
+            select.select([], [], [], 0.001)
+
+    def _kill_at_once(self) -> bool:
+        """cgroup.kill, Linux 5.14. Not of a threaded cgroup (EOPNOTSUPP)."""
         directory = self.paths.get(UNIFIED)
-        if signal == 9 and directory:
-            try:
-                write(directory, "cgroup.kill", "1")  # Linux 5.14: all at once
-                if self.unified:
-                    return
-            except PyruncError:
-                pass  # an older kernel: one by one
-        for _ in range(64):
-            found = self.processes()
-            for first in range(0, len(found), AT_ONCE):
-                self._signal(found[first : first + AT_ONCE], signal)
-            if signal != 9:
-                return
-            self.thaw()  # a frozen process dies when it thaws (v1)
-            if not found:
-                return
+        try:
+            if directory:
+                write_file(f"{directory}/cgroup.kill", b"1")
+            return bool(directory)
+        except OSError:
+            return False  # an older kernel: one by one
 
-    def _signal(self, pids: "list[int]", signal: int) -> None:
-        """By pidfd, and only who is still listed when his is open: a number may be another process's by then."""
-        opened = {}
-        for pid in filter(None, pids):  # 0 is one whom our PID namespace doesn't have
+    def _hold(self) -> None:
+        """Who is frozen makes no process, and no cgroup, while we go through them. Without it we try all the same."""
+        directory = self.freezer
+        try:
+            if directory is not None:
+                write(directory, *(("cgroup.freeze", "1") if self.unified else ("freezer.state", "FROZEN")))
+        except PyruncError:
+            pass
+
+    def _signal_all(self, signal: int) -> bool:
+        """Whether there was one."""
+        path, found = self._of_processes, False
+        for parent, cgroup in tree.every(path, tree.TO_REMOVE) if path else ():
+            waiting = [pid for pid in tree.processes(cgroup, parent) if pid]  # 0: not of our PID namespace, or gone
+            while waiting:
+                some, waiting, found = waiting[:AT_A_TIME], waiting[AT_A_TIME:], True
+                self._signal_some(some, signal, parent, cgroup)
+        return found
+
+    @staticmethod
+    def _signal_some(pids: "list[int]", signal: int, parent: Fd, cgroup: str) -> None:
+        """By descriptor, and only who is named once more when it is open: a number may be another process's by then."""
+        opened = []
+        for pid in pids:
             try:
-                opened[pid] = pidfd_open(pid)
+                opened.append((pid, pidfd_open(pid)))
             except ProcessLookupError:
                 continue
-        still = {*self.processes()}
-        for pid, pidfd in opened.items():
-            if pid in still:
+        still = {*tree.processes(cgroup, parent)}
+        for pid, pidfd in opened:
+            with pidfd:
                 try:
-                    pidfd_send_signal(pidfd, signal)
+                    if pid in still:
+                        pidfd_send_signal(pidfd, signal)
                 except ProcessLookupError:
                     continue
 
@@ -214,48 +254,18 @@ class Cgroup:
         for path in self.paths.values():
             while True:
                 try:
-                    _remove_tree(path)
+                    tree.remove(path)
                     break
                 except OSError as error:
-                    if error.errno != BUSY or time.monotonic() > deadline:
+                    if error.errno != tree.BUSY or time.monotonic() > deadline:
                         raise PyruncError("removing cgroup", path, reason(error)) from error
+                self.thaw_all()  # who was killed while frozen dies now
                 select.select([], [], [], 0.005)
 
 
-def processes(path: str) -> "list[int]":
+def _open(path: str, flags: int) -> Fd:
+    """Of a running container none is missing. Without one its process would stay in the caller's cgroup."""
     try:
-        return [int(pid) for pid in read_file(f"{path}/cgroup.procs").split()]
+        return open_at(None, path, flags)
     except OSError as error:
-        if error.errno != EOPNOTSUPP:
-            return []
-    return [int(thread) for thread in read_file(f"{path}/cgroup.threads").split()]  # a threaded cgroup has only these
-
-
-def all_processes(path: str) -> "list[int]":
-    found = processes(path)
-    for name in _sub_cgroups(path):
-        found.extend(all_processes(f"{path}/{name}"))
-    return found
-
-
-def _sub_cgroups(path: str) -> "list[str]":
-    try:
-        with posix.scandir(path) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError as error:
-        if error.errno in NOT_THERE:
-            return []
-        raise
-
-
-def _remove_tree(path: str) -> None:
-    try:
-        return posix.rmdir(path)
-    except OSError as error:
-        if error.errno in NOT_THERE:
-            return
-        if error.errno != BUSY:
-            raise
-    for name in _sub_cgroups(path):
-        _remove_tree(f"{path}/{name}")
-    posix.rmdir(path)
+        raise PyruncError("error adding a process to cgroups", "", reason(error)) from error

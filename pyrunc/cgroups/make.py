@@ -3,9 +3,10 @@
 import posix
 
 from pyrunc.cgroups import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup, processes
+from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
 from pyrunc.cgroups.limits import Limits, read, write, write_all
+from pyrunc.cgroups.tree import processes
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import read_file
 

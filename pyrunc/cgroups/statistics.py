@@ -5,7 +5,8 @@ Go leaves out what is zero in some places and not in others: `some()` is where i
 
 import posix
 
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup, processes
+from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
+from pyrunc.cgroups.tree import processes
 from pyrunc.linux.fd import read_file
 
 TYPE_CHECKING = False

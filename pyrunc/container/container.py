@@ -276,7 +276,7 @@ class Container:
             if not all_processes and self._has_own_processes():
                 raise  # else it died with the others
         if signal == SIGKILL:
-            self.cgroup.thaw()  # a frozen process of v1 dies when it thaws
+            self.cgroup.thaw_all()  # a frozen process of v1 dies when it thaws
 
     def _signal_init(self, signal: int) -> None:
         """By pidfd, and only after its start time was compared: it can't be another process that took the number."""
