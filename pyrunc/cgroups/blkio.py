@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.cgroups.limits import Limits
+from pyrunc.cgroups.limits import Limits, missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def writes_v2(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
     if weight:
         yield file, str(weight) if bfq else io_weight(weight)
     for device in blkio.get("weightDevice") or []:
+        if device.get("leafWeight"):
+            raise missing("blockIO.weightDevice.leafWeight", unified=True)
         if device.get("weight"):
             value = str(device["weight"]) if bfq else io_weight(device["weight"])
             yield file, f"{number_of(device)} {value}"
@@ -62,5 +64,6 @@ def io_weight(weight: int) -> str:
     return str(1 + (weight - 10) * 9999 // 990)
 
 
-V1 = Limits("blockIO", (), also=writes_v1, controller="blkio")
-V2 = Limits("blockIO", (), also=writes_v2, controller="io", missing=("leafWeight",))
+BOTH = ("weight", "weightDevice", *THROTTLES)
+V1 = Limits("blockIO", (), also=writes_v1, controller="blkio", covers=(*BOTH, "leafWeight"))
+V2 = Limits("blockIO", (), also=writes_v2, controller="io", covers=BOTH)

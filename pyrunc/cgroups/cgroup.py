@@ -249,7 +249,10 @@ class Cgroup:
         if self.unit is not None:
             from pyrunc.cgroups import systemd
 
-            systemd.stop(self.unit)
+            try:
+                systemd.stop(self.unit)
+            except systemd.NotThere:
+                pass  # it finds the cgroup empty, and then gone, when it is back
         deadline = time.monotonic() + REMOVE_SECONDS
         for path in self.paths.values():
             while True:

@@ -44,4 +44,4 @@ V2 = Limits("cpu", (
     ("shares", "cpu.weight", weight_of_shares),
     ("burst", "cpu.max.burst", str),
     ("idle", "cpu.idle", str),
-), also=cpu_max, covers=("quota", "period"), missing=("realtimePeriod", "realtimeRuntime"))  # fmt: skip
+), also=cpu_max, covers=("quota", "period"))  # fmt: skip

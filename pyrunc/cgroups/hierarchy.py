@@ -3,6 +3,7 @@
 import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED
+from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import open_at, read_file
 from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type
 
@@ -32,19 +33,19 @@ class Hierarchy:
 
 
 def find() -> "list[Hierarchy]":
-    """Every mounted hierarchy. One of v2 alone on a unified host; those of v1, and perhaps v2, on others."""
+    """Every mounted hierarchy. v2's alone on a unified host; those of v1, and perhaps v2's, on others."""
     found = []
-    for line in read_file("/proc/self/cgroup").decode().splitlines():
+    for line in read_file("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines():
         _, name, own = line.split(":", 2)
         mount = _mount_of(name)
         if mount:
             found.append(Hierarchy(name, mount, own))
-    return found
+    return [h for h in found if is_unified([h])] or found
 
 
 def is_unified(hierarchies: "list[Hierarchy]") -> bool:
     """Whether v2 is all there is: its controllers are in use then, and not only its tree of processes (hybrid)."""
-    return len(hierarchies) == 1 and hierarchies[0].name == UNIFIED and hierarchies[0].mount == ROOT
+    return any(h.name == UNIFIED and h.mount == ROOT for h in hierarchies)
 
 
 def _mount_of(name: str) -> str:
@@ -59,11 +60,15 @@ def _mount_of(name: str) -> str:
 
 
 def _type_of(place: str) -> int:
+    """0: there is nothing. Any other failure says nothing about what is mounted: taken for "no", it would give a
+    container without limits."""
     try:
         with open_at(None, place, posix.O_PATH | posix.O_DIRECTORY) as directory:
             return filesystem_type(directory)
-    except OSError:
+    except FileNotFoundError:
         return 0
+    except OSError as error:
+        raise PyruncError("looking for cgroups at", place, reason(error)) from error
 
 
 def _mounted_elsewhere(name: str) -> str:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     Write = tuple[str, str]  # a control file, and one write(2) to it
     Also = Callable[[str, Any], Iterable[Write]]
 
-# Engines write zeros for what they leave alone. Of these a zero is a wish.
-ZERO_COUNTS = ("burst", "idle", "swappiness")
+# Engines write zeros for what they leave alone. Of these a zero is a wish; of the last two one that a kernel which does
+# not know them fulfils.
+ZERO_COUNTS = ("swappiness", "burst", "idle")
+ZERO_GOES_WITHOUT = ZERO_COUNTS[1:]
 EINVAL, ENOENT = 22, 2
 
 
@@ -27,11 +29,14 @@ class Limits:
         rows: (property, file, conversion to text), in the order in which they are to be written.
         also: what a table can't say: writes that go before those of the rows, from the directory and the properties.
         controller: where the kernel's name is another one.
-        covers: the properties that `also` sees to; none named: all.
-        missing: the properties that this version of cgroups has nothing for.
+        covers: the properties that `also` sees to; none named, and no rows: all.
+
+    Attributes:
+        properties: what it has something for, "" for the member as it is. What no controller of a version of cgroups
+            has, but one of the other version, is refused: see make.plan.
     """
 
-    __slots__ = ("also", "controller", "covers", "missing", "name", "rows")
+    __slots__ = ("also", "controller", "name", "properties", "rows")
 
     def __init__(
         self,
@@ -40,41 +45,36 @@ class Limits:
         also: "Also | None" = None,
         controller: str = "",
         covers: "tuple[str, ...]" = (),
-        missing: "tuple[str, ...]" = (),
     ) -> None:
         self.name = name
         self.rows = rows
         self.also = also
         self.controller = controller or name
-        self.covers = covers
-        self.missing = missing
-
-    def are_asked_for_in(self, values: "Any") -> bool:
-        """Whether there is something to limit. Engines write empty objects and zeros for what they leave alone."""
-        names = (*(key for key, _, _ in self.rows), *self.covers)
-        if names and isinstance(values, dict):
-            return any(_says_something(values.get(name)) for name in names)
-        return _says_something(values)
+        self.properties = (*(key for key, _, _ in rows), *covers) or ("",)
 
     def writes(self, directory: str, values: "Any") -> "list[Write]":
-        """What to write, in order. What can't be done is refused, never ignored."""
-        for key in self.missing:
-            if values.get(key):
-                raise PyruncError("linux.resources", f"{self.name}.{key}", "cgroup v2 has nothing like it")
+        """What to write, in order.
+
+        Args:
+            directory: of the controller; "" where this host has none, for whom it is to know what would be written.
+        """
         found = [*self.also(directory, values)] if self.also is not None else []
         for key, file, convert in self.rows:
             value = values.get(key)
             if key == "shares" and values.get("idle") == 1:
                 continue  # an idle cgroup has none
-            if value or (value == 0 and key in ZERO_COUNTS and posix.access(f"{directory}/{file}", posix.F_OK)):
+            if value or (value == 0 and key in ZERO_COUNTS and not _goes_without(directory, key, file)):
                 found.append((file, convert(value)))
         return found
 
 
-def _says_something(value: "Any") -> bool:
-    if isinstance(value, dict):
-        return any(_says_something(member) for member in value.values())
-    return bool(value)
+def _goes_without(directory: str, key: str, file: str) -> bool:
+    return key in ZERO_GOES_WITHOUT and not posix.access(f"{directory}/{file}", posix.F_OK)
+
+
+def missing(property: str, unified: bool) -> PyruncError:
+    """Nothing that is asked for is ignored."""
+    return PyruncError("linux.resources", property, f"cgroup v{1 + unified} has nothing like it")
 
 
 def write_all(directory: str, writes: "list[Write]") -> None:

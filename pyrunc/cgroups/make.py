@@ -5,7 +5,7 @@ import posix
 from pyrunc.cgroups import blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma, unified
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
-from pyrunc.cgroups.limits import Limits, read, write, write_all
+from pyrunc.cgroups.limits import Limits, missing, read, write, write_all
 from pyrunc.cgroups.tree import processes
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import read_file
@@ -21,7 +21,7 @@ V1: "tuple[Limits, ...]" = (
     cpuset.V1, memory.V1, cpu.V1, pids.V1, blkio.V1, hugetlb.V1, network.CLASS, network.PRIORITY, rdma.V1,
 )  # fmt: skip
 V2: "tuple[Limits, ...]" = (
-    cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, network.V2, rdma.V2, unified.V2,
+    cpuset.V2, memory.V2, cpu.V2, pids.V2, blkio.V2, hugetlb.V2, rdma.V2, unified.V2,
 )  # fmt: skip
 NOT_PERMITTED = (1, 13, 30)  # EPERM, EACCES, EROFS
 INVALID = "domain invalid"
@@ -46,6 +46,7 @@ def place_unit(cgroups_path: "str | None", container_id: str, user: bool) -> Cgr
 
     hierarchies = find()
     unit = systemd.unit_of(cgroups_path or "", container_id, user)
+    systemd.version(user)  # whether it answers, before anything is made
     return Cgroup({}, is_unified(hierarchies), {h.name: h.mount for h in hierarchies}, unit)
 
 
@@ -113,13 +114,17 @@ def set_limits(cgroup: Cgroup, resources: "Resources", may_set_devices: bool = T
 
 
 def set_devices(cgroup: Cgroup, resources: "Resources") -> None:
+    """Without rules too: nothing that is not allowed may be used."""
     directory = cgroup.directory("devices")
     rules = resources.get("devices") or []
-    if directory and cgroup.unified:
+    if directory is None:
+        cause = f"this host has no {'cgroup v2' if cgroup.unified else 'cgroup controller devices'} for us"
+        raise PyruncError("linux.resources", "devices", f"{cause}, and all devices could be used")
+    if cgroup.unified:
         from pyrunc.cgroups import device_filter
 
         device_filter.apply(directory, rules)
-    elif directory:
+    else:
         devices.apply_v1(directory, rules)
 
 
@@ -145,9 +150,7 @@ def delegate(cgroup: Cgroup, uid: int) -> None:
 def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]]]":
     """What linux.resources asks for, but for devices: the writes to each controller's directory."""
     properties: dict[str, Any] = {**resources}
-    if properties.get("unified") and not cgroup.unified:
-        what = "invalid configuration: linux.resources"
-        raise PyruncError(what, "unified", "this host has no cgroup v2 with controllers")
+    refuse_missing(properties, cgroup.unified)
     if cgroup.unit is not None:
         from pyrunc.cgroups import systemd_properties
 
@@ -156,14 +159,28 @@ def plan(cgroup: Cgroup, resources: "Resources") -> "list[tuple[str, list[Write]
     for limits in V2 if cgroup.unified else V1:
         values = properties.get(limits.name)
         directory = cgroup.directory(limits.controller)
-        if values and directory:
-            found.append((directory, limits.writes(directory, values)))
-        elif limits.are_asked_for_in(values):
+        writes = limits.writes(directory or "", values) if values else []
+        if writes and directory:
+            found.append((directory, writes))
+        elif writes:
             cause = f"this host has no cgroup controller {limits.controller} for us"
             if not cgroup.paths:
                 cause = f"cannot set {limits.name} limit: container could not join or create cgroup"
             raise PyruncError("linux.resources", limits.name, cause)
     return found
+
+
+def refuse_missing(properties: "dict[str, Any]", unified: bool) -> None:
+    """What the other version of cgroups has something for, and this one has not."""
+    here, there = (V2, V1) if unified else (V1, V2)
+    for limits in there:
+        values = properties.get(limits.name)
+        if not values:
+            continue
+        known = [each for other in here if other.name == limits.name for each in other.properties]
+        for each in limits.properties:
+            if each not in known and (values.get(each) if each else values):
+                raise missing(f"{limits.name}.{each}".rstrip("."), unified)
 
 
 def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:

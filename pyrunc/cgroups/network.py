@@ -16,5 +16,4 @@ def priorities(_: str, network: "dict[str, Any]") -> "Iterator[Write]":
 
 
 CLASS = Limits("network", (("classID", "net_cls.classid", str),), controller="net_cls")
-V2 = Limits("network", (), missing=("classID", "priorities"))
 PRIORITY = Limits("network", (), also=priorities, controller="net_prio", covers=("priorities",))

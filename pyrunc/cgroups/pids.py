@@ -16,4 +16,4 @@ def limit(_: str, pids: "dict[str, Any]") -> "Iterator[Write]":
         yield "pids.max", or_max(pids["limit"] or 1)
 
 
-V1 = V2 = Limits("pids", (), also=limit)
+V1 = V2 = Limits("pids", (), also=limit, covers=("limit",))

@@ -39,6 +39,10 @@ class BusError(Exception):
         self.name = name
 
 
+class NotThere(PyruncError):
+    """Nobody listens."""
+
+
 class Taken(PyruncError):
     """There is a unit of this name, of somebody else's."""
 
@@ -167,7 +171,11 @@ class Manager:
         self._parser = Parser()
         self._serial = 0
         self._waiting: list[Message] = []
-        self._socket, self.over_bus = _connect(_user_addresses() if user else _system_addresses())
+        try:
+            self._socket, self.over_bus = _connect(_user_addresses() if user else _system_addresses())
+        except OSError as error:
+            words = "systemd not running on this host, cannot use systemd cgroups manager"  # runc's
+            raise NotThere("--systemd-cgroup", "", f"{words}: {reason(error)}") from error
         self._socket.settimeout(JOB_SECONDS)
         if self.over_bus:
             self.call("Hello", to=DBusAddress("/org/freedesktop/DBus", BUS, BUS))

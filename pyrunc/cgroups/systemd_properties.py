@@ -63,7 +63,7 @@ def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
 def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
     """No rules for devices: without them systemd attaches no program, and leaves ours alone."""
     limits = resources.get("memory") or {}
-    for file, value in memory.limit_and_swap_alone("", {**limits, "checkBeforeUpdate": False}):
+    for file, value in memory.limit_and_swap_alone("", limits):
         yield UNIFIED[file][0], ("t", of_text(value))
     if limits.get("reservation"):
         yield "MemoryLow", ("t", infinite(limits["reservation"]))

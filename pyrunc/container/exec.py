@@ -7,7 +7,7 @@ from pyrunc.container import launch, receivers
 from pyrunc.container.container import Container
 from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
-from pyrunc.errors import StateError, UsageError
+from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, CAP_SYS_PTRACE, Sets
 from pyrunc.init.context import Context
@@ -123,7 +123,8 @@ def _cgroup(container: Container, wanted: "list[str]") -> Cgroup:
     """The container's, or what is asked for below it.
 
     The container may have moved its processes, and then v2 takes none where they were ("no internal processes",
-    cgroups(7)): so without a wish we go where its first process is.
+    cgroups(7)): so without a wish we go where its first process is, if that is below. Where its cgroup is gone there
+    is nothing that limits a process and would be killed with it: we refuse.
     """
     cgroup = container.cgroup
     if wanted:
@@ -134,11 +135,14 @@ def _cgroup(container: Container, wanted: "list[str]") -> Cgroup:
     if cgroup.unified and directory:
         try:
             full = read_file(f"{directory}/cgroup.subtree_control").strip()
-        except FileNotFoundError:
-            full = b"gone"
+            line = read_file(f"/proc/{container.pid}/cgroup") if full else b""
+        except OSError as error:
+            raise PyruncError("error adding a process to cgroups", "", reason(error)) from error
         if full:
-            line = read_file(f"/proc/{container.pid}/cgroup").decode().splitlines()[-1]
-            cgroup.paths[UNIFIED] = cgroup.mounts[UNIFIED] + line.partition("::")[2]
+            own = line.decode("utf-8", "surrogateescape").splitlines()[-1].partition("::")[2]
+            cgroup.paths[UNIFIED] = cgroup.mounts[UNIFIED] + own
+            if not f"{cgroup.paths[UNIFIED]}/".startswith(f"{directory}/"):
+                raise StateError("cannot exec in container", container.id, f"its process has left its cgroup for {own}")
     return cgroup
 
 

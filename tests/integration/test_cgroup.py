@@ -4,6 +4,7 @@ Nothing of this needs a controller of v2, so it is tested with v2 alone on every
 """
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -249,3 +250,88 @@ def test_the_rules_hold_for_processes_of_exec(container):
         capabilities=full("CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
     ).up()
     assert c.exec("probe", "open", "/dev/log", "0x800") == "EPERM"
+
+
+# --- without one
+
+
+def in_a_host_without(*hierarchies_):
+    return ("unshare", "-m", "sh", "-c", f'umount {" ".join(hierarchies_)} && exec "$@"', "sh")
+
+
+@pytest.mark.parametrize(
+    ("controller", "resources"),
+    [
+        ("devices", {}),
+        ("devices", {"devices": [NOTHING]}),
+        ("memory", {"memory": {"limit": 64 << 20}}),
+        ("memory", {"memory": {"swappiness": 0}}),
+        ("cpu", {"cpu": {"shares": 512}}),
+        ("cpuset", {"cpu": {"cpus": "0"}}),
+        ("pids", {"pids": {"limit": 20}}),
+        ("pids", {"pids": {"limit": 0}}),
+        ("blkio", {"blockIO": {"weight": 100}}),
+    ],
+)
+def test_a_limit_that_nothing_holds_is_refused(container, controller, resources):
+    """A container that can use every device of the host, or all of its memory, and nobody is told."""
+    if unified():
+        pytest.skip("v2's controllers have no mounts of their own")
+    wrapper = in_a_host_without(hierarchies()[controller])
+    assert f"controller {controller}" in container(resources=resources).refused("true", wrapper=wrapper)
+
+
+def test_a_host_without_cgroups_has_no_containers_of_roots(container):
+    wrapper = in_a_host_without(*{*hierarchies().values()})
+    assert "devices" in container().refused("true", wrapper=wrapper)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace, which makes system calls fail, is not installed")
+@pytest.mark.parametrize(
+    ("call", "error"), [("openat", "EMFILE"), ("statfs,fstatfs", "ENOMEM"), ("statfs,fstatfs", "EINTR")]
+)
+def test_a_call_that_fails_does_not_say_that_there_are_no_cgroups(container, call, error):
+    place = hierarchies()["" if unified() else "devices"]
+    failing = ("-P", place, "-e", f"trace={call}", "-e", f"inject={call}:error={error}")
+    wrapper = ("strace", "-f", "-qq", "-o", "/dev/null", *failing)
+    assert f"looking for cgroups at {place}" in container().refused("true", wrapper=wrapper)
+
+
+@pytest.mark.vm
+def test_exec_into_a_container_whose_cgroup_is_gone_is_refused(container):
+    """Its process would be where the caller is, without the container's limits and rules."""
+    c = container().up()
+    for path in cgroups_of(c.id):
+        Path(path).parent.joinpath("cgroup.procs").write_text(str(c.pid))
+        os.rmdir(path)
+    result = c.attempt_exec("true")
+    assert (result.code, "error adding a process to cgroups" in result.err) == (255, True), result
+    c.delete("--force")
+    c.assert_gone()
+
+
+def test_exec_into_a_container_of_which_one_cgroup_is_gone_is_refused(container):
+    if unified():
+        pytest.skip("there is one only")
+    c = container().up()
+    (path,) = [path for path in cgroups_of(c.id) if "/devices/" in path]
+    Path(path).parent.joinpath("cgroup.procs").write_text(str(c.pid))
+    os.rmdir(path)
+    result = c.attempt_exec("true")
+    assert (result.code, "devices" in result.err) == (255, True), result
+
+
+def test_systemds_cgroups_without_systemd(container):
+    """Refused before there is anything."""
+    c = container()
+    c._prepare(("true",))
+    wrapper = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")
+    for verb in ("create", "run"):
+        command = [*wrapper, c.runtime.binary, "--root", str(c.runtime.root), "--systemd-cgroup", verb]
+        result = subprocess.run(
+            [*command, "--bundle", str(c.bundle.path), c.id], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (result.returncode, "systemd not running on this host" in result.stderr) == (1, True), result
+        assert len(result.stderr.splitlines()) == 1
+        assert not c.runtime.root.exists()
+        c.assert_gone()

@@ -1,13 +1,18 @@
 """Options of mounts, signals, flags, conversions of limits: what stands in tables."""
 
-import pytest
+import json
 
-from pyrunc.cgroups.blkio import io_weight
+import pytest
+from spec_support import SCHEMAS
+
+from pyrunc.cgroups import make
+from pyrunc.cgroups.blkio import THROTTLES, io_weight
+from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.cgroups.cpu import weight_of_shares
-from pyrunc.cgroups.limits import or_max
+from pyrunc.cgroups.limits import Limits, or_max
 from pyrunc.cli.arguments import Flag, Usage, parse
 from pyrunc.cli.signals import number_of
-from pyrunc.errors import UsageError
+from pyrunc.errors import PyruncError, UsageError
 from pyrunc.init.attributes import numbers
 from pyrunc.init.mounts import normal
 from pyrunc.init.options import Options
@@ -100,3 +105,91 @@ def test_options_of_a_mount():
 def test_the_last_of_two_options_that_exclude_each_other_counts():
     options = Options(["ro", "rw"])
     assert (options.set, options.clear) == (0, mount.MOUNT_ATTR_RDONLY)
+
+
+# --- limits
+
+VALUES = {"cpus": "0", "mems": "0", "disableOOMKiller": True}  # of the others: 20
+DEVICE = {"major": 8, "minor": 0, "weight": 20, "rate": 20}
+LISTS = {key: [DEVICE] for key in ("weightDevice", *THROTTLES)} | {"priorities": [{"name": "lo", "priority": 3}]}
+WHOLE = {
+    "unified": {"memory.high": "20"},
+    "rdma": {"mlx5_0": {"hcaHandles": 20}},
+    "hugepageLimits": [{"pageSize": "2MB", "limit": 20}],
+}
+# What limits nothing by itself, or nothing any more (config-linux.md#memory).
+NO_LIMITS = {("memory", "kernel"), ("memory", "useHierarchy"), ("memory", "checkBeforeUpdate")}
+PROPERTIES = sorted({(limits.name, each) for limits in (*make.V1, *make.V2) for each in limits.properties})
+
+
+def asked(member, name):
+    """linux.resources with one limit."""
+    if not name:
+        return {member: WHOLE[member]}
+    value = {**VALUES, **LISTS}.get(name, 20)
+    return {member: {name: value, **({"limit": 10} if name == "swap" else {})}}
+
+
+def cgroup_of(unified, folder):
+    controllers = {limits.controller for limits in (make.V2 if unified else make.V1)}
+    return Cgroup({"": str(folder)} if unified else dict.fromkeys(controllers, str(folder)), unified)
+
+
+@pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize(("member", "name"), PROPERTIES)
+def test_a_limit_is_written_or_refused(member, name, unified, tmp_path):
+    """By the tables themselves: a row that is in the one version's alone is refused by the other."""
+    known = {(limits.name, each) for limits in (make.V2 if unified else make.V1) for each in limits.properties}
+    if (member, name) in known:
+        writes = [each for _, writes in make.plan(cgroup_of(unified, tmp_path), asked(member, name)) for each in writes]
+        assert writes
+    else:
+        with pytest.raises(PyruncError, match=f"{member}.*cgroup v{1 + unified} has nothing like it"):
+            make.plan(cgroup_of(unified, tmp_path), asked(member, name))
+
+
+@pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize(("member", "name"), PROPERTIES)
+def test_a_limit_that_no_controller_holds_is_refused(member, name, unified):
+    with pytest.raises(PyruncError, match=member):
+        make.plan(Cgroup({}, unified), asked(member, name))
+
+
+@pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
+def test_a_row_that_only_the_other_version_has(unified, monkeypatch, tmp_path):
+    """The next one that somebody adds."""
+    new = Limits("memory", (("high", "memory.high", str),))
+    monkeypatch.setattr(make, "V1" if unified else "V2", (*(make.V1 if unified else make.V2), new))
+    with pytest.raises(PyruncError, match=f"memory.high: cgroup v{1 + unified} has nothing like it"):
+        make.plan(cgroup_of(unified, tmp_path), {"memory": {"high": 5}})
+    assert make.plan(cgroup_of(unified, tmp_path), {"memory": {"high": 0}}) == []  # engines write what they don't want
+    assert make.plan(cgroup_of(not unified, tmp_path), {"memory": {"high": 5}}) == [
+        (str(tmp_path), [("memory.high", "5")])
+    ]
+
+
+def test_every_property_of_the_specification_is_in_a_table():
+    schema = json.loads((SCHEMAS / "config-linux.json").read_text())
+    members = schema["resources"]["properties"]
+    wanted = set()
+    for member, its in members.items():
+        if member != "devices":
+            wanted |= {(member, name) for name in its.get("properties") or [""]}
+    assert wanted - NO_LIMITS == set(PROPERTIES)
+
+
+@pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
+@pytest.mark.parametrize("limit", [0, -1, 10])
+@pytest.mark.parametrize("swap", [None, 0, -1, 10, 20])
+def test_where_the_kernel_does_not_count_swap(limit, swap, unified, tmp_path):
+    """No limit on swap is what there is; none beside the memory is taken so on v2. More can't be had."""
+    if unified and swap and swap > limit and limit <= 0 < swap:
+        pytest.skip("refused in any case")
+    memory = {"limit": limit, **({} if swap is None else {"swap": swap})}
+    file = "memory.swap.max" if unified else "memory.memsw.limit_in_bytes"
+    writes = [each for _, found in make.plan(cgroup_of(unified, tmp_path), {"memory": memory}) for each in found]
+    can_be_had = (swap or 0) <= 0 or (unified and swap == limit)
+    assert (file in dict(writes)) is not can_be_had
+    (tmp_path / file).touch()
+    writes = [each for _, found in make.plan(cgroup_of(unified, tmp_path), {"memory": memory}) for each in found]
+    assert (file in dict(writes)) is (bool(swap) or limit == -1)
