@@ -42,8 +42,10 @@ def events(container: Container, interval: float) -> "Iterator[dict[str, Any]]":
                 yield {"type": "oom", "id": container.id}
             if watch.is_over():
                 return
+        now = time.monotonic()
+        if now < due:
             continue
-        due += interval
+        due = max(due + interval, now)  # of a time that we slept through there is one
         if not container.is_alive():
             return
         yield {"type": "stats", "id": container.id, "data": _data(container)}

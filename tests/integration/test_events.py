@@ -1,11 +1,16 @@
 """events: statistics as runc prints them, at intervals, and what runs out of memory."""
 
+import contextlib
 import json
+import os
 import shutil
 
 import pytest
 
 from integration.harness import Runtime, hierarchies, wait_until
+from pyrunc.container.container import Container as Loaded
+from pyrunc.container.events import events
+from pyrunc.container.state import StateRoot
 
 V1 = "memory" in hierarchies()
 HOG = "x=$(tr '\\0' x </dev/zero | head -c 200000000)"  # the shell's own memory
@@ -75,6 +80,34 @@ def test_running_out_of_memory_is_an_event(container):
     wait_until(lambda: "oom" in [event["type"] for event in lines(running.out)], "the event")
     made.delete("--force")
     assert running.end() == 0
+
+
+def test_statistics_come_while_something_wakes_it_all_the_time(container):
+    """By the library, so that the next wake-up is there whenever it looks."""
+    if not V1:
+        pytest.skip("v2's kernel wakes it once in 10 ms at most")
+    made = container().up()
+    stream = events(Loaded.load(StateRoot(str(made.runtime.root)), made.id), 0.05)
+    before = eventfds()
+    assert next(stream)["type"] == "stats"
+    (bell,) = eventfds() - before
+    for _ in range(100_000):
+        os.eventfd_write(bell, 1)
+        if next(stream)["type"] == "stats":
+            break
+    else:
+        pytest.fail("no statistics")
+    stream.close()
+
+
+def eventfds():
+    """Those of this process."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if "eventfd" in os.readlink(f"/proc/self/fd/{fd}"):
+                found.add(int(fd))
+    return found
 
 
 @pytest.mark.parametrize("interval", ["0s", "-1s", "x", "5", "1y", ""])
