@@ -117,13 +117,12 @@ class Launch:
         if rootless:
             process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root
         began = time.time_ns()
-        with process.ParentOnly():
-            self._clone(clone_flags)
-            if self.pidfd is None:
-                self.channel.close()
-                steps.become(list_of_steps, self.context)
-        if rootless:
+        self._clone(clone_flags)
+        if rootless and self.pidfd is not None:
             process.set_dumpable(False)
+        if self.pidfd is None:
+            self.channel.close()
+            steps.become(list_of_steps, self.context)
         if self.log.steps_on:
             self.log.took("launch.clone", began, time.time_ns())
         self.context.channel.close()

@@ -79,7 +79,6 @@ def _attach(context: Context, index: int, entry: "Mount") -> None:
     elif bound:
         _bind(context, index, entry, options)
     elif kind in ("cgroup", "cgroup2"):
-        _refuse_owners(options, "a cgroup mount")
         cgroup_mounts.attach(context, entry, options)
     elif kind in ("proc", "sysfs"):
         _kernel_filesystem(context, entry, options)
@@ -108,7 +107,9 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
 def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
     """A bind has the file system of its source, with the options that this has. What asks for another owner, or for
     less to be seen, is refused: without it the container would get what it should not. The rest is said."""
-    _refuse_owners(options, "a bind mount")
+    for key, _ in options.data:
+        if key in NOT_FOR_BINDS or key.startswith(MOUNT_8):
+            raise ValueError(f"a bind mount has no option {key}: its owners are those of its source, idmap maps them")
     for option in entry.get("options") or []:
         if option in ("rsync", "rdirsync", "rmand"):
             raise ValueError(f"{option}: this is of file systems, and a bind mount has those of its source")
@@ -119,12 +120,6 @@ def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
     if ignored:
         words = ", ".join(ignored)
         context.warn(f"mount {entry['destination']}: ignored, as a bind mount has no options of a file system: {words}")
-
-
-def _refuse_owners(options: Options, what: str) -> None:
-    for key, _ in options.data:
-        if key in NOT_FOR_BINDS or key.startswith(MOUNT_8):
-            raise ValueError(f"{what} has no option {key}: it shows what is there, as it is")
 
 
 def _copy_link(context: Context, source: str, destination: str) -> bool:
@@ -206,9 +201,7 @@ def _remount(context: Context, entry: "Mount", options: Options) -> None:
     assert root is not None
     mount = path.resolve(root, entry["destination"])
     data = [(flag, None) for flag in options.superblock] + options.data
-    if options.bind:
-        _refuse_owners(options, "a remounted bind mount")
-    elif data:
+    if data and not options.bind:
         reconfigure(mount, data)
     mount_setattr(mount, set=options.set, clear=options.clear)
     if options.all_set or options.all_clear:

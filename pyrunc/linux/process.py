@@ -55,31 +55,24 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
 
 
-class ParentOnly:
-    """What a `with` of this is around is left by the process that entered it alone: a child that was cloned inside, and
-    gets to its end, by whatever exception, ends there. What called us has a clean-up, and that is of the parent's
-    things: a signal at the wrong moment must not have them removed twice."""
-
-    __slots__ = ("pid",)
-
-    def __enter__(self) -> None:
-        self.pid = posix.getpid()
-
-    def __exit__(self, *_: object) -> None:
-        if posix.getpid() != self.pid:
-            posix._exit(1)
-
-
 def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
-    """Have a child of ours do one thing elsewhere: its number and its pidfd. It ends with the work, with 0, or with 1
-    where that raised, and it is killed when we are."""
-    with ParentOnly():
+    """Have a child of ours do one thing elsewhere: its number and its pidfd. clone3(), for all but containers.
+
+    The child ends with the work, with 0, or with 1 where that raised: it never gets into the code that called us, whose
+    clean-up is of what the parent has. If we are killed it is too.
+    """
+    parent = posix.getpid()
+    status = 1
+    try:
         pid, pidfd = clone3(flags)
         if pidfd is not None:
             return pid, pidfd
         prctl(PR_SET_PDEATHSIG, 9)
         work()
-        posix._exit(0)
+        status = 0
+    finally:
+        if posix.getpid() != parent:
+            posix._exit(status)
     raise AssertionError  # not reached: the child has ended
 
 

@@ -3,13 +3,13 @@
 The name of an entry is a hash of everything that the program depends on: the profile, the machine, this version of
 the compiler. Inside stands the libseccomp that made it, by path, size, time and inode: another one makes it anew.
 Nobody but the owner of the state root can write there; an entry that is not his, not whole or not private is
-ignored and replaced.
+ignored and replaced. There are at most so many: a new one takes the place of the oldest.
 """
 
 import marshal
 import posix
 
-from pyrunc.linux.fd import Fd, open_at, read_all, replace_file
+from pyrunc.linux.fd import Fd, open_at, read_all, replace_file, unlink_quietly
 from pyrunc.linux.process import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from pyrunc.spec.jsonc import dumps
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Seccomp
 
 DIRECTORY = ":seccomp"  # no container's: an ID has no colon
+MOST = 64  # of some kilobytes each; a host has few profiles, but somebody may make one for each container
 VERSION = 1  # of what profile.compile makes of a profile
 FILTER = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
 FLAGS = {
@@ -111,5 +112,15 @@ def _save(root: Fd, key: str, code: bytes, library: str) -> None:
             pass
         with _open_directory(root) as directory:
             replace_file(directory, key, _checksum(key, data) + data)
+            _prune(directory)
     except OSError:
         pass
+
+
+def _prune(directory: Fd) -> None:
+    """Leave the newest. A file that was not renamed, as its writer was killed, is as old as an entry can be."""
+    names = posix.listdir(directory.number)
+    if len(names) > MOST:
+        names.sort(key=lambda name: posix.stat(name, dir_fd=directory.number, follow_symlinks=False).st_mtime_ns)
+        for name in names[:-MOST]:
+            unlink_quietly(directory, name)

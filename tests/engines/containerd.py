@@ -23,14 +23,6 @@ disabled_plugins = [{disabled}]
 [debug]
   level = "info"
 """
-BLOCKFILE = """
-[plugins."io.containerd.snapshotter.v1.blockfile"]
-  root_path = "{folder}/root/blockfile"
-  scratch_file = "{folder}/scratch"
-  fs_type = "ext4"
-  mount_options = []
-  recreate_scratch = true
-"""
 CRI = "io.containerd.grpc.v1.cri"
 SHIM_CGROUP = "/pyrunc-engines-shim"
 CRI_CONFIG = f"""
@@ -76,14 +68,13 @@ class Containerd(Daemon):
         self.program = program
         self.command = (program, "--config", f"{self.folder}/config.toml")
         self.shim = Path(shim_directory) / "containerd-shim-pyrunc-v2"
-        config = f"{CONFIG}{CRI_CONFIG if cri else BLOCKFILE}"
+        config = f"{CONFIG}{CRI_CONFIG if cri else ''}"
         config = config.format(folder=self.folder, disabled="" if cri else f'"{CRI}"')
         (self.folder / "config.toml").write_text(config)
         (self.folder / "options.toml").write_text(OPTIONS)
         cni.install(self.folder)
 
     def __enter__(self) -> "Containerd":
-        subprocess.run(["mkfs.ext4", "-q", self.folder / "scratch", "40M"], check=True, capture_output=True)
         self.start(f"mkdir {self.root}/root")
         tar = image.make(self.folder / "image.tar")
         self.ctr("images", "import", "--no-unpack", tar)

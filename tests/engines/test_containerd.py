@@ -59,17 +59,6 @@ def test_run_by_the_path_of_the_shim(engine):
     assert engine.ctr("run", "--rm", "--runtime", engine.shim, NAME, "a", "/bin/echo", "hi").stdout == b"hi\n"
 
 
-@pytest.mark.parametrize("name", ["blockfile", "erofs"])
-def test_run_with_a_snapshotter_of_disks(engine, name):
-    """blockfile, since 1.7, hands a disk to the shim; erofs, since 2.1, layers that it has mounted itself."""
-    plugins = [line.split() for line in engine.ctr("plugins", "ls").stdout.decode().splitlines()]
-    if not [line for line in plugins if line[:2] == ["io.containerd.snapshotter.v1", name] and line[-1] == "ok"]:
-        pytest.skip(f"this containerd has no {name} here")
-    script = "echo written > /file; cat /file; head -1 /proc/mounts"
-    said = engine.ctr("run", "--rm", *RUNTIME, "--snapshotter", name, NAME, "a", "/bin/sh", "-c", script).stdout
-    assert said.startswith(b"written\n/dev/loop" if name == "blockfile" else b"written\noverlay")
-
-
 def test_run_with_input(engine):
     data = os.urandom(300000)
     assert engine.ctr("run", "--rm", *RUNTIME, NAME, "a", "/bin/cat", stdin=data).stdout == data

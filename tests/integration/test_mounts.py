@@ -71,12 +71,6 @@ def test_a_bind_with_another_owner_or_less_of_it_is_refused(container, tmp_path,
     assert "/m" in error
 
 
-@pytest.mark.parametrize("mount", [{"type": "cgroup", "options": ["uid=5"]}, {"options": ["remount", "bind", "gid=5"]}])
-def test_nor_have_other_mounts_of_what_is_there_an_owner(container, mount):
-    mounts = [tmpfs(), {"destination": "/m", **mount}]
-    assert "mount has no option" in fails(container(mounts=mounts))
-
-
 @pytest.mark.parametrize(("options", "said"), [(["z", "size=3"], "z, size=3"), (["sync"], "sync"), (["mand"], "mand")])
 def test_what_a_bind_has_not_and_nobody_is_harmed_by_is_said(container, tmp_path, options, said):
     c = container(mounts=[bind(tmp_path, "/m", *options)])
@@ -248,20 +242,13 @@ def layers(tmp_path, volume):
     return make
 
 
-@pytest.mark.parametrize("count", [3, 20])
+@pytest.mark.parametrize("count", [2, 20])
 def test_options_that_are_longer_than_fsconfig_takes(container, layers, count):
     option = f"lowerdir={':'.join(layers(count))}"
     assert len(option) > 255
     c = container(mounts=[{"destination": "/m", "type": "overlay", "source": "overlay", "options": [option, "nosuid"]}])
     assert len(c.run("ls", "/m").split()) == count
     assert "nosuid" in c.sh("grep ' /m ' /proc/self/mountinfo")
-
-
-def test_options_that_are_longer_in_a_user_namespace(container, layers):
-    option = f"lowerdir={':'.join(layers(10))}"
-    c = container(mounts=[{"destination": "/m", "type": "overlay", "source": "overlay", "options": [option]}], **OWN)
-    (c.reachable().bundle.rootfs / "m").mkdir()
-    assert len(c.run("ls", "/m").split()) == 10
 
 
 def test_a_source_that_is_longer(container, tmp_path):

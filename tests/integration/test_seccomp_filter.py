@@ -343,6 +343,20 @@ def test_a_compiled_profile_is_kept_privately(container, cache):
     assert cache.folder.stat().st_mode & 0o7777 == 0o700
 
 
+def test_of_many_profiles_the_newest_are_kept(container, cache):
+    """Somebody may make a profile for each of his containers, for years."""
+    container(seccomp=deny("getppid")).run("true")
+    first = cache.entry()
+    for index in range(100):
+        (cache.folder / f"{index:064}").touch(mode=0o600)
+    os.utime(first, ns=(1, 1))
+    container(seccomp=deny("getpid")).run("true")
+    assert len(cache.entries()) == 64
+    assert first not in cache.entries()
+    container(seccomp=deny("getpid")).run("true")
+    container(seccomp=deny("getppid")).run("true")
+
+
 def test_a_hit_is_faster_than_compiling(container, cache):
     def seconds(profile):
         before = time.perf_counter()
