@@ -209,6 +209,14 @@ class Container:
         return Proxy(self.directory.fd, self.log) if manager() else None
 
     def _start(self) -> None:
+        with self.release() as fifo:
+            with self.log.step("start.wait_for_program"):
+                self._wait_for_program(fifo)
+            self.verify_started()
+
+    def release(self) -> Fd:
+        """Let the process that waits go on to its program. Returns the fifo, which it closes when it has got there: then,
+        or when it has died, `verify_started` says which. The lock is the caller's to hold."""
         fifo = self.directory.open_fifo() if self.is_alive() else None
         if fifo is None:
             if self.status() == "stopped":
@@ -221,20 +229,12 @@ class Container:
         if not self.config.get("process"):
             # runtime.md#start asks for an error here, runtime-tools and crun for a container that stops at once.
             self.log.warning(f"container {self.id}: config.json has no process: there is nothing to run")
-        with fifo:
-            posix.write(fifo.number, GO)
-            with self.log.step("start.wait_for_program"):
-                text = self._wait_for_program(fifo)
-        unlink_quietly(self.directory.fd, FIFO)
-        if text == GO:
-            raise StateError("cannot start container", self.id, "its process died waiting")
-        if text:
-            raise StepError(*text.decode("utf-8", "replace").split("\0"))
+        posix.write(fifo.number, GO)
+        return fifo
 
-    def _wait_for_program(self, fifo: Fd) -> bytes:
-        """Until the other end is closed: by execve, or by the death of a process, which has written why. Our end keeps
-        what is in the fifo; for reading we open it only now, as the other end's last reader must be seen to go.
-        Raises Overdue."""
+    def _wait_for_program(self, fifo: Fd) -> None:
+        """Until the other end is closed: by execve, or by the death of a process, which has written why. Raises
+        Overdue."""
         from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Watch
 
         try:
@@ -247,11 +247,20 @@ class Container:
                     watch.look(f"starting container {self.id}")
         except ProcessLookupError:
             pass  # it was as quick as that
+
+    def verify_started(self) -> None:
+        """Our end of the fifo keeps what is in it; for reading it is opened only now, as the other end's last reader had
+        to be seen to go."""
         with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
             try:
-                return posix.read(reader.number, 1 << 16)
+                text = posix.read(reader.number, 1 << 16)
             except BlockingIOError:
-                return b""
+                text = b""
+        unlink_quietly(self.directory.fd, FIFO)
+        if text == GO:
+            raise StateError("cannot start container", self.id, "its process died waiting")
+        if text:
+            raise StepError(*text.decode("utf-8", "replace").split("\0"))
 
     # --- kill
 

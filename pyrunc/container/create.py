@@ -225,10 +225,6 @@ class Creation(launch.Parent):
     def _context(self) -> Context:
         context = _context(self.container, self.config, self.options)
         launch.use_cgroup(context, self.cgroup)
-        if self.group is not None:
-            context.not_ours.append(self.group.root)
-        if self.devices is not None:
-            context.not_ours += self.devices.descriptors()
         return context
 
     def settle(self, pid: int) -> None:
@@ -301,7 +297,6 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.rootfs = container.record["rootfs"]
     context.host_proc = launch.open_proc()
     context.state = container.hook_state
-    context.not_ours.append(container.directory.fd)  # with it the child would hold the lock
     context.no_pivot = options.no_pivot
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds

@@ -35,7 +35,15 @@ OF_THE_CONTAINER: "tuple[Inherited, ...]" = (
 
 
 def execute(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> int:
-    """Run `what` in the container. Returns its pid once its program runs; it is this process's child.
+    """Run `what` in the container. Returns its pid once its program runs; it is this process's child."""
+    child = begin(container, what, options, ignore_paused)
+    child.lead()
+    write_pid_file(options.pid_file, child)
+    return child.pid
+
+
+def begin(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> launch.Launch:
+    """Make a process of the container, which is to become `what`.
 
     The namespaces are those of the container's first process, by its pidfd; the cgroup, the filter and the labels
     are the container's.
@@ -58,15 +66,12 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
             raise StateError("cannot exec in a stopped container", container.id)
         context = _context(container, what, options)
         group = container.rdt_group()
-        if group is not None:
-            context.not_ours.append(group.root)
         child = launch.Launch(context, container.log, _Parent(take_master, take_pidfd, group))
         if ignore_paused:
             child.may_wait = container.cgroup.is_frozen
         with _Entrance(container, context, init):
-            child.run(steps.EXEC_UNSEEN if context.unseen else steps.EXEC, 0)
-    write_pid_file(options.pid_file, child)
-    return child.pid
+            child.begin(steps.EXEC_UNSEEN if context.unseen else steps.EXEC, 0)
+    return child
 
 
 class _Parent(launch.Parent):
@@ -112,7 +117,6 @@ def _context(container: Container, what: "Process", options: Options) -> Context
 
         context.fifo, context.opened = waiting.prepare(options.wait_fifo)
     launch.use_cgroup(context, _cgroup(container, options.cgroups))
-    context.not_ours.append(container.directory.fd)
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     use_filter(context, container)
     labels.prepare(context, container.log)

@@ -88,10 +88,13 @@ class Launch:
 
     Attributes:
         may_wait: whether it is as it should be that it gets no further.
+        death_seconds: how long to wait for its end when it was killed.
+        status: with which it has ended, as waitpid(2) has it, where somebody else has waited for it.
     """
 
     __slots__ = (
-        "channel", "context", "followed", "log", "may_wait", "moved_later", "parent", "pid", "pidfd", "steps", "watch",
+        "channel", "context", "death_seconds", "followed", "log", "may_wait", "moved_later", "parent", "pid", "pidfd",
+        "ready", "status", "steps", "watch",
     )  # fmt: skip
 
     def __init__(self, context: Context, log: "Log", parent: Parent) -> None:
@@ -104,9 +107,18 @@ class Launch:
         self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
         self.may_wait: Callable[[], bool] = lambda: False
         self.steps: tuple[Step, ...] = ()
+        self.ready = False  # it has said so
+        self.death_seconds = patience.DEATH_SECONDS
+        self.status: int | None = None
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
         """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
+        self.begin(list_of_steps, clone_flags)
+        self.lead()
+
+    def begin(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
+        """Clone, and send the child on its way. Who has begun calls `lead`, or `hear` as often as it says something and
+        `give_up` when it says nothing for too long."""
         refuse_threads()
         self.steps = list_of_steps
         self.channel, self.context.channel = Channel.pair()
@@ -128,29 +140,64 @@ class Launch:
         self.context.channel.close()
         self.channel.socket.settimeout(patience.LOOK_SECONDS)
         self._watch()
+        self._attempt(lambda: self._send_off(clone_flags))
+
+    def lead(self) -> None:
+        while not self.hear():
+            pass
+
+    def hear(self) -> bool:
+        """Listen to it, and do what it asks for. Whether it is where it should be."""
+        arrived = self._attempt(lambda: self._advance(*self._receive()))
+        if arrived:
+            self._end()
+        return arrived
+
+    def look(self) -> None:
+        """It has said nothing for LOOK_SECONDS. Raises Overdue when it gets no further: a process of the container may
+        have stopped it."""
+        number: int = self.context.progress.page[0]
+        step = self.steps[number]
+        may_wait = step is hooks.create_container or self.may_wait()
+        self.watch.look(f"waiting for its process, which is {title(step)}", number, may_wait)
+
+    def give_up(self) -> None:
+        self.kill()
+        self._end()
+
+    def _attempt(self, action: "Callable[[], bool]") -> bool:
+        """On any failure it is dead when this raises."""
         try:
-            self._lead(clone_flags)
+            try:
+                return action()
+            except (BrokenPipeError, ConnectionResetError):
+                self._hear_last_words()
+            except OSError:
+                assert self.pidfd is not None
+                if not has_ended(self.pidfd, 0):
+                    raise
+                self._hear_last_words()
+            return False
         except BaseException:
-            self.kill()
+            self.give_up()
             raise
-        finally:
-            self.channel.close()
-            self.context.progress.close()
-            self.context.close()
+
+    def _end(self) -> None:
+        """Of the conversation."""
+        self.channel.close()
+        self.context.progress.close()
+        self.context.close()
 
     def _watch(self) -> None:
         self.watch = patience.Watch(self.pid, patience.FIRST_LOOKS if self.context.init else patience.ADDED_LOOKS)
 
     def _receive(self) -> "tuple[str, str, Fd | None]":
-        """What it says next. Raises Overdue when it gets no further: a process of the container may have stopped it."""
+        """What it says next."""
         while True:
             try:
                 return self.channel.receive()
             except TimeoutError:
-                number: int = self.context.progress.page[0]
-                step = self.steps[number]
-                may_wait = step is hooks.create_container or self.may_wait()
-                self.watch.look(f"waiting for its process, which is {title(step)}", number, may_wait)
+                self.look()
 
     def _clone(self, clone_flags: int) -> None:
         """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""
@@ -169,39 +216,35 @@ class Launch:
         self.pid, self.pidfd = process.clone3(clone_flags)
         self.moved_later = True
 
-    def _lead(self, clone_flags: int) -> None:
-        if self.moved_later and self.context.cgroup is not None:
-            self.context.cgroup.join_unified(self.pid)
-        try:
-            self._converse(clone_flags)
-        except (BrokenPipeError, ConnectionResetError):
-            self._hear_last_words()
-        except OSError:
-            assert self.pidfd is not None
-            if not has_ended(self.pidfd, 0):
-                raise
-            self._hear_last_words()
-
     def _hear_last_words(self) -> None:
         """It died while we spoke, or did something for it: what counts is what it said last, or that it died."""
         kind, text, fd = self._receive()
         self._answer(kind if kind == "E" else "", text, fd)
 
-    def _converse(self, clone_flags: int) -> None:
+    def _send_off(self, clone_flags: int) -> bool:
+        if self.moved_later and self.context.cgroup is not None:
+            self.context.cgroup.join_unified(self.pid)
         if clone_flags & process.CLONE_NEWUSER:
             self._write_maps()
         if not self.context.second_clone:
             self.parent.born(self.pid)
         self.parent.settle(self.pid)
         self.channel.send("G")
-        while True:
-            kind, text, fd = self._receive()
-            if kind == "R":
-                assert self.pidfd is not None
-                self.parent.take_pidfd(self.pidfd)
-                self.channel.send("G")
-                return self._see_it_execute()
-            self._answer(kind, text, fd)
+        return False
+
+    def _advance(self, kind: str, text: str, fd: "Fd | None") -> bool:
+        """To where it waits for start. Of `exec`, where nothing is waited for: execve closes the channel, or an error
+        comes through it."""
+        if self.ready and not kind:
+            return True
+        if kind == "R" and not self.ready:
+            assert self.pidfd is not None
+            self.parent.take_pidfd(self.pidfd)
+            self.channel.send("G")
+            self.ready = True
+            return self.context.fifo is not None
+        self._answer(kind, text, fd)
+        return False
 
     def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
         if self.followed and self.context.unseen and kind not in LAST_WORDS:
@@ -275,17 +318,9 @@ class Launch:
             raise StepError("preparing the container", "", f"its process names another one: {reason(error)}") from error
         self.followed = True
         self.kill()  # or it would take our answer for its own
-        self.pid, self.pidfd = pid_of(pidfd), pidfd
+        self.pid, self.pidfd, self.status = pid_of(pidfd), pidfd, None
         self._watch()
         self.parent.born(self.pid)
-
-    def _see_it_execute(self) -> None:
-        """Of `exec`, where nothing is waited for: execve closes the channel, or an error comes through it."""
-        while self.context.fifo is None:
-            kind, text, fd = self._receive()
-            if not kind:
-                return
-            self._answer(kind, text, fd)
 
     def _write_maps(self) -> None:
         userns.write_maps(self.pid, self.context.config["linux"])
@@ -293,10 +328,12 @@ class Launch:
     def _reap(self) -> int:
         """Its status, when it has ended: one that hangs in a system call outlives even SIGKILL, and is left alone."""
         assert self.pidfd is not None
-        try:
-            return reap(self.pidfd) if has_ended(self.pidfd, patience.DEATH_SECONDS) else 0
-        except ChildProcessError:
-            return 0  # we have, when we heard of it
+        if self.status is None and has_ended(self.pidfd, self.death_seconds):
+            try:
+                self.status = reap(self.pidfd)
+            except ChildProcessError:
+                self.status = 0  # somebody else has waited for it
+        return self.status or 0
 
     def _death(self) -> str:
         end = hooks.describe(self._reap())

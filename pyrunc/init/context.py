@@ -7,7 +7,7 @@ import time
 
 from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.process import PR_SET_PDEATHSIG, SIGKILL, prctl
+from pyrunc.linux.process import PR_SET_PDEATHSIG, SIGKILL, keep_only, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.late import LateEntry
     from pyrunc.init.capabilities import Sets
-    from pyrunc.linux.netlink import Netlink
     from pyrunc.linux.process import SharedByte
     from pyrunc.spec.types import Config, Process
 
@@ -31,8 +30,8 @@ MESSAGE = 1 << 16
 IN_INIT = "error during container init"
 # What runc's debug log says when it has come as far: scripts look for it.
 MILESTONES = {
-    ("close_inherited", True): "nsexec container setup",
-    ("close_inherited", False): "nsexec container setup",
+    ("set_oom_score", True): "nsexec container setup",
+    ("set_oom_score", False): "nsexec container setup",
     ("join_keyring", True): "child process in init()",
     ("join_keyring", False): "child process in init()",
     ("leave_nothing", True): "init: closing the pipe to signal completion",
@@ -105,7 +104,6 @@ class Context:
         unseen: whether that clone is the last thing before execve: steps.EXEC_UNSEEN.
         second_clone: whether a process namespace is entered by another clone, after all else.
         progress: which step it is at, for the parent to see.
-        not_ours: descriptors of the parent's that the child closes at once.
         state: status, and the pid where it is another: the state document that hooks read.
     """
 
@@ -121,9 +119,9 @@ class Context:
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "callers", "cgroup", "cgroup_tasks",
         "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
         "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
-        "new_namespaces", "new_network", "no_pivot", "not_ours", "notify_socket", "null", "opened", "own_propagation",
-        "pinned", "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone",
-        "selinux_label", "sets", "state", "terminal", "unseen", "userns", "waiting",
+        "new_namespaces", "new_network", "no_pivot", "notify_socket", "null", "opened", "own_propagation", "pinned",
+        "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone", "selinux_label",
+        "sets", "state", "terminal", "unseen", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -141,7 +139,6 @@ class Context:
         self.keyring = ""
         self.apparmor_profile = self.selinux_label = self.mount_label = ""  # those that the kernel can apply
         self.no_pivot = False
-        self.not_ours: list[Fd | Netlink] = []
         self.preserve_fds = 0
         self.listen_fds = 0
         self.listen_names = ""
@@ -171,11 +168,24 @@ class Context:
     def close(self) -> None:
         """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
         above all: `start` waits until nobody holds its other end."""
+        for fd in self._descriptors():
+            fd.close()
+
+    def _descriptors(self) -> "list[Fd]":
+        """What the parent opened for the child."""
         late = self.late.descriptors() if self.late else ()
         lists = (self.cgroup_tasks, self.idmaps.values(), (fd for _, fd in self.joins), late)
-        for fd in (self.host_proc, self.fifo, self.opened, *(fd for several in lists for fd in several)):
-            if fd is not None:
-                fd.close()
+        every = (self.host_proc, self.fifo, self.opened, *(fd for several in lists for fd in several))
+        return [fd for fd in every if fd is not None]
+
+    def keep_only_own(self) -> None:
+        """In the child, at once: close all that is neither promised to the program nor opened for us.
+
+        It was the caller's: a folder of the host's, perhaps (CVE-2024-21626), a lock that would be held as long as the
+        container lives, or the end of another container's pipe, whose reader would wait for us.
+        """
+        own = [fd.number for fd in self._descriptors()]
+        keep_only(3 + self.preserve_fds + self.listen_fds, [self.channel.socket.fileno(), *own])
 
     def warn(self, text: str) -> None:
         self.channel.send("W", text)

@@ -16,6 +16,7 @@ from pyrunc.linux.process import (
     PR_SET_PDEATHSIG,
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
     close_range,
+    keep_only,
     prctl,
     reset_signals,
     seccomp_filter,
@@ -116,23 +117,6 @@ def _problem(candidate: str) -> str:
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 
 
-def close_inherited(context: Context) -> None:
-    """closing what the caller left open
-
-    All that is ours is close-on-exec from birth; what is not was inherited, and is the caller's own: a folder of the
-    host's, perhaps (CVE-2024-21626), or a lock that would be held as long as the container lives.
-    """
-    promised = 3 + context.preserve_fds + context.listen_fds
-    with open_at(context.host_proc, "self/fd", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
-        numbers = [int(name) for name in posix.listdir(directory.number)]
-    for number in numbers:
-        try:
-            if number >= promised and posix.get_inheritable(number):
-                posix.close(number)
-        except OSError:
-            continue  # that of the listing itself
-
-
 def leave_nothing(context: Context) -> None:
     """closing descriptors and resetting signals
 
@@ -149,11 +133,7 @@ def leave_nothing(context: Context) -> None:
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
     kept += [fd.number for fd in (context.fifo, context.opened) if fd is not None]
-    for number in sorted(kept):
-        if number > first:
-            close_range(first, 0, number - 1)
-        first = number + 1
-    close_range(first, 0)
+    keep_only(first, kept)
 
 
 def filter_and_notify(context: Context) -> None:

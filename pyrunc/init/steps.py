@@ -1,5 +1,6 @@
 """What happens to a container's process between clone and execve, in order. The reasons stand with each step."""
 
+import _signal
 import gc
 import posix
 import sys
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.init.context import Context, Step
 
 ENTER: "tuple[Step, ...]" = (
-    execute.close_inherited,  # before anything of a container's is near
     attributes.set_oom_score,  # while /proc/self is ours
     attributes.set_initial_affinity,
     namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
@@ -157,8 +157,8 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         forget_imports()
         posix.umask(0o022)  # for what is made from here on: the caller's is not the container's
         container.die_with_runtime()
-        for fd in container.not_ours:
-            fd.close()
+        _signal.set_wakeup_fd(-1)  # it may be a pipe of the caller's, to whom our signals are nothing
+        container.keep_only_own()
         container.wait_for_go()
         context.run(steps, container)
     except PyruncError as error:

@@ -21,6 +21,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG = 1
@@ -41,7 +42,10 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 
 
 def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
-    """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_INTO_CGROUP 5.7.
+    """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_CLEAR_SIGHAND 5.5; CLONE_INTO_CGROUP 5.7.
+
+    The child is born without our handlers of signals: a process of a container may send it some at once, and what they
+    are for is ours alone.
 
     As fork(2): both return, the child with 0. Only for a process with one thread: nothing is re-initialised
     in the child, which may go on with Python code but must not start threads.
@@ -49,7 +53,7 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     pidfd = ffi.new("int *", -1)
     if cgroup is not None:
         flags |= CLONE_INTO_CGROUP
-    pid: int = lib.sys_clone3(flags | CLONE_PIDFD, -1 if cgroup is None else cgroup.number, pidfd)
+    pid: int = lib.sys_clone3(flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, -1 if cgroup is None else cgroup.number, pidfd)
     if pid < 0:
         raise kernel_error("clone3", "a new process")
     return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
@@ -131,6 +135,15 @@ def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFF
         if flags and ffi.errno == 22:
             return _cloexec_one_by_one(first)
         raise kernel_error("close_range", f"descriptors from {first}")
+
+
+def keep_only(first: int, kept: "list[int]") -> None:
+    """Close every descriptor from `first` on but some."""
+    for number in sorted(kept):
+        if number > first:
+            close_range(first, 0, number - 1)
+        first = max(first, number + 1)
+    close_range(first, 0)
 
 
 def _cloexec_one_by_one(first: int) -> None:
