@@ -61,6 +61,10 @@ class Overdue(StepError):
     """Somebody whom we waited for took too long, and was given up."""
 
 
+class Interrupted(PyruncError):
+    """Whoever asked for it has called it off."""
+
+
 def printable(text: str) -> str:
     """In one line, and without what a terminal would obey: text that a container, an image or a hook has written."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)

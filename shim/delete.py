@@ -16,18 +16,19 @@ KILLED = 137
 def delete(flags: "dict[str, str]") -> bytes:
     """Returns DeleteResponse. The bundle is -bundle, or the working directory."""
     bundle = flags.get("bundle") or posix.getcwd()
-    _remove(bundle, flags["namespace"], flags["id"])
+    remove(bundle, flags["namespace"], flags["id"])
     if _was_killed(bundle):
         for id in _companions(bundle, flags["id"]):
             try:
-                _remove(f"{bundle.rpartition('/')[0]}/{id}", flags["namespace"], id)
+                remove(f"{bundle.rpartition('/')[0]}/{id}", flags["namespace"], id)
             except (PyruncError, OSError, ValueError) as error:
                 posix.write(2, f"{id}: {reason(error)}\n".encode("utf-8", "replace"))  # the others go all the same
     now = messages.timestamp(time.time_ns())
     return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
 
 
-def _remove(bundle: str, namespace: str, id: str) -> None:
+def remove(bundle: str, namespace: str, id: str) -> None:
+    """Whatever there is of a container, and of what was to become one."""
     root = _state_root(bundle, namespace)
     if posix.access(f"{root}/{id}", posix.F_OK):
         from pyrunc.container.container import Container

@@ -21,13 +21,14 @@ class Timer:
 
 
 class Loop:
-    __slots__ = ("handlers", "log", "masks", "over", "poll", "signals", "timers", "waiting")
+    __slots__ = ("handlers", "log", "masks", "newest", "over", "poll", "signals", "timers", "waiting")
 
     def __init__(self, log: "Log") -> None:
         self.log = log
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.masks: dict[int, int] = {}
+        self.newest: set[int] = set()  # watched since the last poll: what that has told of is a descriptor that is gone
         self.timers: list[Timer] = []
         self.waiting: list[Callable[[], None]] = []
         self.signals: dict[int, Callable[[], None]] = {}
@@ -38,6 +39,8 @@ class Loop:
         if self.masks.get(fd) != mask:
             self.poll.register(fd, mask)
             self.masks[fd] = mask
+        if fd not in self.handlers:
+            self.newest.add(fd)
         self.handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
@@ -75,17 +78,18 @@ class Loop:
 
     def run(self) -> None:
         while not self.over:
+            self.newest.clear()
             for fd, events in self.poll.poll(self._patience()):
                 handler = self.handlers.get(fd)  # one before it may have closed it
-                if handler is not None:
-                    self._call(handler, events)
+                if handler is not None and fd not in self.newest:
+                    self.call(handler, events)
             now = time.monotonic()
             for timer in [timer for timer in self.timers if timer.due <= now]:
                 self.cancel(timer)
-                self._call(timer.action)
+                self.call(timer.action)
             waiting, self.waiting = self.waiting, []
             for action in waiting:
-                self._call(action)
+                self.call(action)
 
     def _patience(self) -> "float | None":
         if self.waiting:
@@ -94,7 +98,7 @@ class Loop:
             return None
         return max(0.0, min(timer.due for timer in self.timers) - time.monotonic()) * 1000 + 1
 
-    def _call(self, action: "Callable[..., None]", *arguments: int) -> None:
+    def call(self, action: "Callable[..., None]", *arguments: int) -> None:
         """A mistake in serving one must not end the others' containers' shim."""
         try:
             action(*arguments)

@@ -24,7 +24,7 @@ REST_SECONDS = 0.25
 class Call:
     """One request, until it is answered: once, however often somebody tries."""
 
-    __slots__ = ("connection", "done", "message", "name", "server", "stream", "timer")
+    __slots__ = ("connection", "done", "late", "message", "name", "server", "stream", "timer")
 
     def __init__(self, server: "Server", connection: ttrpc.Connection, stream: int) -> None:
         self.server = server
@@ -34,6 +34,7 @@ class Call:
         self.name = ""
         self.done = False
         self.timer: Timer | None = None
+        self.late: Callable[[Status], None] | None = None  # whom to tell that its deadline has passed
 
     def answer(self, work: "Callable[[], Values | None]") -> None:
         """Whatever the work raises is an answer too."""
@@ -67,10 +68,15 @@ class Call:
             self.timer = self.server.loop.after(nanoseconds / 10**9, self._too_late)
 
     def _too_late(self) -> None:
-        def refuse() -> None:
-            raise Status(ttrpc.DEADLINE_EXCEEDED, "context deadline exceeded")
+        why = Status(ttrpc.DEADLINE_EXCEEDED, "context deadline exceeded")
 
-        self.answer(refuse)
+        def refuse() -> None:
+            raise why
+
+        if self.late is None:
+            self.answer(refuse)
+        else:
+            self.late(why)
 
 
 class Server:

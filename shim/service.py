@@ -1,20 +1,27 @@
 """containerd.task.v2.Task, and v3, which is the same: what containerd asks, and the events that tell it."""
 
 import posix
+import time
 
 from pyrunc.container.container import exit_code
-from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError, StepError, reason
+from pyrunc.errors import NotRunning, PyruncError, StateError
 from pyrunc.spec.jsonc import dumps
 from shim import messages, ttrpc
+from shim.failure import failure
+from shim.making import Creating, Deleting, answer_of, when_drained
 from shim.protobuf import encode
+from shim.starting import Entering, Starting
 from shim.task import ROOTFS, Task
 from shim.ttrpc import Status
+from shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
+    from pyrunc.container.container import Container
+    from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
     from shim.events import Publisher
     from shim.loop import Loop
@@ -22,17 +29,32 @@ if TYPE_CHECKING:
     from shim.server import Call
     from shim.streams import StandardStreams
     from shim.task import Process
+    from shim.turns import Verb
+    from shim.worker import Line, Work
 
     Handler = Callable[["Service", Values, Call], Values | None]
 
-DRAIN_SECONDS = 2.0  # for what a process has written and nobody has read when it is deleted
+AGAIN_SECONDS = 0.25  # until what has failed is tried again
+NOT_STARTED = 255
+SIGKILL, SIGTERM = 9, 15
+START_FAILED = "OCI runtime start failed: "  # runc says it, and its shim
+EXEC_FAILED = "OCI runtime exec failed: exec failed: "
 NAMES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 
 
 class Service:
-    """Every method takes the decoded request and returns the answer; None: it will come."""
+    """Every method takes the decoded request and returns the answer; None: it will come.
 
-    __slots__ = ("log", "loop", "namespace", "other_ended", "publisher", "shutdown", "standard", "tasks")
+    Attributes:
+        tasks: by their ID, those that are being created too.
+        workers: by their pid; entering: processes on their way into their container.
+        leaving: containerd has said Shutdown while what could not be created was being undone.
+    """
+
+    __slots__ = (
+        "entering", "leaving", "log", "loop", "namespace", "other_ended", "publisher", "shutdown", "standard", "tasks",
+        "workers",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,14 +74,23 @@ class Service:
         self.shutdown = shutdown
         self.other_ended = other_ended
         self.tasks: dict[str, Task] = {}
+        self.workers: dict[int, Worker] = {}
+        self.entering: list[Entering] = []
+        self.leaving = False
 
     # --- finding
 
     def task(self, id: str) -> Task:
         task = self.tasks.get(id)
-        if task is None:
+        if task is None or not task.made:
             raise Status(ttrpc.NOT_FOUND, f"container {id} does not exist: not found")
         return task
+
+    def still(self, task: Task) -> Task:
+        """When a verb's turn has come."""
+        if self.tasks.get(task.id) is not task:
+            raise Status(ttrpc.NOT_FOUND, f"container {task.id} does not exist: not found")
+        return self.task(task.id)
 
     def process(self, request: "Values") -> "Process":
         task = self.task(request["id"])
@@ -72,48 +103,93 @@ class Service:
 
     # --- the life of a container
 
-    def create(self, request: "Values", _: "Call") -> "Values":
+    def create(self, request: "Values", call: "Call") -> None:
         id = request["id"]
         if id in self.tasks:
             raise Status(ttrpc.ALREADY_EXISTS, f"container {id}: already exists")
         if request["checkpoint"]:
             raise Status(ttrpc.UNIMPLEMENTED, "restoring a container from a checkpoint is not supported")
         task = Task(self.loop, self.log, self.standard, self.namespace, id)
-        try:
-            task.create(request)
-        except (PyruncError, OSError) as error:
-            raise failure(error, "OCI runtime create failed: ") from error
+        task.bundle = request["bundle"]
         self.tasks[id] = task
-        for fd, mask in task.oom.pollable() if task.oom is not None else ():
-            self.loop.watch(fd, mask, lambda _: self.out_of_memory(task))
-        io = {name: request[name] for name in ("stdin", "stdout", "stderr", "terminal")}
-        pid = task.init.pid
-        self.publisher.publish(
-            "/tasks/create", container_id=id, bundle=request["bundle"], rootfs=request["rootfs"], io=io, pid=pid
-        )
-        return {"pid": pid}
+        Creating(self, task, request, call)
 
-    def start(self, request: "Values", _: "Call") -> "Values":
+    def forget(self, task: Task) -> None:
+        self.tasks.pop(task.id, None)
+        if self.leaving and not self.tasks:
+            self.shutdown()
+
+    def start(self, request: "Values", call: "Call") -> None:
         process = self.process(request)
-        id = process.task.id
-        try:
-            if process is process.task.init:
-                process.task.start()
-                self.publisher.publish("/tasks/start", container_id=id, pid=process.pid)
-            else:
-                self._start_exec(process)
-        except (PyruncError, OSError) as error:
-            doing = "exec failed: exec failed: " if process.exec_id else "start failed: "  # runc says it, and its shim
-            raise failure(error, f"OCI runtime {doing}") from error
-        return {"pid": process.pid}
+        task = process.task
+        if process is not task.init:
+            return self._start_exec(process, call)
+        task.turns.ask(call, lambda verb: self._start(verb, task))
 
-    def _start_exec(self, process: "Process") -> None:
-        if process.pid or process.status is not None:
-            raise StateError("cannot start a process", process.exec_id, "it was started before")
-        process.task.start_exec(process)
-        self.publisher.publish(
-            "/tasks/exec-started", container_id=process.task.id, exec_id=process.exec_id, pid=process.pid
-        )
+    def _start(self, verb: "Verb", task: Task) -> None:
+        process, container = self.still(task).init, task.container
+        if process.asked:
+            error = StateError("cannot start an already running container", task.id)
+            raise failure(error, START_FAILED)
+
+        def done(error: "Exception | None") -> None:
+            process.starting = False
+            process.stop = None
+            if error is None:
+                process.started = True
+                self.publisher.publish("/tasks/start", container_id=task.id, pid=process.pid)
+                task.turns.end(verb, lambda: {"pid": process.pid})
+            else:
+                task.turns.refuse(verb, _in_words(error, START_FAILED))
+            self.tell(task)
+
+        def work(line: "Line") -> None:
+            try:
+                task.opened_again(line).start()
+            except (PyruncError, OSError) as error:
+                raise failure(error, START_FAILED) from error
+
+        process.asked = process.starting = True
+        try:
+            if "poststart" not in container.record["hooks"] and container.directory.lock(0.0):
+                Starting(process, done)
+            else:
+                worker = self.worker(f"start {task.id}", work, lambda _, error: done(error), kept=task.kept())
+                process.stop = worker.call_off
+            verb.stop = process.stop
+        except (PyruncError, OSError) as error:
+            process.asked = not isinstance(error, StateError)
+            done(error)
+
+    def _start_exec(self, process: "Process", call: "Call") -> None:
+        if process.asked:
+            error = StateError("cannot start a process", process.exec_id, "it was started before")
+            raise failure(error, EXEC_FAILED)
+        process.asked = True
+        task = process.task
+
+        def done(error: "Exception | None") -> None:
+            self.entering.remove(entering)
+            if error is None:
+                process.started = True
+                self.publisher.publish(
+                    "/tasks/exec-started", container_id=task.id, exec_id=process.exec_id, pid=process.pid
+                )
+                call.answer(lambda: {"pid": process.pid})
+                if entering.early is not None and entering.early[0] == process.pid:
+                    process.end = exit_code(entering.early[1]), entering.early[2]
+            else:
+                process.end = NOT_STARTED, time.time_ns()  # who waits for it need not wait
+                process.told = True
+                refusal = _in_words(error, EXEC_FAILED)
+                call.answer(lambda: _throw(refusal))
+                self.wake(process)
+            self.tell(task)
+
+        entering = Entering(self, process, done)
+        self.entering.append(entering)
+        call.late = entering.stop
+        entering.start()
 
     def execute(self, request: "Values", _: "Call") -> "Values":
         task = self.task(request["id"])
@@ -126,75 +202,176 @@ class Service:
         self.publisher.publish("/tasks/exec-added", container_id=task.id, exec_id=process.exec_id)
         return {}
 
-    def delete(self, request: "Values", call: "Call") -> "Values | None":
+    def delete(self, request: "Values", call: "Call") -> None:
+        task = self.tasks.get(request["id"])
+        if task is not None and not request["exec_id"]:  # one in the making: when that is over
+            return task.turns.ask(call, lambda verb: Deleting(self, verb, self.still(task)).begin())
         process = self.process(request)
-        task = process.task
-        if process.is_running:
-            if process is not task.init or process.started:
-                raise Status(ttrpc.FAILED_PRECONDITION, f"process {process.pid} is running: kill it first")
-            task.kill(process, 9, False)
-            self._bury(process.pid, 0)
-        if process.streams.drained:
-            return self._delete(process)
+        if process.is_running or process.starting:
+            raise Status(ttrpc.FAILED_PRECONDITION, f"process {process.pid} is running: kill it first")
 
         def drained() -> None:
-            self.loop.cancel(timer)
-            process.streams.on_drained = None
-            call.answer(lambda: self._delete(process))
+            call.answer(lambda: self._delete_exec(process))
 
-        timer = self.loop.after(DRAIN_SECONDS, drained)
-        process.streams.on_drained = drained
-        return None
+        when_drained(process, drained)
 
-    def _delete(self, process: "Process") -> "Values":
-        task = process.task
-        answer = {
-            "pid": process.pid,
-            "exit_status": process.status or 0,
-            "exited_at": messages.timestamp(process.ended_at),
-        }
-        if process is task.init:
-            if task.id not in self.tasks:
-                raise Status(ttrpc.NOT_FOUND, f"container {task.id} does not exist: not found")
+    def _delete_exec(self, process: "Process") -> "Values":
+        process.streams.close()
+        process.task.execs.pop(process.exec_id, None)
+        return answer_of(process)
+
+    def pause(self, request: "Values", call: "Call") -> None:
+        def paused(task: Task) -> None:
+            task.paused = True
+            self.publisher.publish("/tasks/paused", container_id=task.id)
+
+        self._change("pause", request, call, lambda container: container.pause(), paused)
+
+    def resume(self, request: "Values", call: "Call") -> None:
+        def resumed(task: Task) -> None:
+            task.paused = False
+            self.publisher.publish("/tasks/resumed", container_id=task.id)
+
+        self._change("resume", request, call, lambda container: container.resume(), resumed)
+
+    def update(self, request: "Values", call: "Call") -> None:
+        given = request["resources"]
+
+        def change(container: "Container") -> None:
+            from pyrunc.container.update import update
+            from pyrunc.spec import load
+
+            update(container, load.resources(given["value"] if given else b"{}"))
+
+        def updated(task: Task) -> None:
+            task.container.known_config = None  # the worker has written another
+
+        self._change("update", request, call, change, updated)
+
+    def _change(
+        self, what: str, request: "Values", call: "Call", change: "Callable[[Container], None]",
+        changed: "Callable[[Task], None]",
+    ) -> None:  # fmt: skip
+        """In a worker."""
+        task = self.task(request["id"])
+
+        def work(line: "Line") -> None:
             try:
-                task.remove()
+                change(task.opened_again(line))
             except (PyruncError, OSError) as error:
                 raise failure(error) from error
-            del self.tasks[task.id]
-            self.publisher.publish("/tasks/delete", container_id=task.id, **answer)
-        else:
-            process.streams.close()
-            task.execs.pop(process.exec_id, None)
-        return answer
+
+        def begin(verb: "Verb") -> None:
+            self.still(task)
+
+            def done(_: object, error: "Status | None") -> None:
+                if error is not None:
+                    if what == "pause" and worker.left_something:
+                        task.container.cgroup.thaw()
+                    return task.turns.refuse(verb, error)
+                changed(task)
+                task.turns.end(verb, dict)
+
+            worker = self.worker(f"{what} {task.id}", work, done, kept=task.kept())
+            verb.stop = worker.call_off
+
+        task.turns.ask(call, begin)
 
     # --- what happens
 
+    def worker(
+        self, what: str, work: "Work", done: "Callable[[Any, Status | None], None]",
+        told: "Callable[[str, Any, list[Fd | None]], None] | None" = None, kept: "Sequence[Fd | None]" = (),
+    ) -> Worker:  # fmt: skip
+        made = Worker(self.loop, self.log, what, work, done, told, [self.standard.null, *kept])
+        self.workers[made.pid] = made
+        return made
+
     def reap(self) -> None:
         """SIGCHLD, which may stand for several."""
-        while self._bury(-1, posix.WNOHANG):
-            pass
-
-    def _bury(self, which: int, flags: int) -> bool:
         try:
-            pid, status = posix.waitpid(which, flags)
+            while self._bury():
+                pass
+        except BaseException:
+            self.loop.after(AGAIN_SECONDS, self.reap)  # they are still there
+            raise
+
+    def _bury(self) -> bool:
+        """One that has ended: on record first, then it is waited for, then it is told. What fails in between is
+        done again."""
+        try:
+            found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
         except ChildProcessError:
             return False
-        if not pid:
+        if found is None:
             return False
-        for task in self.tasks.values():
-            for process in (task.init, *task.execs.values()):
-                if process.pid == pid and process.status is None:
-                    self._tell(task.ended(process, exit_code(status)))
-                    return True
-        self.other_ended(pid, status)
+        pid = found.si_pid
+        status = found.si_status << 8 if found.si_code == posix.CLD_EXITED else found.si_status & 0x7F
+        process = self._owner(pid)
+        if process is None and pid not in self.workers:
+            self._catch_up()  # who has made it has said so before it could be ours
+            process = self._owner(pid)
+        now = time.time_ns()
+        if process is not None:
+            process.end = exit_code(status), now
+        mine = process is None and any(entering.ended(pid, status, now) for entering in self.entering)
+        posix.waitpid(pid, 0)
+        worker = self.workers.pop(pid, None)
+        if worker is not None:
+            worker.ended(status)
+        elif process is not None:
+            self._ended(process)
+        elif not mine:
+            for each in self.workers.values():
+                each.born = 0 if each.born == pid else each.born
+            self.other_ended(pid, status)
         return True
 
-    def _tell(self, ended: "list[Process]") -> None:
-        for process in ended:
-            self.publisher.publish(
-                "/tasks/exit", container_id=process.task.id, id=process.exec_id or process.task.id, pid=process.pid,
-                exit_status=process.status, exited_at=messages.timestamp(process.ended_at),
-            )  # fmt: skip
+    def _owner(self, pid: int) -> "Process | None":
+        for task in self.tasks.values():
+            for process in (task.init, *task.execs.values()) if task.made else ():
+                if process.pid == pid and process.end is None:
+                    return process
+        return None
+
+    def _catch_up(self) -> None:
+        for worker in [*self.workers.values()]:
+            worker.hear()
+        for entering in [*self.entering]:
+            entering.catch_up()
+
+    def _ended(self, process: "Process") -> None:
+        task = process.task
+        try:
+            if process is task.init and not task.container.record["own_pids"]:
+                task.container.cgroup.kill()  # no PID 1 has taken the others along
+        except (PyruncError, OSError) as error:
+            self.log.error(f"container {task.id}: ending its other processes: {error}")
+        finally:
+            self.tell(task)
+
+    def tell(self, task: Task) -> None:
+        """The ends that can be told. One that could not, for whatever reason, is told later."""
+        try:
+            for process in task.tellable() if task.made else ():
+                status, at = process.end or (0, 0)
+                self.publisher.publish(
+                    "/tasks/exit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
+                    exit_status=status, exited_at=messages.timestamp(at),
+                )  # fmt: skip
+                process.told = True
+                self.wake(process)
+        except BaseException:
+            self.loop.after(AGAIN_SECONDS, lambda: self.tell(task))
+            raise
+
+    def wake(self, process: "Process") -> None:
+        """Who waits for its end, each for himself."""
+        if process.streams.input is not None:
+            self.loop.soon(process.streams.input.end)
+        waiters, process.waiters = process.waiters, []
+        for waiter in waiters:
+            self.loop.call(lambda waiter=waiter: waiter(process))
 
     def out_of_memory(self, task: Task) -> None:
         if task.memory_kills():
@@ -210,10 +387,17 @@ class Service:
     # --- what it does
 
     def kill(self, request: "Values", _: "Call") -> "Values":
+        making = self.tasks.get(request["id"])
+        if making is not None and not making.made and not request["exec_id"]:
+            return self._kill_making(making, request["signal"])
         process = self.process(request)
-        if not process.pid and process.status is None:
+        if process.end is None and process.stop is not None and request["signal"] == SIGKILL:
+            process.stop(Status(ttrpc.CANCELLED, "it was killed meanwhile"))
+            if process is not process.task.init:
+                return {}
+        if not process.pid and process.end is None:
             raise Status(ttrpc.FAILED_PRECONDITION, f"process {process.exec_id} is not started: failed precondition")
-        if not process.is_running or (process is process.task.init and process.task.held):
+        if process.end is not None:
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found")
         try:
             process.task.kill(process, request["signal"], request["all"])
@@ -223,31 +407,10 @@ class Service:
             raise failure(error) from error
         return {}
 
-    def pause(self, request: "Values", _: "Call") -> "Values":
-        task = self.task(request["id"])
-        self._change(task.pause)
-        self.publisher.publish("/tasks/paused", container_id=task.id)
-        return {}
-
-    def resume(self, request: "Values", _: "Call") -> "Values":
-        task = self.task(request["id"])
-        self._change(task.resume)
-        self.publisher.publish("/tasks/resumed", container_id=task.id)
-        return {}
-
-    def _change(self, action: "Callable[[], None]") -> None:
-        try:
-            action()
-        except (PyruncError, OSError) as error:
-            raise failure(error) from error
-
-    def update(self, request: "Values", _: "Call") -> "Values":
-        from pyrunc.container.update import update
-        from pyrunc.spec import load
-
-        task = self.task(request["id"])
-        given = request["resources"]
-        self._change(lambda: update(task.container, load.resources(given["value"] if given else b"{}")))
+    def _kill_making(self, task: Task, signal: int) -> "Values":
+        if signal not in (SIGKILL, SIGTERM):
+            raise Status(ttrpc.FAILED_PRECONDITION, f"container {task.id} is being created: failed precondition")
+        task.turns.stop(Status(ttrpc.CANCELLED, "it was killed meanwhile"))
         return {}
 
     def resize(self, request: "Values", _: "Call") -> "Values":
@@ -295,9 +458,10 @@ class Service:
 
     def connect(self, request: "Values", _: "Call") -> "Values":
         task = self.tasks.get(request["id"])
-        return {"shim_pid": posix.getpid(), "task_pid": task.init.pid if task else 0}
+        return {"shim_pid": posix.getpid(), "task_pid": task.init.pid if task and task.made else 0}
 
     def stop(self, _: "Values", __: "Call") -> "Values":
+        self.leaving = not any(task.made for task in self.tasks.values())
         if not self.tasks:
             self.shutdown()
         return {}
@@ -305,7 +469,7 @@ class Service:
     def describe(self) -> None:
         """Every task, to the log: on SIGUSR1."""
         for task in self.tasks.values():
-            for process in (task.init, *task.execs.values()):
+            for process in (task.init, *task.execs.values()) if task.made else ():
                 found = {
                     "task": task.id, "exec": process.exec_id, "pid": process.pid, "state": process.state(),
                     "status": process.status, "waiters": len(process.waiters), "drained": process.streams.drained,
@@ -319,16 +483,13 @@ def _end(process: "Process") -> "Values":
     return {"exit_status": process.status or 0, "exited_at": messages.timestamp(process.ended_at)}
 
 
-def failure(error: "PyruncError | OSError", start: str = "") -> Status:
-    code = ttrpc.UNKNOWN
-    if isinstance(error, NoSuchContainer | ProcessLookupError):
-        code = ttrpc.NOT_FOUND
-    elif isinstance(error, StateError):
-        code = ttrpc.FAILED_PRECONDITION
-    text = str(error) if isinstance(error, PyruncError) else reason(error)
-    if isinstance(error, StepError) and not error.operation.startswith("exec /"):
-        text = f"unable to start container process: {text}"  # runc's words, which engines look for
-    return Status(code, start + text)
+def _in_words(error: Exception, start: str) -> Exception:
+    """Of what a start can fail with; what is none of it is an internal error, as it is."""
+    return failure(error, start) if isinstance(error, PyruncError | OSError) else error
+
+
+def _throw(error: BaseException) -> "Values":
+    raise error
 
 
 # method: (the request, the answer, who answers)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shim.loop import Loop, Timer
 
 CHUNK = 1 << 16
+LOGGERS = ("binary://", "binary-v2://")  # take both outputs
 TIOCSWINSZ = 0x5414
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks whether there is a reader
 
@@ -141,34 +142,56 @@ class Streams:
         names: standard input, output and error as containerd names them: a path or a URI; "" is nothing.
     """
 
-    __slots__ = ("child", "ends", "input", "loop", "master", "names", "on_drained", "outputs", "terminal")
+    __slots__ = ("child", "ends", "input", "loop", "master", "names", "on_drained", "ours", "outputs", "terminal")
 
     def __init__(self, loop: "Loop", names: "tuple[str, str, str]", terminal: bool) -> None:
         self.loop = loop
         self.names = names
         self.terminal = terminal
         self.child: list[Fd | None] = [None, None, None]
+        self.ours: list[Fd | None] = [None, None, None]  # the other ends of its pipes
         self.ends: Ends = [None, None, None, None]
         self.input: Pump | None = None
         self.outputs: list[Output] = []
         self.master: Fd | None = None
         self.on_drained: Callable[[], None] | None = None
 
-    def take(self, ends: "Ends", owner: "tuple[int, int]") -> None:
-        """What was opened of them. Without a terminal the process gets pipes; `owner` is their (uid, gid)."""
+    @property
+    def to_open(self) -> "tuple[str, str, str]":
+        stdin, stdout, stderr = self.names
+        return stdin, stdout, "" if self.terminal else stderr
+
+    def make_pipes(self) -> None:
+        """Without a terminal the process gets pipes, before it is known where they lead."""
+        if self.terminal:
+            return
+        if self.names[0]:
+            self.child[0], self.ours[0] = _pipe("standard input")
+        if self.names[1]:
+            self.ours[1], self.child[1] = _pipe("standard output")
+        if self.names[2] or self.names[1].startswith(LOGGERS):
+            self.ours[2], self.child[2] = _pipe("standard error")
+
+    def own(self, owner: "tuple[int, int]") -> None:
+        """Give the pipes to (uid, gid)."""
+        if owner != (0, 0):
+            for fd in self.child:
+                if fd is not None:
+                    posix.fchown(fd.number, *owner)
+
+    def take(self, ends: "Ends") -> None:
+        """What was opened of them: from here on it is copied."""
         self.ends = ends
         written = ends[3]
         if written is not None:
             self.loop.watch(written.number, select.POLLIN, self._files_written)
         if self.terminal:
             return
-        if ends[0] is not None:
-            self.child[0], write = _pipe("standard input", owner)
-            self.input = Pump(self.loop, ends[0], write, _nothing)
-        for index, name in ((1, "standard output"), (2, "standard error")):
-            sink = ends[index]
-            if sink is not None:
-                read, self.child[index] = _pipe(name, owner)
+        source, write = ends[0], self.ours[0]
+        if source is not None and write is not None:
+            self.input = Pump(self.loop, source, write, _nothing)
+        for sink, read in zip(ends[1:3], self.ours[1:], strict=True):
+            if sink is not None and read is not None:
                 self.outputs.append(Output(self.loop, read, sink, self._drained))
 
     def take_master(self, master: Fd) -> None:
@@ -220,7 +243,7 @@ class Streams:
                 pump.end()
         if self.ends[3] is not None and self.ends[3].number >= 0:
             self.loop.unwatch(self.ends[3].number)
-        for fd in [*self.child, *self.ends, self.master]:
+        for fd in [*self.child, *self.ours, *self.ends, self.master]:
             if fd is not None:
                 fd.close()
 
@@ -248,10 +271,8 @@ def has_reader(fifo: Fd) -> bool:
     return not poll.poll(0)
 
 
-def _pipe(name: str, owner: "tuple[int, int]") -> "tuple[Fd, Fd]":
+def _pipe(name: str) -> "tuple[Fd, Fd]":
     read, write = posix.pipe2(posix.O_CLOEXEC)
-    if owner != (0, 0):
-        posix.fchown(read, *owner)
     return Fd(read, name), Fd(write, name)
 
 

@@ -1,19 +1,22 @@
-"""A task is a container with its processes; a process has streams, a pid, and at its end a status."""
+"""A task is a container with its processes; a process has streams, a pid, and at its end a status.
+
+What is done here at once can't wait for anybody. What may wait is a function of a worker's, or led by the loop:
+starting.py.
+"""
 
 import posix
-import time
 
 from pyrunc.container.container import Container
-from pyrunc.container.exec import execute
 from pyrunc.container.options import Options
-from pyrunc.container.state import StateRoot
-from pyrunc.errors import PyruncError
+from pyrunc.container.state import StateDirectory, StateRoot
+from pyrunc.errors import NoSuchContainer, PyruncError
 from pyrunc.linux.fd import open_at, replace_file
 from pyrunc.spec.jsonc import dumps
 from shim import mounts, options
-from shim.ends import open_ends
 from shim.streams import Streams
+from shim.turns import Turns
 from shim.unmount import unmount_all
+from shim.worker import ENDS, MASTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,27 +24,33 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.container.events import Legacy, Unified
+    from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
     from pyrunc.spec.types import Process as Spec
     from shim.loop import Loop
     from shim.streams import StandardStreams
+    from shim.worker import Line
 
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
-NOT_STARTED = 255
 
 
 class Process:
     """The container's first, or one that exec added (`exec_id`).
 
     Attributes:
-        pid: 0 until it is made.
-        status: as a shell shows it, once it has ended and its end was told.
-        waiters: whom to tell.
+        pid: 0 until it is made, and that was told.
+        asked: its start was asked for.
+        starting: there is a process, or may be, whose start is not answered. Its end is told after that.
+        stop: ends that start, and says why.
+        end: (status as a shell shows it, when), from the moment in which we know.
+        told: whether its end was told; waiters: whom to tell.
     """
 
-    __slots__ = ("ended_at", "exec_id", "pid", "spec", "started", "status", "streams", "task", "waiters")
+    __slots__ = (
+        "asked", "end", "exec_id", "pid", "spec", "started", "starting", "stop", "streams", "task", "told", "waiters",
+    )  # fmt: skip
 
     def __init__(self, task: "Task", exec_id: str, streams: Streams, spec: "Spec | None" = None) -> None:
         self.task = task
@@ -49,42 +58,45 @@ class Process:
         self.streams = streams
         self.spec = spec
         self.pid = 0
+        self.asked = False
         self.started = False
-        self.status: int | None = None
-        self.ended_at = 0
+        self.starting = False
+        self.stop: Callable[..., None] | None = None
+        self.end: tuple[int, int] | None = None
+        self.told = False
         self.waiters: list[Callable[[Process], None]] = []
 
     @property
+    def status(self) -> "int | None":
+        return self.end[0] if self.end is not None and self.told else None
+
+    @property
+    def ended_at(self) -> int:
+        return self.end[1] if self.end is not None and self.told else 0
+
+    @property
     def is_running(self) -> bool:
-        return self.pid > 0 and self.status is None
+        return self.pid > 0 and not self.told
 
     def state(self) -> int:
-        if self.status is not None:
+        if self.told:
             return STOPPED
         if not self.started:
             return CREATED
         return PAUSED if self.task.paused else RUNNING
 
-    def end(self, status: int, at: int) -> None:
-        self.status = status
-        self.ended_at = at
-        if self.streams.input is not None:
-            self.streams.input.end()
-        waiters, self.waiters = self.waiters, []
-        for tell in waiters:
-            tell(self)
-
 
 class Task:
     """Attributes:
+    made: whether Create has been answered.
     init: its first process.
     execs: the others, by their ID.
-    held: of a first process that has ended before the others: (status, when), told when they have ended too.
+    turns: of the verbs that change it.
     """
 
     __slots__ = (
-        "bundle", "container", "execs", "held", "id", "init", "log", "loop", "namespace", "no_new_keyring", "oom",
-        "owner", "paused", "root", "standard",
+        "bundle", "container", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring", "oom",
+        "owner", "paused", "root", "standard", "turns",
     )  # fmt: skip
 
     container: Container
@@ -97,67 +109,59 @@ class Task:
         self.namespace = namespace
         self.id = id
         self.bundle = ""
+        self.made = False
         self.execs: dict[str, Process] = {}
-        self.held: tuple[int, int] | None = None
         self.paused = False
         self.oom: Legacy | Unified | None = None
+        self.turns = Turns(loop)
 
-    # --- its life
+    # --- its making
 
-    def create(self, request: "dict[str, Any]") -> None:
-        """All of it, or nothing. Raises PyruncError."""
-        found = options.options(request["options"], self.log)
-        self.bundle = request["bundle"]
-        self.root = StateRoot(options.state_root(found, self.namespace))
-        self.owner = (found["io_uid"], found["io_gid"])
-        self.no_new_keyring = found["no_new_keyring"]
-        with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
-            replace_file(folder, OPTIONS_FILE, dumps({"root": self.root.path}).encode("utf-8", "surrogateescape"))
-        mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
-        try:
-            streams = self._streams(request)
-            try:
-                self._open(streams)
-                self._make(streams, found)
-            except BaseException:
-                streams.close()
-                raise
-        except BaseException:
-            unmount_all(f"{self.bundle}/{ROOTFS}")
-            raise
-        self.init = Process(self, "", streams)
-        self.init.pid = self.container.pid
-        self._watch_memory()
-
-    def _streams(self, request: "dict[str, Any]") -> Streams:
+    def streams(self, request: "dict[str, Any]") -> Streams:
         names = request["stdin"], request["stdout"], request["stderr"]
         return Streams(self.loop, names, request["terminal"])
 
-    def _open(self, streams: Streams) -> None:
-        stdin, stdout, stderr = streams.names
-        names = stdin, stdout, "" if streams.terminal else stderr
-        streams.take(open_ends(names, (self.id, self.namespace)), self.owner)
-
-    def _make(self, streams: Streams, found: "dict[str, Any]") -> None:
-        asked = Options(
-            pid_file=f"{self.bundle}/init.pid",
-            console=streams.take_master if streams.terminal else None,
-            no_pivot=found["no_pivot_root"],
-            no_new_keyring=self.no_new_keyring,
-            systemd=found["systemd_cgroup"],
-        )
-        self.standard.lend(streams.child)
+    def create(self, line: "Line", request: "dict[str, Any]", streams: Streams) -> "dict[str, Any]":
+        """In a worker: all of it, or nothing. Raises PyruncError. Returns what `adopt` takes."""
+        found = options.options(request["options"], self.log)
+        root = StateRoot(options.state_root(found, self.namespace))
+        owner = (found["io_uid"], found["io_gid"])
+        with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+            replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
+        mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
-            self.container = Container.create(self.root, self.id, self.bundle, asked, self.log)
-        finally:
-            self.standard.lend([])
-        streams.started()
+            self.open_streams(line, streams)
+            streams.own(owner)
+            asked = Options(
+                pid_file=f"{self.bundle}/init.pid",
+                console=(lambda master: line.say(MASTER, None, [master])) if streams.terminal else None,
+                no_pivot=found["no_pivot_root"],
+                no_new_keyring=found["no_new_keyring"],
+                systemd=found["systemd_cgroup"],
+            )
+            self.standard.lend(streams.child)
+            Container.create(root, self.id, self.bundle, asked, line.log)
+        except BaseException:
+            unmount_all(f"{self.bundle}/{ROOTFS}")
+            raise
+        return {"root": root.path, "owner": owner, "no_new_keyring": found["no_new_keyring"]}
 
-    def start(self) -> None:
-        if self.init.started:
-            raise PyruncError("cannot start an already running container", self.id)
-        self.container.start()
-        self.init.started = True
+    def open_streams(self, line: "Line", streams: Streams) -> None:
+        """In a worker."""
+        from shim.ends import open_ends
+
+        line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace)))
+
+    def adopt(self, made: "dict[str, Any]", init: Process) -> None:
+        """A container that a worker has made. Raises PyruncError."""
+        self.root = StateRoot(made["root"])
+        self.owner = tuple(made["owner"])
+        self.no_new_keyring = made["no_new_keyring"]
+        self.container = Container.load(self.root, self.id, self.log)
+        self.init = init
+        self.init.pid = self.container.pid
+        self.made = True
+        self._watch_memory()
 
     def add(self, request: "dict[str, Any]") -> Process:
         """A process that is to start later."""
@@ -165,33 +169,34 @@ class Task:
 
         spec = load.process(request["spec"]["value"] if request["spec"] else b"")
         spec["terminal"] = request["terminal"]
-        process = Process(self, request["exec_id"], self._streams(request), spec)
+        process = Process(self, request["exec_id"], self.streams(request), spec)
         self.execs[process.exec_id] = process
         return process
 
-    def start_exec(self, process: Process) -> None:
-        assert process.spec is not None
-        streams = process.streams
-        asked = Options(console=streams.take_master if streams.terminal else None, no_new_keyring=self.no_new_keyring)
+    def kept(self) -> "list[Fd | None]":
+        """What a worker needs of the shim's descriptors."""
+        return [self.container.directory.fd]
+
+    # --- in a worker
+
+    def opened_again(self, line: "Line") -> Container:
+        """The container with a descriptor of the worker's own: the lock on the shim's would be the shim's too, and stay
+        when the worker is killed."""
+        directory = self.container.directory
+        own = StateDirectory(directory.root, directory.id, open_at(directory.fd, ".", posix.O_RDONLY))
+        container = Container(own, self.container.record, line.log)
+        container.known_config = self.container.known_config
+        return container
+
+    def delete(self, line: "Line") -> None:
+        """One that somebody else has deleted has a root file system here still."""
         try:
-            self._open(streams)
-            self.standard.lend(streams.child)
-            process.pid = execute(self.container, process.spec, asked)
-            process.started = True
-        except BaseException:
-            process.end(NOT_STARTED, time.time_ns())  # who waits for it need not wait
-            raise
-        finally:
-            self.standard.lend([])
-            streams.started()
+            Container.delete(self.root, self.id, log=line.log)
+        except NoSuchContainer:
+            pass
+        unmount_all(f"{self.bundle}/{ROOTFS}")
 
-    def pause(self) -> None:
-        self.container.pause()
-        self.paused = True
-
-    def resume(self) -> None:
-        self.container.resume()
-        self.paused = False
+    # --- at once
 
     def kill(self, process: Process, signal: int, everybody: bool) -> None:
         if process is self.init:
@@ -200,31 +205,18 @@ class Task:
         else:
             posix.kill(process.pid, signal)  # nobody else's: we have not waited for it
 
-    # --- its end
+    def tellable(self) -> "list[Process]":
+        """Whose end can be told now: not before its start was; the first process's after those of all others."""
+        ends = [each for each in self.execs.values() if each.end is not None and not each.told and not each.starting]
+        others = any(each.starting or (each.pid and each.end is None) for each in self.execs.values())
+        if self.init.end is not None and not self.init.told and not self.init.starting and not others:
+            ends.append(self.init)
+        return ends
 
-    def ended(self, process: Process, status: int) -> "list[Process]":
-        """A process has ended. Which ends can be told now: the first process's after those of all others."""
-        now = time.time_ns()
-        if process is self.init:
-            if not self.container.record["own_pids"]:
-                self.container.cgroup.kill()  # no PID 1 has taken the others along
-            self.held = status, now
-            told = []
-        else:
-            process.end(status, now)
-            told = [process]
-        if self.held is not None and not any(each.is_running for each in self.execs.values()):
-            self.init.end(*self.held)
-            self.held = None
-            told.append(self.init)
-        return told
-
-    def remove(self) -> None:
-        """When its first process has ended."""
-        self._forget_memory()
-        Container.delete(self.root, self.id, log=self.log)
+    def close(self) -> None:
+        """When it is deleted."""
+        self.forget_memory()
         self.container.directory.fd.close()  # a task and its processes know each other: they are collected some time
-        unmount_all(f"{self.bundle}/{ROOTFS}")
         for process in [self.init, *self.execs.values()]:
             process.streams.close()
 
@@ -239,7 +231,7 @@ class Task:
         except (PyruncError, OSError) as error:
             self.log.debug(f"container {self.id}: nobody will tell when it runs out of memory: {error}")
 
-    def _forget_memory(self) -> None:
+    def forget_memory(self) -> None:
         if self.oom is not None:
             for fd, _ in self.oom.pollable():
                 self.loop.unwatch(fd)
@@ -250,5 +242,5 @@ class Task:
             return 0
         kills = self.oom.kills()
         if self.oom.is_over():
-            self._forget_memory()
+            self.forget_memory()
         return kills

@@ -215,8 +215,8 @@ class Container:
             self.verify_started()
 
     def release(self) -> Fd:
-        """Let the process that waits go on to its program. Returns the fifo, which it closes when it has got there: then,
-        or when it has died, `verify_started` says which. The lock is the caller's to hold."""
+        """Let the process that waits go on to its program. Returns the fifo, whose other end it closes when it has got
+        there: then, or when it has died, `verify_started` says which. The lock is the caller's to hold."""
         fifo = self.directory.open_fifo() if self.is_alive() else None
         if fifo is None:
             if self.status() == "stopped":
@@ -249,8 +249,8 @@ class Container:
             pass  # it was as quick as that
 
     def verify_started(self) -> None:
-        """Our end of the fifo keeps what is in it; for reading it is opened only now, as the other end's last reader had
-        to be seen to go."""
+        """Whether its program runs. Our end of the fifo keeps what is in it; for reading it is opened only now, as the
+        other end's last reader had to be seen to go."""
         with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
             try:
                 text = posix.read(reader.number, 1 << 16)

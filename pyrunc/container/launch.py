@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.container import patience, userns
-from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.errors import Interrupted, PyruncError, StepError, reason
 from pyrunc.init import hooks, limits, namespaces, steps
 from pyrunc.init.context import Channel, Context, title
 from pyrunc.linux import process
@@ -157,9 +157,11 @@ class Launch:
         """It has said nothing for LOOK_SECONDS. Raises Overdue when it gets no further: a process of the container may
         have stopped it."""
         number: int = self.context.progress.page[0]
-        step = self.steps[number]
-        may_wait = step is hooks.create_container or self.may_wait()
-        self.watch.look(f"waiting for its process, which is {title(step)}", number, may_wait)
+        may_wait = self.steps[number] is hooks.create_container or self.may_wait()
+        self.watch.look(f"waiting for its process, which is {self._step()}", number, may_wait)
+
+    def _step(self) -> str:
+        return title(self.steps[self.context.progress.page[0]])
 
     def give_up(self) -> None:
         self.kill()
@@ -183,7 +185,9 @@ class Launch:
             raise
 
     def _end(self) -> None:
-        """Of the conversation."""
+        """Of the conversation, once."""
+        if self.channel.socket.fileno() < 0:
+            return
         self.channel.close()
         self.context.progress.close()
         self.context.close()
@@ -198,6 +202,8 @@ class Launch:
                 return self.channel.receive()
             except TimeoutError:
                 self.look()
+            except Interrupted as error:
+                raise Interrupted(f"waiting for its process, which is {self._step()}", "", str(error)) from error
 
     def _clone(self, clone_flags: int) -> None:
         """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""

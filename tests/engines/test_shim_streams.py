@@ -232,11 +232,11 @@ def test_much_output_is_the_same_byte_for_byte(container):
     """1 GB with PYRUNC_FULL=1. Random, so that a piece that is lost or comes twice changes the sum."""
     block = os.urandom(8 << 20)
     times = MEGABYTES // 8
-    c = container("/bin/sh", "-c", f"for i in $(seq {times}); do cat /data; done")
+    c = container("/bin/sh", "-c", f"for i in $(seq {times}); do cat /tmp/data; done")
     (c.bundle / "data").write_bytes(block)
     config = json.loads((c.bundle / "config.json").read_text())
-    (c.host.rootfs / "data").touch()
-    mount = {"destination": "/data", "type": "bind", "source": f"{c.bundle}/data", "options": ["rbind"]}
+    (c.host.rootfs / "tmp/data").touch()
+    mount = {"destination": "/tmp/data", "type": "bind", "source": f"{c.bundle}/data", "options": ["rbind"]}
     config["mounts"].append(mount)
     (c.bundle / "config.json").write_text(json.dumps(config))
     c.start_shim()

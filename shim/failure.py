@@ -1,0 +1,17 @@
+"""What the runtime's errors are to containerd: a gRPC code, and runc's words where engines look for them."""
+
+from pyrunc.errors import NoSuchContainer, PyruncError, StateError, StepError, reason
+from shim import ttrpc
+from shim.ttrpc import Status
+
+
+def failure(error: "PyruncError | OSError", start: str = "") -> Status:
+    code = ttrpc.UNKNOWN
+    if isinstance(error, NoSuchContainer | ProcessLookupError):
+        code = ttrpc.NOT_FOUND
+    elif isinstance(error, StateError):
+        code = ttrpc.FAILED_PRECONDITION
+    text = str(error) if isinstance(error, PyruncError) else reason(error)
+    if isinstance(error, StepError) and not error.operation.startswith("exec /"):
+        text = f"unable to start container process: {text}"  # runc's words, which engines look for
+    return Status(code, start + text)

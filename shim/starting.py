@@ -1,0 +1,267 @@
+"""Starts that the loop leads itself: a created container's, and that of a process which exec adds.
+
+Both wait for the container's own process and nothing else: for a message, the end of a channel, a fifo, so that no fork
+is needed to wait elsewhere. The bounds are the library's (container/patience.py).
+"""
+
+import posix
+import select
+
+from pyrunc.container.exec import begin, execute
+from pyrunc.container.options import Options
+from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Watch
+from pyrunc.errors import Overdue, PyruncError, StateError
+from pyrunc.linux.pid import pid_of, pidfd_open
+from shim.ends import open_at_once
+from shim.failure import failure
+from shim.ttrpc import Status
+from shim.worker import BORN, ENDS, MASTER, Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.container.launch import Launch
+    from pyrunc.linux.fd import Fd
+    from shim.loop import Loop, Timer
+    from shim.service import Service
+    from shim.task import Process
+    from shim.worker import Line
+
+SIGKILL = 9
+DEATH_SECONDS = 0.02  # that the loop waits for a process that is as good as dead, to say how it died
+
+
+class Starting:
+    """A created container on its way to its program: from the byte in its fifo until execve closes that.
+
+    Args:
+        done: is called once: None, or why it did not start.
+    """
+
+    __slots__ = ("container", "done", "fifo", "loop", "pidfd", "timer", "watch")
+
+    def __init__(self, process: "Process", done: "Callable[[Exception | None], None]") -> None:
+        """The lock is ours. Raises PyruncError."""
+        self.container = process.task.container
+        self.loop: Loop = process.task.loop
+        self.done = done
+        self.timer: Timer | None = None
+        self.pidfd: Fd | None = None
+        process.stop = self.stop
+        try:
+            self.fifo = self.container.release()
+        except BaseException:
+            self.container.directory.unlock()
+            raise
+        try:
+            self.pidfd = pidfd_open(self.container.pid)
+        except ProcessLookupError:
+            return self._finish()  # it was as quick as that
+        self.watch = Watch(
+            self.container.pid, 0 if "startContainer" in self.container.record["hooks"] else START_LOOKS
+        )
+        self.loop.watch(self.fifo.number, 0, self._finish)  # POLLERR comes unasked
+        self.loop.watch(self.pidfd.number, select.POLLIN, self._finish)
+        self.timer = self.loop.after(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        try:
+            self.watch.look(f"starting container {self.container.id}")
+        except Overdue as error:
+            return self._end(error)
+        self.timer = self.loop.after(LOOK_SECONDS, self._look)
+
+    def _finish(self, _: int = 0) -> None:
+        try:
+            self.container.verify_started()
+        except (PyruncError, OSError) as error:
+            return self._end(error)
+        self._end(None)
+
+    def stop(self, why: Status) -> None:
+        self._end(why)
+
+    def _end(self, error: "Exception | None") -> None:
+        if self.fifo.number < 0:
+            return
+        self.loop.cancel(self.timer)
+        self.loop.unwatch(self.fifo.number)
+        self.fifo.close()
+        if self.pidfd is not None:
+            self.loop.unwatch(self.pidfd.number)
+            self.pidfd.close()
+        self.container.directory.unlock()
+        if error is not None and not isinstance(error, StateError):
+            self.container.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
+        self.done(error)
+
+
+class Entering:
+    """A process that exec adds, on its way into its container and to its program.
+
+    Args:
+        done: is called once: None, or why it did not start.
+
+    Attributes:
+        early: with which it has ended, before we knew that it had started: (pid, status as waitpid has it, when).
+    """
+
+    __slots__ = ("channel", "done", "early", "launch", "loop", "process", "service", "timer", "worker")
+
+    def __init__(self, service: "Service", process: "Process", done: "Callable[[Exception | None], None]") -> None:
+        self.service = service
+        self.loop: Loop = service.loop
+        self.process = process
+        self.done: Callable[[Exception | None], None] | None = done
+        self.launch: Launch | None = None
+        self.channel = -1
+        self.worker: Worker | None = None
+        self.timer: Timer | None = None
+        self.early: tuple[int, int, int] | None = None
+
+    def start(self) -> None:
+        process = self.process
+        process.stop = self.stop
+        process.streams.make_pipes()
+        ends = open_at_once(process.streams.to_open)
+        if ends is None:
+            self.worker = self.service.worker(
+                f"opening the streams of {process.exec_id}",
+                lambda line: process.task.open_streams(line, process.streams), self._opened, self._told,
+            )  # fmt: skip
+        else:
+            process.streams.take(ends)
+            self._begin()
+
+    def _told(self, kind: str, value: "Any", fds: "list[Fd | None]") -> None:
+        if kind == ENDS:
+            self.process.streams.take(fds)
+        elif kind == MASTER and fds[0] is not None:
+            self.process.streams.take_master(fds[0])
+
+    def _opened(self, _: object, error: "Status | None") -> None:
+        self.worker = None
+        if error is not None:
+            return self._finish(error)
+        self._begin()
+
+    def _begin(self) -> None:
+        process, task = self.process, self.process.task
+        streams = process.streams
+        process.starting = True
+        assert process.spec is not None
+        try:
+            streams.own(task.owner)
+            profile = task.container.config["linux"].get("seccomp")
+            if profile and profile.get("listenerPath"):
+                return self._leave_to_worker()
+            asked = Options(
+                console=streams.take_master if streams.terminal else None, no_new_keyring=task.no_new_keyring
+            )
+            task.standard.lend(streams.child)
+            try:
+                self.launch = begin(task.container, process.spec, asked)
+            finally:
+                task.standard.lend([])
+                streams.started()
+        except Exception as error:
+            return self._finish(error)
+        self.launch.death_seconds = DEATH_SECONDS
+        self.channel = self.launch.channel.socket.fileno()
+        self.loop.watch(self.channel, select.POLLIN, self._hear)
+        self.timer = self.loop.after(LOOK_SECONDS, self._look)
+
+    def _hear(self, _: int) -> None:
+        assert self.launch is not None
+        try:
+            arrived = self.launch.hear()
+        except Exception as error:
+            return self._finish(error)
+        if arrived:
+            self.process.pid = self.launch.pid
+            self._finish(None)
+
+    def _look(self) -> None:
+        assert self.launch is not None
+        try:
+            self.launch.look()
+        except Overdue as error:
+            self.launch.give_up()
+            return self._finish(error)
+        self.timer = self.loop.after(LOOK_SECONDS, self._look)
+
+    # --- a filter's agent, who is to take its listener, may not be ready
+
+    def _leave_to_worker(self) -> None:
+        process, task = self.process, self.process.task
+
+        def work(line: "Line") -> int:
+            asked = Options(
+                console=(lambda master: line.say(MASTER, None, [master])) if process.streams.terminal else None,
+                no_new_keyring=task.no_new_keyring,
+                pidfd=lambda pidfd: line.say(BORN, pid_of(pidfd)),
+            )
+            task.standard.lend(process.streams.child)
+            assert process.spec is not None
+            try:
+                return execute(task.opened_again(line), process.spec, asked)
+            except (PyruncError, OSError) as error:
+                raise failure(error, "OCI runtime exec failed: exec failed: ") from error
+
+        kept = [*process.streams.child, task.container.directory.fd]
+        self.worker = self.service.worker(f"exec {process.exec_id}", work, self._executed, self._told, kept)
+        process.streams.started()
+
+    def _executed(self, pid: "Any", error: "Status | None") -> None:
+        worker, self.worker = self.worker, None
+        if error is not None:
+            if worker is not None and worker.born:
+                posix.kill(worker.born, SIGKILL)  # a child of ours, or of a worker's that is about to be
+            return self._finish(error)
+        self.process.pid = pid
+        self._finish(None)
+
+    # --- its end
+
+    def stop(self, why: Status) -> None:
+        if self.worker is not None:
+            return self.worker.call_off(why)
+        if self.launch is not None:
+            self.launch.give_up()
+        self._finish(why)
+
+    def ended(self, pid: int, status: int, at: int) -> bool:
+        """A process has. Whether it is its own."""
+        if self.launch is None or self.launch.pid != pid:
+            return False
+        self.launch.status = status
+        self.early = pid, status, at
+        return True
+
+    def catch_up(self) -> None:
+        """Hear what its process has said by now."""
+        while self.launch is not None and self.done is not None and is_ready(self.launch.channel.socket.fileno()):
+            self._hear(0)
+
+    def _finish(self, error: "Exception | None") -> None:
+        if self.done is None:
+            return
+        done, self.done = self.done, None
+        self.loop.cancel(self.timer)
+        if self.channel >= 0:
+            self.loop.unwatch(self.channel)
+        if self.launch is not None and self.launch.pidfd is not None:
+            self.launch.pidfd.close()
+        self.launch = None
+        self.process.starting = False
+        self.process.stop = None
+        self.process.streams.started()
+        done(error)
+
+
+def is_ready(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,77 @@
+"""One verb of a container at a time; the others wait for their turn, in the order in which they were asked for."""
+
+from shim.ttrpc import Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shim.loop import Loop
+    from shim.protobuf import Values
+    from shim.server import Call
+
+
+class Verb:
+    """A call that changes a container, from its request to its answer.
+
+    Attributes:
+        stop: ends what is being done for it, and says why; None: that ends by itself, soon.
+    """
+
+    __slots__ = ("begin", "call", "stop")
+
+    def __init__(self, call: "Call", begin: "Callable[[Verb], None]") -> None:
+        self.call = call
+        self.begin = begin
+        self.stop: Callable[[Status], None] | None = None
+
+
+class Turns:
+    __slots__ = ("loop", "now", "waiting")
+
+    def __init__(self, loop: "Loop") -> None:
+        self.loop = loop
+        self.now: Verb | None = None
+        self.waiting: list[Verb] = []
+
+    def ask(self, call: "Call", begin: "Callable[[Verb], None]") -> None:
+        verb = Verb(call, begin)
+        call.late = lambda why: self._late(verb, why)
+        self.waiting.append(verb)
+        self._next()
+
+    def _next(self) -> None:
+        if self.now is not None or not self.waiting:
+            return
+        verb = self.now = self.waiting.pop(0)
+        try:
+            verb.begin(verb)
+        except BaseException as error:
+            self.refuse(verb, error)
+
+    def end(self, verb: Verb, answer: "Callable[[], Values | None]") -> None:
+        if self.now is verb:
+            self.now = None
+            if self.waiting:
+                self.loop.soon(self._next)
+        verb.call.answer(answer)
+
+    def refuse(self, verb: Verb, error: BaseException) -> None:
+        self.end(verb, lambda: _throw(error))
+
+    def stop(self, why: Status) -> None:
+        """End what is being done."""
+        if self.now is not None and self.now.stop is not None:
+            self.now.stop(why)
+
+    def _late(self, verb: Verb, why: Status) -> None:
+        """Its caller's deadline has passed."""
+        if verb is self.now and verb.stop is not None:
+            return verb.stop(why)
+        if verb in self.waiting:
+            self.waiting.remove(verb)
+        verb.call.answer(lambda: _throw(why))
+
+
+def _throw(error: BaseException) -> "Values":
+    raise error
