@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc.errors import printable
-from pyrunc.linux.fd import Fd, write_message
+from pyrunc.linux.fd import Fd, write_all, write_message
 
 
 class Log:
@@ -53,7 +53,10 @@ class Log:
             line = f'time="{now}" level={level} msg={quoted(text)}'
         try:
             data = (line + "\n").encode("utf-8", "backslashreplace")
-            write_message(2 if self.file is None else self.file.number, data)
+            if self.file is None:
+                write_message(2, data)  # another process may have told it not to wait
+            else:
+                write_all(self.file, data)  # a shim's own does not: what its fifo has no room for is lost
         except OSError:
             pass  # a log that can't be written must not keep a container from being stopped
 

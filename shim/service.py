@@ -151,7 +151,8 @@ class Service:
 
         process.asked = process.starting = True
         try:
-            if "poststart" not in container.record["hooks"] and container.directory.lock(0.0):
+            hooks = {"startContainer", "poststart"} & {*container.record["hooks"]}
+            if not hooks and container.directory.try_lock("start"):
                 Starting(process, done)
             else:
                 worker = self.worker(f"start {task.id}", work, lambda _, error: done(error), kept=task.kept())

@@ -34,7 +34,7 @@ DEATH_SECONDS = 0.02  # that the loop waits for a process that is as good as dea
 
 
 class Starting:
-    """A created container on its way to its program: from the byte in its fifo until execve closes that.
+    """A created container without hooks on its way to its program: from the byte in its fifo until execve closes that.
 
     Args:
         done: is called once: None, or why it did not start.
@@ -59,9 +59,7 @@ class Starting:
             self.pidfd = pidfd_open(self.container.pid)
         except ProcessLookupError:
             return self._finish()  # it was as quick as that
-        self.watch = Watch(
-            self.container.pid, 0 if "startContainer" in self.container.record["hooks"] else START_LOOKS
-        )
+        self.watch = Watch(self.container.pid, START_LOOKS)
         self.loop.watch(self.fifo.number, 0, self._finish)  # POLLERR comes unasked
         self.loop.watch(self.pidfd.number, select.POLLIN, self._finish)
         self.timer = self.loop.after(LOOK_SECONDS, self._look)

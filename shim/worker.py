@@ -11,6 +11,7 @@ import posix
 import select
 import sys
 
+from pyrunc.container import state
 from pyrunc.errors import Interrupted, reason
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
@@ -247,6 +248,7 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
     if posix.getppid() != shim:
         posix._exit(1)  # it was killed before it could be ours to die of
     keep_only(3, kept)
+    state.lives_for_one_verb = True
 
 
 def _do(work: "Work", line: Line) -> None:
