@@ -181,9 +181,16 @@ class StateDirectory:
             return True
 
     def unlock(self) -> None:
-        for name in (HOLDER, HOOK):
-            unlink_quietly(self.fd, name)
-        fcntl.flock(self.fd.number, fcntl.LOCK_UN)
+        """What was done under the lock is done, whatever fails here: the end of the process gives it back too."""
+        try:
+            for name in (HOLDER, HOOK):
+                unlink_quietly(self.fd, name)
+        except OSError:
+            pass  # of one who does not hold the lock any more nobody believes it
+        try:
+            fcntl.flock(self.fd.number, fcntl.LOCK_UN)
+        except OSError:
+            pass
 
     def _sign(self, verb: str) -> None:
         """A symlink, as Emacs has them: made and read in one system call, so that it is whole or not there."""
