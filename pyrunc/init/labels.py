@@ -6,7 +6,7 @@ or not mounted at all, and either would lose the confinement.
 
 import posix
 
-from pyrunc.errors import reason
+from pyrunc.errors import PyruncError, reason
 from pyrunc.init.context import Context
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.spec.types import Process
 
+APPARMOR = "/sys/module/apparmor/parameters/enabled"
+SELINUX = "/sys/fs/selinux"
 SELINUX_MAGIC = 0xF97CFF8C
 # Their files are the kernel's, or labelled by its policy alone; mqueue takes no label as it is mounted, but later.
 WITHOUT_LABEL = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
@@ -44,19 +46,24 @@ def prepare(context: Context, log: "Log") -> None:
 
 
 def has_apparmor() -> bool:
+    """Only what is not there says no. Any other failure would cost the program its profile."""
     try:
-        return read_file("/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
-    except OSError:
+        return read_file(APPARMOR)[:1] == b"Y"
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise PyruncError("asking whether the kernel has AppArmor:", APPARMOR, reason(error)) from error
 
 
 def has_selinux() -> bool:
     """Whether selinuxfs is mounted where it has been since Linux 3.0."""
     try:
-        with open_at(None, "/sys/fs/selinux", posix.O_PATH) as directory:
+        with open_at(None, SELINUX, posix.O_PATH) as directory:
             return filesystem_type(directory) == SELINUX_MAGIC
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise PyruncError("asking whether the kernel has SELinux:", SELINUX, reason(error)) from error
 
 
 def for_program(context: Context) -> None:

@@ -1,5 +1,6 @@
 """AppArmor and SELinux. A kernel with AppArmor runs the first half (the virtual machine's), one without the other."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,17 @@ def test_new_file_systems_get_the_mount_label_but_not_the_kernels_own():
 def test_what_the_kernel_has_is_what_is_said():
     parameter = Path("/sys/module/apparmor/parameters/enabled")
     assert (parameter.exists() and parameter.read_text().startswith("Y")) == APPARMOR
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace, which makes system calls fail, is not installed")
+@pytest.mark.parametrize(
+    ("place", "changes"),
+    [
+        ("/sys/module/apparmor/parameters/enabled", {"apparmorProfile": "unconfined"}),
+        ("/sys/fs/selinux", {"mountLabel": "system_u:object_r:container_file_t:s0"}),
+    ],
+)
+def test_a_call_that_fails_does_not_say_that_the_kernel_has_none(container, place, changes):
+    failing = ("-P", place, "-e", "trace=openat", "-e", "inject=openat:error=EMFILE")
+    wrapper = ("strace", "-f", "-qq", "-o", "/dev/null", *failing)
+    assert place in container(**changes).refused("true", wrapper=wrapper)
