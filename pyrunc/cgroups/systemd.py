@@ -6,6 +6,7 @@ that it has a property for is told to it as well. org.freedesktop.systemd1(5), s
 
 import posix
 import socket
+import time
 
 from jeepney import DBusAddress, HeaderFields, MessageType, Parser, new_method_call
 
@@ -26,7 +27,7 @@ MANAGER = "org.freedesktop.systemd1.Manager"
 SCOPE = "org.freedesktop.systemd1.Scope"
 SYSTEMD = "org.freedesktop.systemd1"
 TOP = "/org/freedesktop/systemd1"
-JOB_SECONDS = 30.0
+JOB_SECONDS = 30.0  # for an answer, and for a job: all that is said meanwhile counts
 SYSTEM_SLICE, USER_SLICE = "system.slice", "user.slice"
 PREFIX = "pyrunc"
 
@@ -165,7 +166,7 @@ class Manager:
     """A connection to systemd: the system's, or the user's own instance. Over the bus, or where there is none over
     systemd's own socket, which speaks the same protocol, and doesn't mind being addressed by its name on the bus."""
 
-    __slots__ = ("_parser", "_serial", "_socket", "_waiting", "over_bus")
+    __slots__ = ("_deadline", "_parser", "_serial", "_socket", "_waiting", "over_bus")
 
     def __init__(self, user: bool) -> None:
         self._parser = Parser()
@@ -190,6 +191,7 @@ class Manager:
         """A method's results, as a tuple. Signals that arrive meanwhile are kept for wait()."""
         to = to or DBusAddress(TOP, SYSTEMD, MANAGER)
         self._serial += 1
+        self._deadline = time.monotonic() + JOB_SECONDS
         self._socket.sendall(new_method_call(to, method, signature or None, body).serialise(self._serial))
         while True:
             message = self._receive()
@@ -203,6 +205,7 @@ class Manager:
 
     def _receive(self) -> "Message":
         while (message := self._parser.get_next_message()) is None:
+            self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
             data = self._socket.recv(65536)
             if not data:
                 raise ConnectionResetError(104, "systemd closed the connection")
@@ -222,6 +225,7 @@ class Manager:
 
     def wait(self, job: str) -> str:
         """How a job ended: "done" is well."""
+        self._deadline = time.monotonic() + JOB_SECONDS
         while True:
             message = self._waiting.pop(0) if self._waiting else self._receive()
             fields = message.header.fields

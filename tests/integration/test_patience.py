@@ -1,6 +1,7 @@
 """What others can draw out ends all the same, and says what was waited for; nobody is signalled by a number that may be
 another process's."""
 
+import shutil
 import socket
 import subprocess
 import time
@@ -57,6 +58,29 @@ def test_exec_into_a_paused_container_waits_longer_than_for_one_that_was_stopped
     c.runtime("resume", c.id)
     assert executing.end() == 0
     assert executing.out == "fine\n"
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace, which shows signals, is not installed")
+@pytest.mark.parametrize("verb", ["delete", "kill", "create", "hook"])
+def test_no_signal_is_sent_by_a_number(container, tmp_path, verb):
+    """It may be another process's by now."""
+    c = container(namespaces=namespaces("mount", "uts", "ipc"))  # processes of the cgroup are killed one by one
+    trace = tmp_path / "trace"
+    wrapper = ("strace", "-f", "-qq", "-e", "trace=kill,tkill,tgkill,pidfd_send_signal", "-o", str(trace))
+    if verb == "create":
+        c._prepare(("/no/such/program",))
+        c.runtime("create", "--bundle", c.bundle.path, c.id, check=False, wrapper=wrapper)
+    elif verb == "hook":
+        c.change(hooks={"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]})
+        c.create("true", check=False, wrapper=wrapper)
+    else:
+        c.up()
+        words = ("delete", "--force", c.id) if verb == "delete" else ("kill", c.id, "KILL")
+        c.runtime(*words, wrapper=wrapper)
+    lines = trace.read_text().splitlines()
+    assert [line for line in lines if "pidfd_send_signal(" in line]
+    by_number = [line for line in lines if "kill(" in line and "pidfd" not in line]
+    assert not by_number or (verb == "hook" and "-" in by_number[0])  # its group; Linux 6.9 has a flag for that
 
 
 @pytest.mark.slow
