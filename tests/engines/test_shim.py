@@ -94,6 +94,11 @@ def test_a_process_that_can_not_be_started_says_why(container):
         c.call("Start", exec_id="x")
     assert c.call("Wait", exec_id="x")["exit_status"] == 255
     c.call("Delete", exec_id="x")
+    c.call("Exec", exec_id="y", spec={"value": json.dumps({"cwd": "/made/by/exec", "args": ["/bin/true"]}).encode()})
+    with pytest.raises(Failed, match=r"chdir to cwd .*no such file or directory"):
+        c.call("Start", exec_id="y")
+    assert not (c.bundle / "rootfs/made").exists()
+    c.call("Delete", exec_id="y")
 
 
 def test_a_container_that_can_not_be_created_leaves_nothing(container, host):
