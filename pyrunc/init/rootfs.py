@@ -2,11 +2,11 @@
 
 import posix
 
-from pyrunc.errors import StepError
+from pyrunc.errors import StepError, reason
 from pyrunc.init import attach
 from pyrunc.init.context import ROOT, Context
 from pyrunc.init.options import PROPAGATION
-from pyrunc.linux import path
+from pyrunc.linux import ENOSYS, path
 from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
 from pyrunc.linux.mount import (
     MOUNT_ATTR_IDMAP,
@@ -196,7 +196,7 @@ def enter_cwd(context: Context) -> None:
             posix.fchdir(directory.number)
     except OSError as error:
         if context.deferred_cwd or not isinstance(error, PermissionError):
-            words = posix.strerror(error.errno or 0).lower()
+            words = reason(error) if error.errno == ENOSYS else posix.strerror(error.errno or 0).lower()
             raise StepError(f'chdir to cwd ("{cwd}") set in config.json failed', "", words) from error
         context.deferred_cwd = True  # perhaps the user may what root may not: again as that user
         return
