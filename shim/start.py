@@ -2,6 +2,7 @@
 
 import _socket
 import posix
+from _blake2 import blake2s
 
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
 from pyrunc.spec.jsonc import loads
@@ -9,11 +10,6 @@ from shim import messages
 from shim.bootstrap import answer
 from shim.listener import listen
 from shim.protobuf import Malformed, decode
-
-try:
-    from _sha2 import sha256  # CPython >= 3.12
-except ImportError:
-    from _sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +36,7 @@ def start(flags: "dict[str, str]") -> int:
     if asked.get("log_level", 0) <= DEBUG:
         flags["debug"] = "true"
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
-    path = f"{folder}/{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
+    path = f"{folder}/{blake2s(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
     listener = listen(folder, path)
     address = f"unix://{path}"
     said = answer(address, asked)

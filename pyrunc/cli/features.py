@@ -3,7 +3,7 @@
 from pyrunc import __version__
 from pyrunc.cli.arguments import Usage
 from pyrunc.cli.main import Call, say
-from pyrunc.cli.version import SPEC
+from pyrunc.cli.version import SPEC, inside
 from pyrunc.init import attributes, options
 from pyrunc.init.capabilities import NAMES
 from pyrunc.init.namespaces import FLAGS_OF
@@ -52,6 +52,7 @@ def features() -> "dict[str, Any]":
         "annotations": {
             "io.github.pyrunc.version": __version__,
             "io.github.seccomp.libseccomp.version": profile.version(),
+            **{f"io.github.pyrunc.{name}": version for name, version in inside().items() if name != "libseccomp"},
         },
         "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
     }

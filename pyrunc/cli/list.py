@@ -4,6 +4,7 @@ from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.main import Call, complain, say
 from pyrunc.container.container import Container
 from pyrunc.errors import PyruncError, StateError, UsageError, reason
+from pyrunc.linux.passwd import name_of
 from pyrunc.spec.jsonc import dumps
 
 TYPE_CHECKING = False
@@ -61,12 +62,7 @@ def _states(call: Call) -> "list[dict[str, Any]]":
 
 
 def _name_of(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
+    return name_of(uid) or f"#{uid}"
 
 
 def table(rows: "list[list[str]]") -> str:

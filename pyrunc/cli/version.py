@@ -1,5 +1,7 @@
 """pyrunc --version."""
 
+import sys
+
 from pyrunc import __version__
 from pyrunc.cli.main import say
 
@@ -7,9 +9,14 @@ SPEC = "1.3.0"
 
 
 def print_version() -> int:
-    import sys
-
     python = ".".join(map(str, sys.version_info[:3]))
     # Engines read the lines "commit:" and "spec:".
-    say(f"pyrunc version {__version__}\ncommit: v{__version__}\nspec: {SPEC}\npython: {python}")
+    lines = [f"pyrunc version {__version__}", f"commit: v{__version__}", f"spec: {SPEC}", f"python: {python}"]
+    say("\n".join([*lines, *(f"{name}: {version}" for name, version in inside().items())]))
     return 0
+
+
+def inside() -> "dict[str, str]":
+    """What the image has in it besides Python, and which build it is; nothing of the ordinary program."""
+    linked = sys.modules.get("pyrunc.image._linked")
+    return linked.INSIDE if linked is not None else {}

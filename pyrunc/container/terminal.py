@@ -2,15 +2,10 @@
 
 import fcntl
 import posix
-import termios
 
+from pyrunc.linux import terminal
 from pyrunc.linux.fd import Fd, open_at
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-EINTR = 4
 TIOCGWINSZ = 0x5413
 TIOCSWINSZ = 0x5414
 
@@ -30,12 +25,12 @@ class Terminal:
         self.master = master
         self.ours = _ours()
         self._whole = posix.isatty(0) and posix.isatty(1)
-        self._settings: Any = None
+        self._settings: terminal.Attributes | None = None
         posix.set_blocking(master.number, False)
         if not self._whole:
-            settings = termios.tcgetattr(master.number)
-            settings[1] &= ~termios.ONLCR  # what is written down is the program's own lines, which end with \n
-            termios.tcsetattr(master.number, termios.TCSANOW, settings)
+            settings = terminal.get(master.number)
+            settings.output &= ~terminal.ONLCR  # what is written down is the program's own lines, which end with \n
+            terminal.set(master.number, settings)
         self.resize()
 
     def resize(self) -> None:
@@ -55,18 +50,11 @@ class Terminal:
         if not posix.isatty(0):
             return
         try:
-            settings = termios.tcgetattr(0)
-        except termios.error:
+            settings = terminal.get(0)
+            self._settings = self._settings or terminal.get(0)
+        except OSError:
             return  # hung up
-        if self._settings is None:
-            self._settings = [*settings]
-            self._settings[6] = [*settings[6]]
-        settings[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON
-                         | termios.IGNBRK | termios.PARMRK | termios.INLCR | termios.IGNCR)  # fmt: skip
-        settings[1] &= ~termios.OPOST if self._whole else -1
-        settings[2] = settings[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        settings[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN | termios.ISIG)
-        settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0
+        terminal.make_raw(settings, output=self._whole)
         _set(settings)
 
     def restore(self) -> None:
@@ -81,14 +69,11 @@ class Terminal:
         _set(self._settings)
 
 
-def _set(settings: "Any") -> None:
-    """A job in the background is stopped here, until it is in the foreground."""
-    while True:
-        try:
-            return termios.tcsetattr(0, termios.TCSANOW, settings)
-        except termios.error as error:
-            if error.args[0] != EINTR:
-                return  # hung up
+def _set(settings: terminal.Attributes) -> None:
+    try:
+        terminal.set(0, settings)
+    except OSError:
+        pass  # hung up
 
 
 def _ours() -> "Fd | None":

@@ -5,6 +5,7 @@ import posix
 
 from pyrunc.errors import ConfigError
 from pyrunc.linux.fd import read_file
+from pyrunc.linux.passwd import name_of
 
 
 def needs_user_namespace() -> ConfigError:
@@ -26,13 +27,7 @@ def _mapping(inside: int, outside: int, size: int) -> str:
 
 def _further(uid: int, file: str) -> str:
     """The first range of subordinate IDs as a mapping. subuid(5): a name or a number, the first ID, how many."""
-    import pwd
-
-    names = {str(uid).encode()}
-    try:
-        names.add(pwd.getpwuid(uid).pw_name.encode())
-    except KeyError:
-        pass
+    names = {str(uid).encode(), (name_of(uid) or str(uid)).encode("utf-8", "surrogateescape")}
     try:
         fields = [line.split(b":") for line in read_file(file).splitlines()]
         return next(_mapping(1, int(f[1]), int(f[2])) for f in fields if len(f) == 3 and f[0] in names)

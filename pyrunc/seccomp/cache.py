@@ -8,15 +8,11 @@ ignored and replaced. There are at most so many: a new one takes the place of th
 
 import marshal
 import posix
+from _blake2 import blake2s
 
 from pyrunc.linux.fd import Fd, open_at, read_all, replace_file, unlink_quietly
 from pyrunc.linux.process import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from pyrunc.spec.jsonc import dumps
-
-try:
-    from _sha2 import sha256  # CPython >= 3.12
-except ImportError:
-    from _sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,11 +54,14 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
 def key_of(profile: "Seccomp") -> str:
     relevant = {name: profile.get(name) for name in FILTER}
     text = dumps([VERSION, posix.uname().machine, relevant])
-    digest: str = sha256(text.encode()).hexdigest()
+    digest: str = blake2s(text.encode()).hexdigest()
     return digest
 
 
 def identity(library: str) -> "tuple[str, int, int, int, int]":
+    """Of a library that is part of the program, its name says all (profile.library)."""
+    if not library.startswith("/"):
+        return (library, 0, 0, 0, 0)
     status = posix.stat(library)
     return (library, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
 
@@ -98,7 +97,7 @@ def _is_ours(file: Fd, mode: int) -> bool:
 
 def _checksum(key: str, data: bytes) -> bytes:
     """With the key in it, an entry under another's name is as wrong as one that is cut short."""
-    digest: bytes = sha256(key.encode() + data).digest()
+    digest: bytes = blake2s(key.encode() + data).digest()
     return digest
 
 

@@ -4,8 +4,9 @@ Off the start-up path: pyseccomp brings ctypes (Docker's profile: 25 ms with the
 """
 
 import ctypes.util
+import os
 import struct
-import tempfile
+import sys
 
 from pyrunc.errors import ConfigError, PyruncError
 
@@ -83,7 +84,7 @@ def compile(profile: "Seccomp") -> bytes:
         if action != default:
             for name in rule["names"]:
                 _add(program, name, action, rule)
-    with tempfile.TemporaryFile(buffering=0) as file:
+    with open(os.memfd_create("seccomp"), "w+b", buffering=0) as file:
         program.export_bpf(file)
         file.seek(0)
         code = file.read()
@@ -205,7 +206,10 @@ def _pack(instructions: "list[tuple[int, int, int, int]]") -> bytes:
 
 
 def library() -> str:
-    """The file of the libseccomp that is loaded: what a cached program depends on."""
+    """The file of the libseccomp that is loaded: what a cached program depends on. In the image no file, but a name."""
+    linked = sys.modules.get("pyrunc.image._linked")
+    if linked is not None:
+        return str(linked.LIBSECCOMP)
     pyseccomp.system_arch()
     with open("/proc/self/maps") as maps:
         for line in maps:

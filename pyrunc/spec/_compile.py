@@ -15,6 +15,7 @@ import sys
 if __name__ == "__main__":   # types.py beside this script must not stand in for the standard library's
     sys.path[:] = [entry for entry in sys.path if not entry.endswith("spec")]
 
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,8 +70,9 @@ class Unsupported(Exception):
 
 # Reading: a schema as one tree, without references.
 
+@functools.cache
 def expanded(folder: Path, entry: str) -> Schema:
-    """The schema called `entry`, every `$ref` replaced by what it refers to.
+    """The schema called `entry`, every `$ref` replaced by what it refers to. Read once: not to be changed.
 
     A description beside a `$ref` takes the place of the other's; all else there draft 4 ignores too.
     """

@@ -18,6 +18,7 @@ from pyrunc.spec import _checker, _compile, jsonc, lenient, load, rules
 
 INSTALLED = Path(__file__).parent / "schemas"
 SOURCE_TREE = Path(__file__).parents[2] / "oci-spec-schemas"
+FOLDER = INSTALLED if INSTALLED.is_dir() else SOURCE_TREE
 LONGEST = 60   # characters of a value that a message shows
 
 Path_ = tuple[str | int, ...]
@@ -54,9 +55,8 @@ def against_schema(document: object, kind: str) -> list[Problem]:
         if isinstance(text, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), text):
             yield jsonschema.ValidationError("")
 
-    folder = INSTALLED if INSTALLED.is_dir() else SOURCE_TREE
     validator = jsonschema.validators.extend(jsonschema.Draft4Validator, {"pattern": ecma_pattern})
-    errors = validator(_compile.expanded(folder, kind)).iter_errors(document)
+    errors = validator(_compile.expanded(FOLDER, kind)).iter_errors(document)
     problems = [Problem(tuple(error.absolute_path), *_words(error)) for error in errors]
     return problems or [Problem((), f"it does not follow the schema of {kind}")]
 

@@ -1,0 +1,144 @@
+"""Builds the image: python3.13 build.py OUTPUT --cffi FOLDER [--libraries FOLDER…] [--seed WORDS]
+
+Needed besides: a C compiler, libpython3.13.a with its headers, and the archives of libffi, libseccomp and libz (Debian:
+gcc python3-dev libffi-dev libseccomp-dev zlib1g-dev).
+
+Two builds of one tree, in one folder, with one seed are equal, byte for byte.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TREE = HERE.parents[1]
+OURS = ("main", "build", "freeze", "immortal", "thaw", "heap", "linked")
+FLAGS = (
+    "-O2", "-fno-pie", "-fwrapv", "-fno-strict-aliasing", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wno-unused-parameter",
+)  # fmt: skip
+LINK = (
+    "-static", "-no-pie",
+    "-Wl,--allow-multiple-definition",  # mark_start.c's __register_frame_info before libgcc's
+    "-Wl,-z,noseparate-code",           # one mapping for text and constants
+    "-Wl,--build-id=none",
+)  # fmt: skip
+SLOT = 0x4000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--cffi", required=True, type=Path, metavar="FOLDER",
+                        help="the source distribution, unpacked, of the cffi that is installed")
+    parser.add_argument("--libraries", action="append", type=Path, metavar="FOLDER",
+                        help="where jsonschema, pyseccomp and jeepney are (default: where this Python has them)")
+    parser.add_argument("--work", default=Path("build/image"), type=Path, metavar="FOLDER",
+                        help="for what is made on the way")
+    parser.add_argument("--seed", default="", metavar="WORDS",
+                        help="what hash seed and base address are derived from (default: the tree)")  # fmt: skip
+    arguments = parser.parse_args()
+    if sys.version_info[:2] != (3, 13):
+        sys.exit(f"the image is built with CPython 3.13; this is {sys.version.split()[0]}")
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    package = stage(work / "package")
+    seed = Seed(arguments.seed or contents(package))
+    program = link(work, compile_all(work, arguments.cffi.resolve(), seed), seed)
+    libraries = arguments.libraries or [Path(path) for path in sys.path if path.endswith("-packages")]
+    warm(program, arguments.output.resolve(), [package, *libraries])
+
+
+class Seed:
+    """What an attacker should not know beforehand, and what makes two builds equal all the same."""
+
+    def __init__(self, words: str) -> None:
+        digest = hashlib.sha256(words.encode()).digest()
+        self.hash = int.from_bytes(digest[:4], "little")
+        # Below 4 GB, where immortal.c looks, and above what mmap_min_addr and old linkers want.
+        self.base = 0x10000000 + int.from_bytes(digest[4:6], "little") * SLOT
+
+
+def run(*command: "str | Path") -> None:
+    subprocess.run([str(word) for word in command], check=True)
+
+
+def stage(folder: Path) -> Path:
+    """The package as it is installed, with its schemas and what is generated."""
+    shutil.rmtree(folder, ignore_errors=True)
+    not_modules = shutil.ignore_patterns("__pycache__", "*.c", "*.h", "*.so", "*.pyi")
+    for name in ("pyrunc", "shim"):
+        shutil.copytree(TREE / name, folder / name, ignore=not_modules)
+    spec = folder / "pyrunc/spec"
+    shutil.copytree(TREE / "oci-spec-schemas", spec / "schemas")
+    run(sys.executable, spec / "_compile.py", spec / "schemas", spec / "_checker.py", spec / "_checker_rest.py")
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))  # the time is in the memory of who imported it
+    return folder
+
+
+def contents(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compile_all(work: Path, cffi: Path, seed: Seed) -> "list[Path]":
+    """Object files, in link order: the marks are the first and the last."""
+    include = f"-I{sysconfig.get_path('include')}"
+    run(sys.executable, HERE.parent / "linux/_build.py", work / "kernel.c")
+    jobs: list[tuple[str, Path, list[str]]] = [("mark_start", HERE / "mark_start.c", [])]
+    jobs += [(name, HERE / f"{name}.c", [f"-DHASH_SEED={seed.hash}U"]) for name in OURS]
+    jobs += [
+        ("kernel", work / "kernel.c", ["-include", "alloca.h", "-include", "string.h", "-w"]),
+        ("cffi", cffi / "src/c/_cffi_backend.c",
+         ["-DFFI_BUILDING=1", "-DUSE__THREAD", "-DHAVE_SYNC_SYNCHRONIZE", f"-I{cffi / 'src/c'}", "-w"]),
+        ("mark_end", HERE / "mark_end.c", []),
+    ]  # fmt: skip
+    objects = [work / f"{name}.o" for name, _, _ in jobs]
+    running = [
+        subprocess.Popen(["cc", *FLAGS, include, *flags, "-c", str(source), "-o", str(file)])
+        for file, (_, source, flags) in zip(objects, jobs, strict=True)
+    ]
+    statuses = [process.wait() for process in running]
+    if any(statuses):
+        sys.exit("the image's objects could not be compiled")
+    return objects
+
+
+def link(work: Path, objects: "list[Path]", seed: Seed) -> Path:
+    archive = Path(sysconfig.get_config_var("LIBPL"), f"libpython{sysconfig.get_config_var('VERSION')}.a")
+    if not archive.exists():
+        sys.exit(f"{archive} is not there: install python3-dev")
+    program = work / "builder"
+    command = ["cc", *LINK, f"-Wl,-Ttext-segment={seed.base:#x}", "-o", program, *objects[:-1], archive,
+               "-lffi", "-lseccomp", "-lz", "-lm", objects[-1]]  # fmt: skip
+    result = subprocess.run([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+    lines = result.stderr.splitlines()
+    if result.returncode:
+        sys.exit("\n".join([*lines, "the image could not be linked"]))
+    return program
+
+
+def warm(program: Path, output: Path, sites: "list[Path]") -> None:
+    """Under an empty environment, as variables would stay in the image's memory.
+
+    Twice: the first compiles, and without the compiler's garbage the second's memory is smaller.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    bytecode = program.parent / "bytecode"
+    command = [program, "--build", output, bytecode, HERE / "warm.py", sysconfig.get_path("stdlib"), *sites]
+    for _ in range(2):
+        if subprocess.run([str(word) for word in command], env={}, cwd="/").returncode:
+            sys.exit("the image could not be made")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

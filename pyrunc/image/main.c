@@ -1,0 +1,59 @@
+/* Which of its lives the executable is in: the builder, the launcher that seals what it executes, or the image. */
+
+#include "../launcher/seal.h"
+#include "image.h"
+#include <stdio.h>
+
+struct image image;
+
+void die(const char *operation, const char *subject, const char *cause)
+{
+    dprintf(2, "pyrunc: %s %s: %s\n", operation, subject, cause);
+    _exit(126);
+}
+
+/* Whether this process was executed from what seal.h makes. A caller can't say so for it: a file is the root of a
+   mount, "/", or a memfd with its seals, only where somebody made it so. */
+static int is_sealed(void)
+{
+    char path[32];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+    if (length == 1)
+        return access("/proc/self/exe", W_OK) < 0 && errno == EROFS;
+    if (length < 8 || memcmp(path, "/memfd:", 7))
+        return 0;
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int seals = fcntl(file, F_GET_SEALS);
+    close(file);
+    return seals > 0 && seals & F_SEAL_WRITE;
+}
+
+static void execute_sealed(char **words)
+{
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        die("opening", "/proc/self/exe", strerror(errno));
+    int program = sealed(file);
+    if (program < 0)
+        die("sealing", "/proc/self/exe", strerror(errno));
+    if (program == file)
+        return;     /* nobody who is in reach of this process can write to it */
+    syscall(SYS_execveat, program, "", words, environ, AT_EMPTY_PATH);
+    die("executing", "/proc/self/exe", strerror(errno));
+}
+
+int main(int count, char **words)
+{
+    if (!image.warm) {
+        if (count < 5 || strcmp(words[1], "--build"))
+            die("building", "the image", "usage: --build OUTPUT BYTECODE WARM.PY [ARGUMENT...]");
+        build(count, words);
+    }
+    if (!is_sealed()) {
+        fill_standard_streams();
+        listen_to_signals();
+        clean(environ);
+        execute_sealed(words);
+    }
+    thaw(count, words);
+}
