@@ -132,8 +132,8 @@ def test_a_process_that_waits_for_start_has_little_memory_of_its_own(container):
     c = container()
     c.create("true")
     smaps = Path(f"/proc/{c.pid}/smaps_rollup").read_text()
-    dirty = int(re.search(r"Private_Dirty:\s+(\d+) kB", smaps).group(1))
-    assert dirty <= 1700
+    own = int(re.search(r"Anonymous:\s+(\d+) kB", smaps).group(1))  # a file that was just written is dirty itself
+    assert own <= 1500, smaps
 
 
 def test_state_takes_few_instructions(container):
