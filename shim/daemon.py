@@ -3,6 +3,7 @@
 import _signal
 import gc
 import posix
+import time
 
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, prctl
@@ -12,11 +13,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from shim.exporter import Exporter
+
 NAME = b"containerd-shim"
 # The runtime would take them for its own: they are containerd's, or systemd's for containerd
 NOT_OURS = (b"NOTIFY_SOCKET", b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES")
 LINGER_SECONDS = 60.0
 SIGNALLED_SECONDS = 3.0
+UNUSED_SECONDS = 5.0
+# With one of them in containerd's environment calls are traced. Without, no code for it is loaded
+TRACED = (b"PYRUNC_TRACES_FILE", b"OTEL_EXPORTER_OTLP_ENDPOINT", b"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> None:
@@ -33,17 +39,35 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
     standard = StandardStreams(log_fd)
     from shim import events, server
+    from shim.listener import leave
     from shim.loop import Loop
     from shim.service import Service
 
     log = Log(standard.log, debug="debug" in flags)
     loop = Loop(log)
+    exporter: Exporter | None = None
+    if any(posix.environ.get(name) for name in TRACED):
+        from shim.exporter import exporter as made
+
+        exporter = made(loop, log, flags["namespace"])
     publisher, ended = events.publisher(loop, log, flags)
 
     def stop() -> None:
         """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
         the_server.close()
         linger(LINGER_SECONDS)
+
+    def stop_when_unused() -> None:
+        """Of a namespace's only shim: a `start` of another container may just have found it, and counts on it."""
+        if tasks.tasks:
+            return
+        rest = the_server.came + UNUSED_SECONDS - time.monotonic()
+        if rest > 0:
+            loop.after(rest, stop_when_unused)
+        elif leave(listener, path):
+            stop()
+        else:
+            loop.after(UNUSED_SECONDS, stop_when_unused)
 
     def linger(patience: float, pause: float = 0.01) -> None:
         """Until the last answer and the last event are away. containerd may be about to restart just now."""
@@ -57,8 +81,9 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
         the_server.close()
         linger(SIGNALLED_SECONDS)
 
-    tasks = Service(loop, log, flags["namespace"], publisher, standard, stop, ended)
-    the_server = server.Server(loop, log, listener, path, tasks)
+    at_shutdown = stop_when_unused if "shared" in flags else stop
+    tasks = Service(loop, log, flags["namespace"], publisher, standard, at_shutdown, ended)
+    the_server = server.Server(loop, log, listener, path, tasks, None if exporter is None else exporter.tracer)
     loop.on_signals({
         _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
     })  # fmt: skip
@@ -67,6 +92,8 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
     gc.freeze()
     gc.enable()  # a daemon lives longer than a command
     loop.run()
+    if exporter is not None:
+        exporter.send()
 
 
 def _open_log() -> "Fd | None":

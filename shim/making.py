@@ -49,8 +49,9 @@ class Creating:
         try:
             streams.make_pipes()
             self.worker = self.service.worker(
-                f"create {self.task.id}", self._work, self._done, self._told, streams.child
-            )
+                f"create {self.task.id}", self._work, self._done, self._told, streams.child,
+                verb.call.log,
+            )  # fmt: skip
         except BaseException:
             self._forget()
             raise
@@ -167,7 +168,9 @@ class Deleting:
                 raise failure(error) from error
 
         try:
-            self.verb.stop = self.service.worker(f"delete {task.id}", work, self._done).call_off
+            self.verb.stop = self.service.worker(
+                f"delete {task.id}", work, self._done, log=self.verb.call.log
+            ).call_off
         except OSError as error:
             task.turns.refuse(self.verb, failure(error))
 

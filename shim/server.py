@@ -3,6 +3,7 @@
 import _socket
 import posix
 import select
+import time
 
 from pyrunc.errors import reason
 from shim import messages, service, ttrpc
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from shim.loop import Loop, Timer
     from shim.protobuf import Message, Values
+    from shim.tracing import Traced, Tracer
 
 SO_PEERCRED = 17
 REST_SECONDS = 0.25
@@ -24,7 +26,7 @@ REST_SECONDS = 0.25
 class Call:
     """One request, until it is answered: once, however often somebody tries."""
 
-    __slots__ = ("connection", "done", "late", "message", "name", "server", "stream", "timer")
+    __slots__ = ("connection", "done", "late", "log", "message", "name", "server", "stream", "timer", "traced")
 
     def __init__(self, server: "Server", connection: ttrpc.Connection, stream: int) -> None:
         self.server = server
@@ -35,6 +37,8 @@ class Call:
         self.done = False
         self.timer: Timer | None = None
         self.late: Callable[[Status], None] | None = None  # whom to tell that its deadline has passed
+        self.traced: Traced | None = None
+        self.log = server.log  # of what is done for it
 
     def answer(self, work: "Callable[[], Values | None]") -> None:
         """Whatever the work raises is an answer too."""
@@ -56,6 +60,8 @@ class Call:
     def _send(self, response: "Values") -> None:
         self.done = True
         self.server.loop.cancel(self.timer)
+        if self.traced is not None:
+            self.traced.answered(response["status"]["message"] if "status" in response else "")
         try:
             data = ttrpc.pack(self.stream, ttrpc.RESPONSE, encode(messages.RESPONSE, response))
         except Status as status:
@@ -66,6 +72,12 @@ class Call:
     def give_up_after(self, nanoseconds: int) -> None:
         if nanoseconds > 0 and not self.done:
             self.timer = self.server.loop.after(nanoseconds / 10**9, self._too_late)
+
+    def trace(self, request: "Values", values: "Values") -> None:
+        """What is done for it is a span of whoever has called, where spans are wanted."""
+        if self.server.tracer is not None:
+            self.traced = self.server.tracer.traced(request, values, self.log)
+            self.log = self.traced or self.log
 
     def _too_late(self) -> None:
         why = Status(ttrpc.DEADLINE_EXCEEDED, "context deadline exceeded")
@@ -80,16 +92,24 @@ class Call:
 
 
 class Server:
-    __slots__ = ("connections", "last", "listener", "log", "loop", "path", "rests", "service")
+    """Attributes:
+    came: when somebody has connected last.
+    tracer: who makes spans of calls; None: nobody.
+    """
+
+    __slots__ = ("came", "connections", "last", "listener", "log", "loop", "path", "rests", "service", "tracer")
 
     def __init__(
-        self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, tasks: "service.Service"
-    ) -> None:
+        self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, tasks: "service.Service",
+        tracer: "Tracer | None" = None,
+    ) -> None:  # fmt: skip
         self.loop = loop
         self.log = log
         self.listener = listener
         self.path = path
         self.service = tasks
+        self.tracer = tracer
+        self.came = time.monotonic()
         self.connections: set[ttrpc.Connection] = set()
         self.last: dict[ttrpc.Connection, int] = {}
         self.rests = False
@@ -112,6 +132,7 @@ class Server:
         if uid != posix.geteuid():
             self.log.warning(f"a connection of user {uid} was refused")
             return socket.close()
+        self.came = time.monotonic()
         self.connections.add(ttrpc.Connection(self.loop, socket, self._frame, self._closed))
 
     def _rest(self, error: OSError) -> None:
@@ -154,7 +175,9 @@ class Server:
         if request["method"] not in service.METHODS:
             raise Status(ttrpc.UNIMPLEMENTED, f"method {request['method']}")
         message, call.message, handler = service.METHODS[request["method"]]
-        answer = handler(self.service, decode(message, request["payload"]), call)
+        values = decode(message, request["payload"])
+        call.trace(request, values)
+        answer = handler(self.service, values, call)
         if answer is None:
             call.give_up_after(request["timeout_nano"])
         return answer

@@ -155,7 +155,9 @@ class Service:
             if not hooks and container.directory.try_lock("start"):
                 Starting(process, done)
             else:
-                worker = self.worker(f"start {task.id}", work, lambda _, error: done(error), kept=task.kept())
+                worker = self.worker(
+                    f"start {task.id}", work, lambda _, error: done(error), kept=task.kept(), log=verb.call.log
+                )
                 process.stop = worker.call_off
             verb.stop = process.stop
         except (PyruncError, OSError) as error:
@@ -187,7 +189,7 @@ class Service:
                 self.wake(process)
             self.tell(task)
 
-        entering = Entering(self, process, done)
+        entering = Entering(self, process, done, call.log)
         self.entering.append(entering)
         call.late = entering.stop
         entering.start()
@@ -273,7 +275,7 @@ class Service:
                 changed(task)
                 task.turns.end(verb, dict)
 
-            worker = self.worker(f"{what} {task.id}", work, done, kept=task.kept())
+            worker = self.worker(f"{what} {task.id}", work, done, kept=task.kept(), log=call.log)
             verb.stop = worker.call_off
 
         task.turns.ask(call, begin)
@@ -283,8 +285,10 @@ class Service:
     def worker(
         self, what: str, work: "Work", done: "Callable[[Any, Status | None], None]",
         told: "Callable[[str, Any, list[Fd | None]], None] | None" = None, kept: "Sequence[Fd | None]" = (),
+        log: "Log | None" = None,
     ) -> Worker:  # fmt: skip
-        made = Worker(self.loop, self.log, what, work, done, told, [self.standard.null, *kept])
+        """`log`: of the call that it works for, where there is one."""
+        made = Worker(self.loop, log or self.log, what, work, done, told, [self.standard.null, *kept])
         self.workers[made.pid] = made
         return made
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pyrunc.container.launch import Launch
     from pyrunc.linux.fd import Fd
+    from pyrunc.log import Log
     from shim.loop import Loop, Timer
     from shim.service import Service
     from shim.task import Process
@@ -106,12 +107,15 @@ class Entering:
         early: with which it has ended, before we knew that it had started: (pid, status as waitpid has it, when).
     """
 
-    __slots__ = ("channel", "done", "early", "launch", "loop", "process", "service", "timer", "worker")
+    __slots__ = ("channel", "done", "early", "launch", "log", "loop", "process", "service", "timer", "worker")
 
-    def __init__(self, service: "Service", process: "Process", done: "Callable[[Exception | None], None]") -> None:
+    def __init__(
+        self, service: "Service", process: "Process", done: "Callable[[Exception | None], None]", log: "Log"
+    ) -> None:
         self.service = service
         self.loop: Loop = service.loop
         self.process = process
+        self.log = log
         self.done: Callable[[Exception | None], None] | None = done
         self.launch: Launch | None = None
         self.channel = -1
@@ -127,7 +131,7 @@ class Entering:
         if ends is None:
             self.worker = self.service.worker(
                 f"opening the streams of {process.exec_id}",
-                lambda line: process.task.open_streams(line, process.streams), self._opened, self._told,
+                lambda line: process.task.open_streams(line, process.streams), self._opened, self._told, log=self.log,
             )  # fmt: skip
         else:
             process.streams.take(ends)
@@ -160,7 +164,7 @@ class Entering:
             )
             task.standard.lend(streams.child)
             try:
-                self.launch = begin(task.container, process.spec, asked)
+                self.launch = begin(task.container, process.spec, asked, log=self.log)
             finally:
                 task.standard.lend([])
                 streams.started()
@@ -209,7 +213,7 @@ class Entering:
                 raise failure(error, "OCI runtime exec failed: exec failed: ") from error
 
         kept = [*process.streams.child, task.container.directory.fd]
-        self.worker = self.service.worker(f"exec {process.exec_id}", work, self._executed, self._told, kept)
+        self.worker = self.service.worker(f"exec {process.exec_id}", work, self._executed, self._told, kept, self.log)
         process.streams.started()
 
     def _executed(self, pid: "Any", error: "Status | None") -> None:

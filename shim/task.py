@@ -128,9 +128,11 @@ class Task:
         owner = (found["io_uid"], found["io_gid"])
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
-        mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
+        with line.log.step("create.mount_rootfs"):
+            mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
-            self.open_streams(line, streams)
+            with line.log.step("create.open_streams"):
+                self.open_streams(line, streams)
             streams.own(owner)
             asked = Options(
                 pid_file=f"{self.bundle}/init.pid",
@@ -194,7 +196,8 @@ class Task:
             Container.delete(self.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
-        unmount_all(f"{self.bundle}/{ROOTFS}")
+        with line.log.step("delete.unmount_rootfs"):
+            unmount_all(f"{self.bundle}/{ROOTFS}")
 
     # --- at once
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pyrunc.cgroups.rdt import Group
+    from pyrunc.log import Log
     from pyrunc.spec.types import Process
 
     Inherited = Literal["apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "noNewPrivileges",
@@ -42,12 +43,15 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
     return child.pid
 
 
-def begin(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> launch.Launch:
+def begin(
+    container: Container, what: "Process", options: Options, ignore_paused: bool = False, log: "Log | None" = None
+) -> launch.Launch:
     """Make a process of the container, which is to become `what`.
 
     The namespaces are those of the container's first process, by its pidfd; the cgroup, the filter and the labels
     are the container's.
     """
+    log = log or container.log
     status = container.status()
     if status == "stopped":
         raise StateError("cannot exec in a stopped container", container.id)
@@ -57,7 +61,7 @@ def begin(container: Container, what: "Process", options: Options, ignore_paused
         raise UsageError("process", pointer, mistake, hint)
     _complete(what, container.config.get("process"))
     for pointer, doubt, hint in rules.process_warnings(what):
-        container.log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
+        log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
     process.set_dumpable(False)
     take_master = receivers.of_master(options, bool(what.get("terminal")))
     take_pidfd = receivers.of_pidfd(options, "setns")
@@ -66,7 +70,7 @@ def begin(container: Container, what: "Process", options: Options, ignore_paused
             raise StateError("cannot exec in a stopped container", container.id)
         context = _context(container, what, options)
         group = container.rdt_group()
-        child = launch.Launch(context, container.log, _Parent(take_master, take_pidfd, group))
+        child = launch.Launch(context, log, _Parent(take_master, take_pidfd, group))
         if ignore_paused:
             child.may_wait = container.cgroup.is_frozen
         with _Entrance(container, context, init):

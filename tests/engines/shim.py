@@ -165,6 +165,7 @@ class Client:
         self.answers: dict[int, ttrpc.Frame] = {}
         self.stream = -1
         self.services = service.NAMES
+        self.metadata: dict[str, str] = {}
 
     def send(self, method: str, timeout: float = 0, **values: Any) -> tuple[int, str]:
         self.stream += 2
@@ -173,6 +174,7 @@ class Client:
             "method": method,
             "payload": encode(service.METHODS[method][0], values),
             "timeout_nano": int(timeout * 10**9),
+            "metadata": [{"key": key, "value": value} for key, value in self.metadata.items()],
         }
         self.socket.sendall(ttrpc.pack(self.stream, ttrpc.REQUEST, encode(messages.REQUEST, request)))
         return self.stream, method

@@ -1,0 +1,191 @@
+"""Where spans go: to a file, a line for as many as there are, or to a collector, as OTLP says (JSON over HTTP).
+
+Both may take long, a file on NFS too, so a child does it. Containerd's environment, which is the shim's, says where;
+the variables are OpenTelemetry's, but for the file: containerd reads those too, and knows none.
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+"""
+
+import _signal
+import posix
+import select
+import time
+
+from pyrunc.errors import reason
+from pyrunc.linux.fd import Fd, write_all
+from pyrunc.linux.process import close_range, reset_signals
+from shim.tracing import Tracer, attributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.log import Log
+    from shim.loop import Loop, Timer
+    from shim.tracing import Finished
+
+FILE = "PYRUNC_TRACES_FILE"
+PATH = "/v1/traces"  # below an endpoint that is not for traces alone
+DELAY_SECONDS = 5.0  # for more to come
+TIMEOUT_SECONDS = 10.0
+MOST = 2048  # that wait; what comes then is lost
+LOOK_AGAIN = (429, 502, 503, 504)  # what a collector may answer that is busy
+NAME = "containerd-shim-pyrunc-v2"
+ON = ("1", "t", "true")
+OVER_HTTP = ("", "http/json", "http/protobuf")  # a collector takes both forms at one address
+
+
+def exporter(loop: "Loop", log: "Log", namespace: str) -> "Exporter | None":
+    """None: spans are to go nowhere after all."""
+    file, url = _variable(FILE), _url(log)
+    if _variable("OTEL_SDK_DISABLED").lower() in ON or not (file or url):
+        return None
+    return Exporter(loop, log, namespace, file, url)
+
+
+def _url(log: "Log") -> str:
+    endpoint = _variable("OTEL_EXPORTER_OTLP_ENDPOINT").rstrip("/")
+    url = _variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (endpoint and endpoint + PATH)
+    if not url or _variable("OTEL_TRACES_EXPORTER") not in ("", "otlp"):
+        return ""
+    protocol = _setting("PROTOCOL")
+    if protocol not in OVER_HTTP or not url.startswith(("http://", "https://")):
+        log.warning(f"no traces are sent to {url}: over HTTP they could be, and the protocol is {protocol!r}")
+        return ""
+    return url
+
+
+def _setting(name: str) -> str:
+    return _variable(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or _variable(f"OTEL_EXPORTER_OTLP_{name}")
+
+
+def _variable(name: str) -> str:
+    return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def _seconds(text: str, default: float) -> float:
+    """Of a number of milliseconds; what is none counts as not said."""
+    return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 10 else default
+
+
+class Exporter:
+    """What waits to be sent, and the child that sends.
+
+    Attributes:
+        sender: the pipe of a child that is sending: it says what went wrong, and ends with it.
+    """
+
+    __slots__ = ("delay", "file", "log", "loop", "lost", "sender", "spans", "timer", "tracer", "url")
+
+    def __init__(self, loop: "Loop", log: "Log", namespace: str, file: str, url: str) -> None:
+        self.loop = loop
+        self.log = log
+        self.tracer = Tracer(namespace, self.keep)
+        self.file = file
+        self.url = url
+        self.delay = _seconds(_variable("OTEL_BSP_SCHEDULE_DELAY"), DELAY_SECONDS)
+        self.spans: list[Finished] = []
+        self.lost = 0
+        self.sender = -1
+        self.timer: Timer | None = None
+
+    def keep(self, span: "Finished") -> None:
+        if len(self.spans) >= MOST:
+            self.lost += 1
+            return
+        self.spans.append(span)
+        if self.timer is None and self.sender < 0:
+            self.timer = self.loop.after(self.delay, self.send)
+
+    def send(self) -> None:
+        """All that there is, by a child, which may outlive us."""
+        self.loop.cancel(self.timer)
+        self.timer = None
+        if not self.spans:
+            return
+        if self.lost:
+            self.log.warning(f"{self.lost} spans are lost: there were more than {MOST}")
+        spans, self.spans, self.lost = self.spans, [], 0
+        read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        if not posix.fork():
+            _become_sender(self.file, self.url, spans, write)
+        posix.close(write)
+        self.sender = read
+        self.loop.watch(read, select.POLLIN, lambda _: self._sent(len(spans)))
+
+    def _sent(self, count: int) -> None:
+        why = posix.read(self.sender, 4096).decode("utf-8", "replace")
+        self.loop.unwatch(self.sender)
+        posix.close(self.sender)
+        self.sender = -1
+        if why:
+            self.log.warning(f"{count} spans are lost: {why}")
+        if self.spans:
+            self.timer = self.loop.after(self.delay, self.send)
+
+
+def _become_sender(file: str, url: str, spans: "list[Finished]", pipe: int) -> None:
+    """In the child, which holds nothing of ours: neither a connection nor a container's streams."""
+    try:
+        posix.dup2(pipe, 2)
+        close_range(3)
+        reset_signals()
+        _signal.set_wakeup_fd(-1)
+        data = _document(spans)
+        if file:
+            _append(file, data + b"\n")
+        if url:
+            _post(url, data)
+    except BaseException as error:
+        posix.write(2, f"{file or url}: {reason(error)}".encode("utf-8", "replace"))
+    finally:
+        posix._exit(0)
+
+
+def _document(spans: "list[Finished]") -> bytes:
+    from pyrunc import __version__
+    from pyrunc.spec.jsonc import dumps
+
+    who = {"service.name": NAME, "service.version": __version__, "host.name": posix.uname().nodename}
+    scope = {"scope": {"name": "pyrunc", "version": __version__}, "spans": spans}
+    document = {"resourceSpans": [{"resource": {"attributes": attributes(who)}, "scopeSpans": [scope]}]}
+    return dumps(document).encode("utf-8", "backslashreplace")
+
+
+def _append(path: str, data: bytes) -> None:
+    with Fd(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)) as file:
+        write_all(file.number, data)
+
+
+def _post(url: str, data: bytes) -> None:
+    """As long as the collector says that it is busy, or is not there, once more: until the time is up."""
+    import ssl
+    from urllib import error, request
+
+    authority = _setting("CERTIFICATE")
+    trusted = ssl.create_default_context(cafile=authority) if authority else None
+    asked = request.Request(url, data, {"Content-Type": "application/json", "User-Agent": "pyrunc", **_headers()})
+    deadline = time.monotonic() + _seconds(_setting("TIMEOUT"), TIMEOUT_SECONDS)
+    pause = 0.5
+    while True:
+        try:
+            patience = max(0.1, deadline - time.monotonic())
+            with request.urlopen(asked, timeout=patience, context=trusted):
+                return
+        except error.HTTPError as answer:
+            if answer.code not in LOOK_AGAIN:
+                raise
+            why: OSError = answer
+        except error.URLError as failure:
+            why = failure.reason if isinstance(failure.reason, OSError) else failure
+        except OSError as failure:
+            why = failure
+        if time.monotonic() + pause > deadline:
+            raise why
+        time.sleep(pause)
+        pause *= 2
+
+
+def _headers() -> "dict[str, str]":
+    """NAME=VALUE,NAME=VALUE, percent-encoded: whom the collector takes spans from."""
+    from urllib.parse import unquote
+
+    given = [each.partition("=") for each in _setting("HEADERS").split(",")]
+    return {unquote(name.strip()): unquote(value.strip()) for name, equals, value in given if equals}
