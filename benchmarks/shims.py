@@ -28,6 +28,7 @@ SHIMS = {"pyrunc": str(SHIM), "runc": shutil.which("containerd-shim-runc-v2") or
 CLONE_NEWNS = 0x20000
 TRUE = json.dumps({"cwd": "/", "args": ["/bin/true"], "env": ["PATH=/bin"]}).encode()
 POD = "io.kubernetes.cri.sandbox-id"
+GROUP = "io.containerd.runc.v2.group"
 IDLE_SECONDS = 60
 
 
@@ -57,7 +58,7 @@ class Times:
 class Measured(Container):
     """A container whose commands are measured: their wall time, and their own CPU time."""
 
-    times: Times
+    times: Times | None = None
     name = ""
 
     def command(self, verb: str, **_: object) -> "subprocess.CompletedProcess[bytes]":
@@ -132,13 +133,13 @@ def lone(host: Host, times: Times, name: str, number: int) -> None:
             pass  # runc's may have gone before it answers
     finally:
         c.command("delete")
-        c.times = None  # type: ignore[assignment]
+        c.times = None
         c.remove()
 
 
 def in_pod(host: Host, times: Times, name: str, number: int) -> Container:
     c = Measured(host, f"{name}-pod-{number}", "/bin/sleep", "100000", annotations={POD: f"{name}-pod"})
-    c.name, c.times = name, None  # type: ignore[assignment]
+    c.name = name
 
     which = "another of a pod" if number else "a pod's first"
     times.measure(f"start: {which}", name, c.start_shim)

@@ -3,6 +3,7 @@
 import _socket
 import fcntl
 import posix
+import select
 
 from pyrunc.linux.fd import Fd, open_at
 
@@ -27,15 +28,33 @@ def listen(folder: str, path: str) -> "_socket.socket | None":
         return socket
 
 
+def leave(socket: "_socket.socket", path: str) -> bool:
+    """Take an address away, unless somebody has come, or is about to: whether that was done.
+
+    Who looks for a shim holds the folder's lock: he has found us before this, and waits to be let in, or not at all.
+    """
+    try:
+        lock = _lock(path.rpartition("/")[0], fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    with lock:
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        if poll.poll(0):
+            return False
+        posix.unlink(path)
+        return True
+
+
 def was_left(path: str) -> bool:
     """Whether its shim has gone without taking the socket along: it was killed. It is removed."""
     with _lock(path.rpartition("/")[0]):
         return _remove_stale(path)
 
 
-def _lock(folder: str) -> Fd:
+def _lock(folder: str, how: int = 0) -> Fd:
     fd = open_at(None, folder, posix.O_RDONLY | posix.O_DIRECTORY)
-    fcntl.flock(fd.number, fcntl.LOCK_EX)
+    fcntl.flock(fd.number, fcntl.LOCK_EX | how)
     return fd
 
 

@@ -64,6 +64,7 @@ V2: "Message" = {
 }  # fmt: skip
 
 
+NOT_SENT = ("cpuset",)  # a third of v1's files
 RDMA_FILES = {"current": "rdma.current", "limit": "rdma.max"}
 
 
@@ -75,7 +76,7 @@ def metrics(cgroup: "Cgroup") -> "dict[str, Any]":
 
 def _legacy(cgroup: "Cgroup") -> "Values":
     """Parts of which nothing is known are sent empty: Docker's daemon dies of a part that is missing."""
-    found = statistics(cgroup)
+    found = statistics(cgroup, NOT_SENT)
     memory = found["memory"]
     return {
         "hugetlb": [{**values, "pagesize": size} for size, values in found["hugetlb"].items()],
@@ -90,7 +91,7 @@ def _legacy(cgroup: "Cgroup") -> "Values":
 
 def _unified(cgroup: "Cgroup") -> "Values":
     directory = cgroup.directory("memory") or ""
-    found = statistics(cgroup)
+    found = statistics(cgroup, NOT_SENT)
     raw = found["memory"].get("raw", {})
     memory = {
         **raw,

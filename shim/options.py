@@ -17,7 +17,10 @@ TOML = {
     "NoPivotRoot": "no_pivot_root", "NoNewKeyring": "no_new_keyring", "ShimCgroup": "shim_cgroup", "IoUid": "io_uid",
     "IoGid": "io_gid", "BinaryName": "binary_name", "Root": "root", "SystemdCgroup": "systemd_cgroup",
     "CriuPath": "criu_path", "CriuImagePath": "criu_image_path", "CriuWorkPath": "criu_work_path",
+    "ShimPerNamespace": "shim_per_namespace",
 }  # fmt: skip
+OURS = {"shim_per_namespace": False}  # which runc's have not
+OF_START = (b"ShimCgroup", b"ShimPerNamespace")
 
 
 def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
@@ -34,8 +37,8 @@ def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
     return found
 
 
-def known(given: "dict[str, Any]", wanted: str = "") -> "dict[str, Any] | None":
-    """None: they are of another type. `wanted`: a TOML text without this name is not worth reading."""
+def known(given: "dict[str, Any]", wanted: "tuple[bytes, ...]" = ()) -> "dict[str, Any] | None":
+    """None: they are of another type. `wanted`: a TOML text without any of these names is not worth reading."""
     name = given["type_url"].rpartition("/")[2]
     if name == RUNC:
         return decode(messages.RUNC_OPTIONS, given["value"])
@@ -44,10 +47,10 @@ def known(given: "dict[str, Any]", wanted: str = "") -> "dict[str, Any] | None":
     return None
 
 
-def _generic(given: "dict[str, Any]", wanted: str) -> "dict[str, Any]":
-    found = decode(messages.RUNC_OPTIONS, b"")
+def _generic(given: "dict[str, Any]", wanted: "tuple[bytes, ...]") -> "dict[str, Any]":
+    found = {**decode(messages.RUNC_OPTIONS, b""), **OURS}
     body, path = given["config_body"], given["config_path"]
-    if not path and (not body or wanted.encode() not in body):
+    if not path and (not body or (wanted and not any(name in body for name in wanted))):
         return found
     import tomllib
 

@@ -27,7 +27,7 @@ PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
 def start(flags: "dict[str, str]") -> int:
     """The working directory is the bundle. Nothing but the address goes to standard output, which is also what
     containerd waits for the end of: nobody that we leave behind may hold it."""
-    asked, cgroup = _input(flags["id"])
+    asked, options = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
     if asked.get("ttrpc_address") and not posix.environ.get(b"TTRPC_ADDRESS"):
         posix.environ[b"TTRPC_ADDRESS"] = asked["ttrpc_address"].encode()
@@ -35,7 +35,10 @@ def start(flags: "dict[str, str]") -> int:
         flags[flag] = flags.get(flag) or asked.get(name, "")
     if asked.get("log_level", 0) <= DEBUG:
         flags["debug"] = "true"
-    name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], _group(flags["id"])))
+    if options.get("shim_per_namespace"):
+        flags["shared"] = "true"
+    group = "" if "shared" in flags else _group(flags["id"])
+    name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], group))
     path = f"{folder}/{blake2s(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
     listener = listen(folder, path)
     address = f"unix://{path}"
@@ -43,7 +46,7 @@ def start(flags: "dict[str, str]") -> int:
     with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
         replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
     if listener is not None:
-        _leave_daemon(listener, path, flags, cgroup)
+        _leave_daemon(listener, path, flags, options.get("shim_cgroup", ""))
     posix.write(1, said)
     return 0
 
@@ -58,8 +61,8 @@ def _group(container_id: str) -> str:
     return container_id
 
 
-def _input(container_id: str) -> "tuple[dict[str, Any], str]":
-    """Standard input, as far as it says something to us: the parameters that 2.3 sends, and the shim's cgroup.
+def _input(container_id: str) -> "tuple[dict[str, Any], dict[str, Any]]":
+    """Standard input, as far as it says something to us: the parameters that 2.3 sends, and the options.
 
     Earlier versions send the options alone, or nothing. What is neither is left alone: it is containerd's to change.
     """
@@ -67,13 +70,13 @@ def _input(container_id: str) -> "tuple[dict[str, Any], str]":
 
     data = read_all(0, LONGEST_INPUT)
     if not data:
-        return {}, ""
+        return {}, {}
     asked = _decoded(messages.BOOTSTRAP, data)
     if asked.get("id") == container_id:
         given = [each["value"] for each in asked["extensions"]]
     else:
         asked, given = {}, [_decoded(messages.ANY, data)]
-    return asked, _shim_cgroup([each for each in given if each])
+    return asked, _options([each for each in given if each])
 
 
 def _decoded(message: "Message", data: bytes) -> "dict[str, Any]":
@@ -83,18 +86,17 @@ def _decoded(message: "Message", data: bytes) -> "dict[str, Any]":
         return {}
 
 
-def _shim_cgroup(given: "list[dict[str, Any]]") -> str:
-    from shim.options import known
+def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
+    from shim.options import OF_START, known
 
     for each in given:
         try:
-            found = known(each, "ShimCgroup")
+            found = known(each, OF_START)
         except Malformed:
             continue  # Create has them too, and says so
         if found is not None:
-            cgroup: str = found["shim_cgroup"]
-            return cgroup
-    return ""
+            return found
+    return {}
 
 
 def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> None:

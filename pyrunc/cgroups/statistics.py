@@ -48,11 +48,14 @@ IO_STAT = {
 }  # fmt: skip
 
 
-def statistics(cgroup: Cgroup) -> "Values":
-    """Everything that the kernel counts for a cgroup. Controllers that are not there count nothing."""
+def statistics(cgroup: Cgroup, but: "tuple[str, ...]" = ()) -> "Values":
+    """Everything that the kernel counts for a cgroup, but what nobody wants to know. Controllers that are not there
+    count nothing."""
     part = V2 if cgroup.unified else V1
     found: Values = {}
     for name, controllers, read in part:
+        if name in but:
+            continue
         directories = [cgroup.directory(controller) or "" for controller in controllers]
         found[name] = read(*directories)
     return {**found, "intel_rdt": {}, "network_interfaces": None}

@@ -141,3 +141,26 @@ def test_the_cgroup_of_the_shim(container, form, options):
     c.kill_shim()
     for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-s"):
         folder.rmdir()
+
+
+def test_one_shim_for_all_containers_of_a_namespace(container):
+    """Pods as well as others; and it stays a while when it has none, for who has just found it."""
+    options = generic(b"ShimPerNamespace = true")
+    given = encode(messages.ANY, options)
+    first = container("/bin/sleep", "1000").start_shim(input=given).create(options=options)
+    pid = first.call("Connect")["shim_pid"]
+    pod = {"io.kubernetes.cri.sandbox-id": "pod"}
+    second = container("/bin/sleep", "1000", annotations=pod).start_shim(input=given).create(options=options)
+    third = container("/bin/sleep", "1000").start_shim().create()
+    assert second.call("Connect")["shim_pid"] == pid
+    assert third.call("Connect")["shim_pid"] != pid
+    first.call("Delete")
+    first.call("Shutdown")
+    assert second.call("State")["status"] == 1
+    second.call("Delete")
+    second.call("Shutdown")
+    fourth = container("/bin/sleep", "1000").start_shim(input=given).create(options=options)
+    assert fourth.call("Connect")["shim_pid"] == pid
+    fourth.call("Delete")
+    fourth.call("Shutdown")
+    wait_until(lambda: not os.path.exists(fourth.socket))
