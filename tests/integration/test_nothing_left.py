@@ -95,7 +95,6 @@ def test_a_step_that_fails(container, runtime, step):
         "credentials.set_user",
         "execute.find",
         "execute.execute",
-        "execute.filter_system_calls",
     ],
 )
 def test_a_step_of_exec_that_fails(container, runtime, step):
