@@ -265,6 +265,8 @@ class Creation(launch.Parent):
         try:
             if self.devices is not None:
                 self.devices.give_back(container.log)
+            if container.pid:
+                container.cgroup.kill()  # what its hooks have started in it
             container.cgroup.remove()
             container.remove_rdt_group()
             container.directory.remove()

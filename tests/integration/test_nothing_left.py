@@ -279,6 +279,13 @@ def test_interrupted_create_cleans_up_itself(container, tmp_path):
         (tmp_path / "there").unlink()
 
 
+def test_what_a_hook_of_a_failed_create_has_left_running_in_the_cgroup_ends(container):
+    """In a process namespace of the host's nothing ends it but us."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 1000 <&- >&- 2>&- & exit 3"], "env": ["PATH=/bin"]}
+    c = container(namespaces=namespaces("mount", "uts", "ipc"), hooks={"createContainer": [hook]})
+    assert "exit status 3" in c.refused("true")
+
+
 def test_two_deletes_at_once(container):
     for _ in range(5):
         c = container().up()
