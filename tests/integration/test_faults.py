@@ -222,8 +222,7 @@ def test_a_system_call_that_fails(verb, container, inject, name_of, tmp_path):
         which, process, nth, error = one.split()
         first, _, last = nth.partition("-")
         numbers = range(int(first), int(last or first) + 1) if which == verb else ()
-        names = {call[:2]: call[2] for call in calls}
-        tries = [(int(process), nth, names.get((int(process), nth), "?"), int(error)) for nth in numbers]
+        tries = [(*call, int(error)) for call in calls if call[0] == int(process) and call[1] in numbers]
     wrong, hits = [], 0
     for process, nth, name, error in tries:
         fault = Fault(inject, tmp_path / "fault", process, nth, error)
