@@ -130,17 +130,12 @@ class Launch:
             process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root
         began = time.time_ns()
         self._clone(clone_flags)
-        if rootless and self.pidfd is not None:
-            process.set_dumpable(False)
         if self.pidfd is None:
             self.channel.close()
             steps.become(list_of_steps, self.context)
         if self.log.steps_on:
             self.log.took("launch.clone", began, time.time_ns())
-        self.context.channel.close()
-        self.channel.socket.settimeout(patience.LOOK_SECONDS)
-        self._watch()
-        self._attempt(lambda: self._send_off(clone_flags))
+        self._attempt(lambda: self._send_off(clone_flags, rootless))
 
     def lead(self) -> None:
         while not self.hear():
@@ -227,7 +222,12 @@ class Launch:
         kind, text, fd = self._receive()
         self._answer(kind if kind == "E" else "", text, fd)
 
-    def _send_off(self, clone_flags: int) -> bool:
+    def _send_off(self, clone_flags: int, rootless: bool) -> bool:
+        if rootless:
+            process.set_dumpable(False)
+        self.context.channel.close()
+        self.channel.socket.settimeout(patience.LOOK_SECONDS)
+        self._watch()
         if self.moved_later and self.context.cgroup is not None:
             self.context.cgroup.join_unified(self.pid)
         if clone_flags & process.CLONE_NEWUSER:

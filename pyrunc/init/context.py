@@ -81,7 +81,7 @@ class Channel:
         return text[:1], text[1:], fd
 
     def close(self) -> None:
-        self.socket.close()
+        Fd(self.socket.detach()).close()
 
 
 def rights(fd: Fd) -> "tuple[int, int, bytes]":

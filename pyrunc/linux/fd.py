@@ -36,8 +36,12 @@ class Fd:
         return number
 
     def close(self) -> None:
+        """It is closed whatever close(2) says, and what is done is done."""
         if self.number >= 0:
-            posix.close(self.take())
+            try:
+                posix.close(self.take())
+            except OSError:
+                pass
 
     def __enter__(self) -> "Self":
         return self
@@ -46,10 +50,7 @@ class Fd:
         self.close()
 
     def __del__(self) -> None:
-        try:
-            self.close()
-        except OSError:
-            pass  # closed all the same (close(2)), and nobody is there to be told
+        self.close()
 
 
 def open_at(directory: "Fd | None", path: str, flags: int, mode: int = 0) -> Fd:
@@ -101,6 +102,7 @@ def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> No
     try:
         with open_at(directory, temporary, flags, mode) as fd:
             write_all(fd, data)
+            posix.close(fd.take())  # here a file system on a network says that it could not keep the data
         posix.rename(temporary, name, src_dir_fd=directory.number, dst_dir_fd=directory.number)
     except BaseException:
         unlink_quietly(directory, temporary)

@@ -39,9 +39,9 @@ def fail_early():
     def failing():
         raise error()
 
-    def late(self, flags):
+    def late(self, *words):
         assert has_ended(self.pidfd, 10)
-        return send_off(self, flags)
+        return send_off(self, *words)
 
     steps.forget_imports = failing
     send_off, Launch._send_off = Launch._send_off, late
