@@ -1,12 +1,14 @@
 """-v and -info: what this is."""
 
+import posix
 import sys
 
 from pyrunc import __version__
 from shim import messages
-from shim.protobuf import encode
+from shim.protobuf import decode, encode
 
 NAME = "io.containerd.pyrunc.v2"
+LONGEST_INPUT = 1 << 20
 FEATURES = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
 
@@ -16,9 +18,19 @@ def version() -> bytes:
 
 
 def info() -> bytes:
-    """RuntimeInfo, with the runtime's features document as it is. Standard input has options: they change nothing."""
+    """RuntimeInfo: the runtime's features document as it is, and the options on standard input as they came, which
+    change nothing of it."""
     from pyrunc.cli.features import features
+    from pyrunc.linux.fd import read_all
     from pyrunc.spec.jsonc import dumps
 
-    document = {"type_url": FEATURES, "value": dumps(features()).encode()}
-    return encode(messages.RUNTIME_INFO, {"name": NAME, "version": {"version": __version__}, "features": document})
+    options = None if posix.isatty(0) else decode(messages.ANY, read_all(0, LONGEST_INPUT))
+    return encode(
+        messages.RUNTIME_INFO,
+        {
+            "name": NAME,
+            "version": {"version": __version__},
+            "options": options if options and options["type_url"] else None,
+            "features": {"type_url": FEATURES, "value": dumps(features()).encode()},
+        },
+    )

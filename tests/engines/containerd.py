@@ -38,6 +38,8 @@ CRI_CONFIG = f"""
       runtime_type = "io.containerd.pyrunc.v2"
     [plugins."{CRI}".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+    [plugins."{CRI}".containerd.runtimes.counted]
+      runtime_type = "{{folder}}/counting-shim"
     [plugins."{CRI}".containerd.runtimes.options]
       runtime_type = "io.containerd.pyrunc.v2"
       [plugins."{CRI}".containerd.runtimes.options.options]
@@ -82,6 +84,12 @@ class Containerd(Daemon):
 
     def answers(self) -> bool:
         return self.run("ctr", "version").returncode == 0
+
+    @property
+    def version(self) -> tuple[int, int]:
+        words = self.run(self.program, "--version").stdout.decode().split()
+        major, minor = words[2].removeprefix("v").split("~")[0].split(".")[:2]
+        return int(major), int(minor)
 
     def shims(self) -> list[int]:
         """pyrunc's, in our namespaces."""

@@ -1,5 +1,6 @@
 """containerd's own client with pyrunc as its runtime. Debian 12's containerd 1.6 is what is installed in CI."""
 
+import json
 import os
 import re
 import time
@@ -53,6 +54,13 @@ def test_run(engine):
     done = engine.ctr("run", "--rm", *RUNTIME, NAME, "a", "/bin/sh", "-c", "echo o; echo e >&2; exit 7", check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, b"o\n", b"e\n")
     assert engine.ctr("tasks", "ls", "-q").stdout == b""
+
+
+def test_containerd_2_reads_the_runtimes_features(engine):
+    if engine.version < (2, 0):
+        pytest.skip("containerd 1 does not ask for them")
+    done = engine.ctr("plugins", "inspect-runtime", "--runtime", "io.containerd.pyrunc.v2")
+    assert json.loads(done.stdout)["Features"]["linux"]["mountExtensions"]["idmap"]["enabled"]
 
 
 def test_run_by_the_path_of_the_shim(engine):
@@ -206,7 +214,7 @@ def test_a_log_file(engine):
 
 def test_twenty_containers_three_at_a_time(engine):
     program = (
-        f"seq 1 20 | xargs -P 3 -I N sh -c 'ctr run --rm {' '.join(RUNTIME)} {NAME} many-N /bin/sh -c \"exit N\";"
+        f'seq 1 20 | xargs -P 3 -I N sh -c \'ctr run --rm {" ".join(RUNTIME)} {NAME} many-N /bin/sh -c "exit N";'
         " test $? = N || echo N is wrong'"
     )
     done = engine.run("sh", "-c", program, timeout=90)

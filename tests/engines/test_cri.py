@@ -2,7 +2,7 @@
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,31 @@ def test_a_pod_with_two_containers_has_one_shim(pod, node):
     assert pod.status(first, EXITED)["exit_code"] == 137
     for each in (first, second):
         pod.remove(each)
+
+
+def test_containerd_2_calls_the_shim_for_a_pods_first_container_alone(node, tmp_path):
+    """1.6 and 1.7 call `start` and `delete` for every container."""
+    calls = tmp_path / "calls"
+    calls.touch()
+    handler = "counted"
+    with counted(node, calls):
+        with cri.Pod(node.socket, str(node.folder), PARENT, handler) as pod:
+            before = len(calls.read_text().split())
+            id = pod.add("second", "/bin/true")
+            pod.status(id, EXITED)
+            pod.remove(id)
+            assert calls.read_text().split()[before:] == ([] if node.version >= (2, 0) else ["start", "delete"])
+        shim.wait_until(lambda: "delete" in calls.read_text().split()[before:])
+
+
+@contextmanager
+def counted(node, calls):
+    """The shim's program as one that notes what it is called for, and becomes the shim."""
+    program = Path(node.folder, "counting-shim")
+    program.write_text(f'#!/bin/sh\nfor verb; do :; done\necho $verb >> {calls}\nexec {node.shim} "$@"\n')
+    program.chmod(0o755)
+    yield
+    program.unlink()
 
 
 def test_exec_sync(pod):

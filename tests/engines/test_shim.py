@@ -378,6 +378,19 @@ def test_what_start_and_delete_load(container, verb):
     assert ours == COMMON | expected
 
 
+def test_info_gives_the_options_back():
+    options = {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, {"root": "/x"})}
+    done = subprocess.run([SHIM, "-info"], input=encode(messages.ANY, options), capture_output=True, check=True)
+    info = decode(messages.RUNTIME_INFO, done.stdout)
+    assert info["options"] == options
+    assert info["features"]["type_url"].endswith("/features/Features")
+    features = json.loads(info["features"]["value"])
+    # what containerd and Docker look for before they offer a pod a user namespace, or a mount recursive read-only
+    assert "rro" in features["mountOptions"]
+    assert "user" in features["linux"]["namespaces"]
+    assert features["linux"]["mountExtensions"]["idmap"] == {"enabled": True}
+
+
 @pytest.mark.parametrize("killed", [True, False])
 def test_what_a_pod_leaves_when_its_shim_is_killed_goes_with_its_first_container(container, host, killed):
     """containerd 2 calls `start` and `delete` for that one alone, and writes its ID beside the others."""
