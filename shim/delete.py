@@ -18,18 +18,20 @@ def delete(flags: "dict[str, str]") -> bytes:
     bundle = flags.get("bundle") or posix.getcwd()
     remove(bundle, flags["namespace"], flags["id"])
     if _was_killed(bundle):
-        for id in _companions(bundle, flags["id"]):
+        from shim.companions import noted
+
+        for id, its_bundle, root in noted(bundle):
             try:
-                remove(f"{bundle.rpartition('/')[0]}/{id}", flags["namespace"], id)
-            except (PyruncError, OSError, ValueError) as error:
+                remove(its_bundle, flags["namespace"], id, root)
+            except (PyruncError, OSError) as error:
                 posix.write(2, f"{id}: {reason(error)}\n".encode("utf-8", "replace"))  # the others go all the same
     now = messages.timestamp(time.time_ns())
     return encode(messages.DELETED, {"pid": _pid(bundle), "exit_status": KILLED, "exited_at": now})
 
 
-def remove(bundle: str, namespace: str, id: str) -> None:
+def remove(bundle: str, namespace: str, id: str, root: str = "") -> None:
     """Whatever there is of a container, and of what was to become one."""
-    root = _state_root(bundle, namespace)
+    root = root or _state_root(bundle, namespace)
     if posix.access(f"{root}/{id}", posix.F_OK):
         from pyrunc.container.container import Container
         from pyrunc.container.state import StateRoot
@@ -51,19 +53,6 @@ def _was_killed(bundle: str) -> bool:
     from shim.listener import was_left
 
     return was_left(path)
-
-
-def _companions(bundle: str, id: str) -> "list[str]":
-    """The other containers of its pod: containerd 2 has written its ID beside them, and calls `delete` for none."""
-    folder = bundle.rpartition("/")[0]
-    found = []
-    for name in posix.listdir(folder):
-        try:
-            if read_file(f"{folder}/{name}/sandbox") == id.encode():
-                found.append(name)
-        except OSError:
-            continue
-    return found
 
 
 def _state_root(bundle: str, namespace: str) -> str:

@@ -12,7 +12,7 @@ from pyrunc.container.state import StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, PyruncError
 from pyrunc.linux.fd import open_at, replace_file
 from pyrunc.spec.jsonc import dumps
-from shim import mounts, options
+from shim import companions, mounts, options
 from shim.streams import Streams
 from shim.turns import Turns
 from shim.unmount import unmount_all
@@ -128,6 +128,7 @@ class Task:
         owner = (found["io_uid"], found["io_gid"])
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
+        companions.note(self.id, self.bundle, root.path)
         with line.log.step("create.mount_rootfs"):
             mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
@@ -145,6 +146,7 @@ class Task:
             Container.create(root, self.id, self.bundle, asked, line.log)
         except BaseException:
             unmount_all(f"{self.bundle}/{ROOTFS}")
+            companions.forget(self.id)
             raise
         return {"root": root.path, "owner": owner, "no_new_keyring": found["no_new_keyring"]}
 
@@ -196,6 +198,7 @@ class Task:
             Container.delete(self.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
+        companions.forget(self.id)
         with line.log.step("delete.unmount_rootfs"):
             unmount_all(f"{self.bundle}/{ROOTFS}")
 

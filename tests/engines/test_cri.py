@@ -1,6 +1,7 @@
 """Pods, through containerd's CRI socket, as a kubelet asks for them."""
 
 import os
+import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -75,6 +76,23 @@ def counted(node, calls):
 
 def test_exec_sync(pod):
     cri.check_exec_sync(pod)
+
+
+def test_a_pod_whose_shim_is_killed_has_ended_and_leaves_nothing(node):
+    with cri.Pod(node.socket, str(node.folder), PARENT) as pod:
+        id = pod.add("first", "/bin/sleep", "1000")
+        for pid in node.shims():
+            os.kill(pid, signal.SIGKILL)
+        pod.status(id, EXITED)
+        shim.wait_until(lambda: left(node, pod.id) == [])
+
+
+def left(node, pod_id):
+    """Of a pod: its containers' states, root file systems and cgroups."""
+    states = node.run("ls", "/run/containerd/pyrunc/k8s.io").stdout.decode().split()
+    mounts = [line for line in node.run("cat", "/proc/mounts").stdout.decode().splitlines() if "/k8s.io/" in line]
+    roots = [line.split()[1] for line in mounts if "/rootfs" in line]
+    return [name for name in states if ":" not in name] + roots + [name for name in [PARENT] if not removed(name)]
 
 
 def test_the_pods_end_is_that_of_its_shim(pod, node):
