@@ -8,6 +8,8 @@ wait is done elsewhere: `ends.open_ends` opens, and a file has a process that wr
 import fcntl
 import posix
 import select
+import sys
+import time
 
 from pyrunc.linux.fd import Fd, open_at
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 LOGGERS = ("binary://", "binary-v2://")  # take both outputs
-TIOCSWINSZ = 0x5414
-FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks whether there is a reader
+TIOCSWINSZ, FIONREAD = 0x5414, 0x541B
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks at a fifo whose writer has ended
+READER_SECONDS = 0.25  # that Delete leaves to a client that has not opened it yet
 
 
 class Pump:
@@ -98,37 +101,64 @@ class Pump:
 
 class Output(Pump):
     """To where containerd says. Who opens a fifo late finds in it what was written, and a writer: were it closed
-    before, the output would be gone, and he would wait for ever."""
+    before, the output would be gone, and he would wait for ever. A client that has us delete the process stops
+    reading then: so it is drained when the fifo is empty."""
 
-    __slots__ = ("holds", "pause", "timer")
+    __slots__ = ("ended", "holds", "pause", "timer")
 
     def __init__(self, loop: "Loop", source: Fd, sink: Fd, on_end: "Callable[[], None]") -> None:
         self.timer: Timer | None = None
         self.pause = FIRST_PAUSE_SECONDS
-        self.holds = False  # the sink, as a writer alone
+        self.ended = 0.0
+        self.holds = posix.O_RDWR  # how the fifo is open
         super().__init__(loop, source, sink, on_end)
+
+    @property
+    def drained(self) -> bool:
+        if self.source.number >= 0:
+            return False
+        if self.sink.number < 0 or not self._unread():
+            return True
+        return self.holds != posix.O_PATH and time.monotonic() > self.ended + READER_SECONDS
 
     def _source_ended(self) -> None:
         if not posix.readlink(f"/proc/self/fd/{self.sink.number}").startswith("/"):
             return self.end()  # a pipe: who reads it was there before us
         self.loop.unwatch(self.source.number)
         self.source.close()
-        self._wait_for_a_reader()
-        self.on_end()
+        self.ended = time.monotonic()
+        self._look()
 
-    def _wait_for_a_reader(self) -> None:
+    def _look(self) -> None:
+        """Until now our own reader has kept poll from telling whether there is another. With him there the writer goes,
+        and he finds the end; of the fifo no more is kept than shows whether he has read everything."""
         try:
-            if not self.holds:  # until now our own reader keeps poll from telling whether there is another
-                own = self.sink
-                self.sink = open_at(None, f"/proc/self/fd/{own.number}", posix.O_WRONLY | posix.O_NONBLOCK)
-                own.close()
-                self.holds = True
-            if has_reader(self.sink):
-                return self.end()  # what is in the fifo is his
+            if self.holds == posix.O_RDWR:
+                self._hold(posix.O_WRONLY)
+            if self.holds == posix.O_WRONLY and has_reader(self.sink):
+                self._hold(posix.O_PATH)
         except OSError:
             pass  # no descriptor is left
-        self.timer = self.loop.after(self.pause, self._wait_for_a_reader)
+        if self.holds == posix.O_PATH and not self._unread():
+            return self.end()
+        self.timer = self.loop.after(self.pause, self._look)
         self.pause = min(self.pause * 2, LAST_PAUSE_SECONDS)
+        self.on_end()
+
+    def _hold(self, how: int) -> None:
+        own = self.sink
+        self.sink = open_at(None, f"/proc/self/fd/{own.number}", how | posix.O_NONBLOCK)
+        self.holds = how
+        own.close()
+
+    def _unread(self) -> int:
+        if self.holds != posix.O_PATH:
+            return unread(self.sink)
+        try:
+            with open_at(None, f"/proc/self/fd/{self.sink.number}", posix.O_RDONLY | posix.O_NONBLOCK) as fifo:
+                return unread(fifo)  # where nobody else has it, it is another one, and empty
+        except OSError:
+            return 0
 
     def end(self) -> None:
         self.loop.cancel(self.timer)
@@ -222,7 +252,7 @@ class Streams:
     def drained(self) -> bool:
         """Whether all that the process has written is where it goes."""
         written = self.ends[3]
-        return all(output.source.number < 0 for output in self.outputs) and (written is None or written.number < 0)
+        return all(output.drained for output in self.outputs) and (written is None or written.number < 0)
 
     def _files_written(self, _: int) -> None:
         """Who writes to the files has ended."""
@@ -269,6 +299,10 @@ def has_reader(fifo: Fd) -> bool:
     poll = select.poll()
     poll.register(fifo.number, 0)  # POLLERR comes unasked
     return not poll.poll(0)
+
+
+def unread(fifo: Fd) -> int:
+    return int.from_bytes(fcntl.ioctl(fifo.number, FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _pipe(name: str) -> "tuple[Fd, Fd]":

@@ -29,9 +29,10 @@ def test_output_goes_to_the_fifos_and_input_comes_from_one(container):
     os.write(ends["stdin"], b"some text\n")
     c.call("CloseIO", stdin=True)  # what was written before is not lost, though the fifo has another writer
     assert c.call("Wait")["exit_status"] == 0
-    c.call("Delete")
+    wait_until(lambda: select.select([ends["stdout"]], [], [], 0)[0] and select.select([ends["stderr"]], [], [], 0)[0])
     assert os.read(ends["stdout"], 100) == b"some text\n"
     assert os.read(ends["stderr"], 100) == b"err\n"
+    c.call("Delete")
 
 
 def whole(reader, seconds=20.0):
@@ -96,6 +97,43 @@ def test_a_writer_waits_no_longer_than_the_process_is_there(container):
         assert descriptors(c) == before
         with pytest.raises(OSError, match="No such device"):
             os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_delete_lets_a_client_read_what_is_left(container):
+    """containerd's client before 2.4 stops reading when it has had a process deleted."""
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    before = descriptors(c)
+    path = c.fifo("out")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    program = {"cwd": "/", "args": ["/bin/echo", "something"], "env": []}
+    c.call("Exec", exec_id="e", stdout=path, spec={"value": json.dumps(program).encode()})
+    c.call("Start", exec_id="e")
+    c.call("Wait", exec_id="e")
+    deleting = c.client.send("Delete", id=c.id, exec_id="e")
+    assert c.client.receive(c.client.send("State", id=c.id))["status"] == 2
+    time.sleep(0.1)
+    assert select.select([c.client.socket], [], [], 0)[0] == []
+    assert whole(reader) == b"something\n"
+    os.close(reader)
+    assert c.client.receive(deleting)["exit_status"] == 0
+    assert descriptors(c) == before
+
+
+def test_delete_does_not_wait_for_a_client_that_has_gone(container):
+    c = container("/bin/sh", "-c", "read line; echo something").start_shim()
+    names = {name: c.fifo(name) for name in ("stdin", "stdout")}
+    c.create(**names)
+    c.call("Start")
+    reader = os.open(names["stdout"], os.O_RDONLY)
+    os.close(c.open(names["stdin"], os.O_WRONLY))
+    c.opened.pop()
+    assert c.call("Wait")["exit_status"] == 0
+    wait_until(lambda: select.select([reader], [], [], 0)[0])
+    os.close(reader)
+    began = time.monotonic()
+    c.call("Delete")
+    assert time.monotonic() - began < 1.5
 
 
 def test_a_file_that_takes_nothing_keeps_nobody_waiting(container):
@@ -180,8 +218,8 @@ def test_a_terminal(container):
     c.call("Start")
     os.write(writer, b"hello\n")
     assert c.call("Wait")["exit_status"] == 0
+    assert whole(reader).replace(b"\r", b"") == b"hello\n33 90\ngot hello\n"
     c.call("Delete")
-    assert os.read(reader, 1000).replace(b"\r", b"") == b"hello\n33 90\ngot hello\n"
 
 
 def test_a_terminal_of_an_added_process(container):
@@ -193,8 +231,8 @@ def test_a_terminal_of_an_added_process(container):
     c.call("Exec", exec_id="t", terminal=True, spec=spec, stdout=path)
     c.call("Start", exec_id="t")
     assert c.call("Wait", exec_id="t")["exit_status"] == 0
+    assert whole(reader) == b"/dev/pts/0\r\n"
     c.call("Delete", exec_id="t")
-    assert os.read(reader, 100) == b"/dev/pts/0\r\n"
 
 
 def test_a_log_file(container):
