@@ -152,9 +152,9 @@ class Task:
 
     def open_streams(self, line: "Line", streams: Streams) -> None:
         """In a worker."""
-        from shim.ends import open_ends
+        from shim.ends import READER_SECONDS, open_ends
 
-        line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace)))
+        line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace), READER_SECONDS))
 
     def adopt(self, made: "dict[str, Any]", init: Process) -> None:
         """A container that a worker has made. Raises PyruncError."""
