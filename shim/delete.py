@@ -17,7 +17,7 @@ def delete(flags: "dict[str, str]") -> bytes:
     """Returns DeleteResponse. The bundle is -bundle, or the working directory."""
     bundle = flags.get("bundle") or posix.getcwd()
     remove(bundle, flags["namespace"], flags["id"])
-    if _was_killed(bundle):
+    if _shim_is_gone(bundle):
         from shim.companions import noted
 
         for id, its_bundle, root in noted(bundle):
@@ -41,15 +41,15 @@ def remove(bundle: str, namespace: str, id: str, root: str = "") -> None:
         unmount_all(place)
 
 
-def _was_killed(bundle: str) -> bool:
-    """Whether the shim is gone, and did not go by itself."""
+def _shim_is_gone(bundle: str) -> bool:
+    """The socket of one that was killed goes with it."""
     try:
         address = read_file(f"{bundle}/address").decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return False
     path = address.removeprefix("unix://")
     if not posix.access(path, posix.F_OK):
-        return False
+        return True
     from shim.listener import was_left
 
     return was_left(path)

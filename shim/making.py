@@ -168,9 +168,7 @@ class Deleting:
                 raise failure(error) from error
 
         try:
-            self.verb.stop = self.service.worker(
-                f"delete {task.id}", work, self._done, log=self.verb.call.log
-            ).call_off
+            self.verb.stop = self.service.worker(f"delete {task.id}", work, self._done, log=self.verb.call.log).call_off
         except OSError as error:
             task.turns.refuse(self.verb, failure(error))
 

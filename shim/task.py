@@ -146,7 +146,7 @@ class Task:
             Container.create(root, self.id, self.bundle, asked, line.log)
         except BaseException:
             unmount_all(f"{self.bundle}/{ROOTFS}")
-            companions.forget(self.id)
+            companions.forget(self.id, self.bundle)
             raise
         return {"root": root.path, "owner": owner, "no_new_keyring": found["no_new_keyring"]}
 
@@ -198,7 +198,7 @@ class Task:
             Container.delete(self.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
-        companions.forget(self.id)
+        companions.forget(self.id, self.bundle)
         with line.log.step("delete.unmount_rootfs"):
             unmount_all(f"{self.bundle}/{ROOTFS}")
 

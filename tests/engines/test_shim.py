@@ -397,12 +397,14 @@ def test_what_a_pod_leaves_when_its_shim_is_killed_goes_with_its_first_container
     first, second = (container("/bin/sleep", "1000") for _ in range(2))
     first.start_shim().create()
     second.client = Client(first.socket)
+    (second.bundle / "sandbox").write_text(first.id)
     second.create()
     for c in (first, second):
         c.call("Start")
     pid = second.call("State")["pid"]
     if killed:
         first.kill_shim()
+        (second.bundle / "sandbox").unlink()
     first.command("delete")
     assert is_gone(pid) is killed
     assert (host.run("mountpoint", "-q", second.bundle / "rootfs").returncode == 0) is not killed
