@@ -3,10 +3,10 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --full --idle 60
 
-With the Python that pyrunc is installed for. The shims are driven as in shims.py. Of each arrangement: the time from
-`start` to a container that runs, for the first ten and for the last ten of all; Stats of all containers, asked for
-together; the memory of all shims (PSS); and the CPU time of all shims while nothing happens. `--full` is 1,000
-containers in each arrangement, and takes 10 GB of memory for runc's shims alone.
+With the Python that pyrunc is installed for. The shims are driven as in shims.py, and take turns. Of each arrangement:
+the time from `start` to a container that runs, for the first ten and for the last ten of all; Stats of all containers,
+asked for together; the memory of all shims (PSS); and the CPU time of all shims while nothing happens. `--full` is
+1,000 containers of each in each arrangement, and takes 10 GB of memory.
 """
 
 import argparse
@@ -39,33 +39,65 @@ def begun(host: Host, name: str, id: str, group: str) -> tuple[Container, float]
     return c, (time.perf_counter() - before) * 1000
 
 
-def measure(host: Host, name: str, arrangement: str, count: int, idle: float) -> None:
-    made: list[Container] = []
-    times: list[float] = []
-    try:
-        for number in range(count):
-            group = f"{name}-{ARRANGEMENTS[arrangement](number)}"
-            c, took = begun(host, name, f"{name}-{arrangement.replace(' ', '-')}-{number}", group)
-            made.append(c)
-            times.append(took)
-        shims = {c.call("Connect")["shim_pid"] for c in made}
+class Many:
+    """All containers of one shim in one arrangement."""
+
+    def __init__(self, host: Host, name: str, arrangement: str) -> None:
+        self.host = host
+        self.name = name
+        self.arrangement = arrangement
+        self.made: list[Container] = []
+        self.times: list[float] = []
+
+    def add(self, number: int) -> None:
+        group = f"{self.name}-{ARRANGEMENTS[self.arrangement](number)}"
+        c, took = begun(self.host, self.name, f"{self.name}-{self.arrangement.replace(' ', '-')}-{number}", group)
+        self.made.append(c)
+        self.times.append(took)
+
+    def look(self) -> None:
+        """At all that does not take part of another's time."""
+        self.shims = {c.call("Connect")["shim_pid"] for c in self.made}
         before = time.perf_counter()
-        for asked in [(c, c.client.send("Stats", id=c.id)) for c in made]:
-            asked[0].client.receive(asked[1])
-        stats = (time.perf_counter() - before) * 1000
-        memory = sum(map(pss, shims)) / 1024
-        ticks = sum(map(cpu, shims))
-        time.sleep(idle)
-        ticks = sum(map(cpu, shims)) - ticks
-        first, last = statistics.median(times[:ENDS]), statistics.median(times[-ENDS:])
+        for c, call in [(c, c.client.send("Stats", id=c.id)) for c in self.made]:
+            c.client.receive(call)
+        self.stats = (time.perf_counter() - before) * 1000
+        self.memory = sum(map(pss, self.shims))
+        self.ticks = self.used()
+
+    def used(self) -> int:
+        return sum(map(cpu, self.shims))
+
+    def show(self) -> None:
+        count = len(self.made)
+        first, last = statistics.median(self.times[:ENDS]), statistics.median(self.times[-ENDS:])
         print(
-            f"{arrangement:11} {name:7} {count:5} {len(shims):6} {first:9.1f} {last:9.1f} {last / first:6.2f}"
-            f" {stats:9.1f} {memory:9.1f} {memory * 1024 / count:9.0f} {ticks:9}",
+            f"{self.arrangement:11} {self.name:7} {count:5} {len(self.shims):6} {first:9.1f} {last:9.1f}"
+            f" {last / first:6.2f} {self.stats:9.1f} {self.memory / 1024:9.1f} {self.memory / count:9.0f}"
+            f" {self.used() - self.ticks:9}",
             flush=True,
         )
-    finally:
-        for c in reversed(made):
+
+    def remove(self) -> None:
+        for c in reversed(self.made):
             c.remove()
+
+
+def measure(host: Host, names: list[str], arrangement: str, count: int, idle: float) -> None:
+    """The shims in turn, a container each, so that what else the machine does is in all of them."""
+    all_of = [Many(host, name, arrangement) for name in names]
+    try:
+        for number in range(count):
+            for many in all_of:
+                many.add(number)
+        for many in all_of:
+            many.look()
+        time.sleep(idle)
+        for many in all_of:
+            many.show()
+    finally:
+        for many in all_of:
+            many.remove()
 
 
 def main() -> None:
@@ -83,8 +115,7 @@ def main() -> None:
     host = Host()
     try:
         for arrangement in asked.arrangement or ARRANGEMENTS:
-            for name in asked.shim or SHIMS:
-                measure(host, name, arrangement, count, asked.idle)
+            measure(host, asked.shim or [*SHIMS], arrangement, count, asked.idle)
     finally:
         host.close()
 
