@@ -110,6 +110,11 @@ def program() -> str:
     return found
 
 
+def is_image(binary: str) -> bool:
+    """Whether it is one file with everything in it (pyrunc/image)."""
+    return "\nimage: " in subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=60).stdout
+
+
 def namespaces(*kinds: str, **paths: str) -> list[dict[str, str]]:
     return [{"type": kind} for kind in kinds] + [{"type": kind, "path": path} for kind, path in paths.items()]
 

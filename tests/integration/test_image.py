@@ -19,11 +19,7 @@ from integration import harness
 SHIM = "containerd-shim-pyrunc-v2"
 
 
-def is_image(program: str) -> bool:
-    return "\nimage: " in subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60).stdout
-
-
-pytestmark = pytest.mark.skipif(not is_image(harness.program()), reason="the program is no image")
+pytestmark = pytest.mark.skipif(not harness.is_image(harness.program()), reason="the program is no image")
 
 
 @pytest.fixture
