@@ -7,6 +7,7 @@ Two builds of one tree, in one folder, with one seed are equal, byte for byte.
 """
 
 import argparse
+import ast
 import hashlib
 import os
 import shutil
@@ -28,6 +29,7 @@ LINK = (
     "-Wl,--build-id=none",
 )  # fmt: skip
 SLOT = 0x4000
+NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi"}  # what the build, the ordinary program or a type checker imports
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def main() -> None:
     seed = Seed(arguments.seed or contents(package))
     program = link(work, compile_all(work, arguments.cffi.resolve(), seed), seed)
     libraries = arguments.libraries or [Path(path) for path in sys.path if path.endswith("-packages")]
-    warm(program, arguments.output.resolve(), [package, *libraries])
+    warm(program, arguments.output.resolve(), imported(package), [package, *libraries])
 
 
 class Seed:
@@ -79,6 +81,20 @@ def stage(folder: Path) -> Path:
     for path in folder.rglob("*"):
         os.utime(path, (0, 0))  # the time is in the memory of who imported it
     return folder
+
+
+def imported(folder: Path) -> "list[str]":
+    """Every module that the package imports anywhere, in a function for instance: later there is nothing to import."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        if file.parent.name == "image" or file.name in ("_build.py", "boot.py"):
+            continue
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module or "")
+    return sorted(found - NOT_IN_THE_IMAGE)
 
 
 def contents(folder: Path) -> str:
@@ -126,14 +142,14 @@ def link(work: Path, objects: "list[Path]", seed: Seed) -> Path:
     return program
 
 
-def warm(program: Path, output: Path, sites: "list[Path]") -> None:
+def warm(program: Path, output: Path, modules: "list[str]", sites: "list[Path]") -> None:
     """Under an empty environment, as variables would stay in the image's memory.
 
     Twice: the first compiles, and without the compiler's garbage the second's memory is smaller.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     bytecode = program.parent / "bytecode"
-    command = [program, "--build", output, bytecode, HERE / "warm.py", sysconfig.get_path("stdlib"), *sites]
+    command = [program, "--build", output, bytecode, HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]
     for _ in range(2):
         if subprocess.run([str(word) for word in command], env={}, cwd="/").returncode:
             sys.exit("the image could not be made")

@@ -1,6 +1,6 @@
 """Run by the builder, as __main__: imports all that a verb may want, tries what changes nothing, and leaves `entry`.
 
-    warm.py STDLIB SITE [SITE…]     the folders that modules come from
+    warm.py MODULE,MODULE… STDLIB SITE [SITE…]      what is imported besides, and the folders that modules come from
 
 Afterwards nothing can be imported any more: what is not in sys.modules by now does not exist for the image.
 """
@@ -9,7 +9,7 @@ import gc
 import posix
 import sys
 
-STDLIB, *SITES = sys.argv[1:]
+MODULES, STDLIB, *SITES = sys.argv[1:]
 sys.path[:] = [STDLIB, *SITES]
 
 PROGRAMS = {"pyrunc": "pyrunc.cli.main", "containerd-shim-pyrunc-v2": "shim.main"}
@@ -50,7 +50,7 @@ def import_everything() -> None:
         sys.modules[name] = types.ModuleType(name)
         vars(sys.modules[name]).update(members)
     sys.modules["ctypes"].util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
-    for name in ["jsonschema", *all_of("pyrunc"), *all_of("shim")]:
+    for name in [*MODULES.split(","), *all_of("pyrunc"), *all_of("shim")]:
         __import__(name)
         gc.collect()  # at once: what is garbage for long leaves holes
     # What C code, or an error, imports at first use.
