@@ -149,7 +149,8 @@ def warm(program: Path, output: Path, modules: "list[str]", sites: "list[Path]")
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     bytecode = program.parent / "bytecode"
-    command = [program, "--build", output, bytecode, HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]
+    script = [HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]
+    command = [program, "--build", output, bytecode, *script]
     for _ in range(2):
         if subprocess.run([str(word) for word in command], env={}, cwd="/").returncode:
             sys.exit("the image could not be made")
