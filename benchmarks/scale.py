@@ -10,6 +10,7 @@ asked for together; the memory of all shims (PSS); and the CPU time of all shims
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -51,7 +52,8 @@ class Many:
 
     def add(self, number: int) -> None:
         group = f"{self.name}-{ARRANGEMENTS[self.arrangement](number)}"
-        c, took = begun(self.host, self.name, f"{self.name}-{self.arrangement.replace(' ', '-')}-{number}", group)
+        id = f"{self.name}-{os.getpid()}-{self.arrangement.replace(' ', '-')}-{number}"  # its cgroup has the name, too
+        c, took = begun(self.host, self.name, id, group)
         self.made.append(c)
         self.times.append(took)
 
