@@ -7,6 +7,7 @@ of the library.
 
 import _signal
 import _socket
+import gc
 import posix
 import select
 import sys
@@ -248,6 +249,7 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
     if posix.getppid() != shim:
         posix._exit(1)  # it was killed before it could be ours to die of
     keep_only(3, kept)
+    gc.disable()  # it ends soon, and would copy every page that it looks at
     state.lives_for_one_verb = True
 
 

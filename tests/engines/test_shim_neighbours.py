@@ -1,0 +1,523 @@
+"""One container waits, or attacks, while another of its pod is asked, written to, and ends: nobody stops anybody.
+
+Each wait lasts until the test lets go of it, or much longer than what is done meanwhile: no time is measured.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engines.shim import Client, Container, Failed, Host, wait_until
+from pyrunc.linux.pid import state_of
+from shim import messages, ttrpc
+from shim.protobuf import encode
+
+POD = "io.kubernetes.cri.sandbox-id"
+numbers = itertools.count()
+ECHO = "echo ready; while read line; do echo got $line; done; exit 7"
+SPEC = {"value": json.dumps({"cwd": "/", "args": ["/bin/true"], "env": []}).encode()}
+SYSTEMD = {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, {"systemd_cgroup": True})}
+
+
+class Pod:
+    """A healthy container, and others of its shim."""
+
+    def __init__(self, host: Host, make: "Callable[..., Container]") -> None:
+        self.host = host
+        self.make = make
+        self.annotations = {POD: f"neighbours-{os.getpid()}-{next(numbers)}"}
+        self.healthy = self.other("/bin/sh", "-c", ECHO)
+        names = {name: self.healthy.fifo(name) for name in ("stdin", "stdout")}
+        self.healthy.create(**names)
+        self.ends = [self.healthy.open(names["stdin"], os.O_RDWR), self.healthy.open(names["stdout"], os.O_RDONLY)]
+        self.healthy.call("Start")
+        assert os.read(self.ends[1], 100) == b"ready\n"
+        self.shim = self.healthy.call("Connect")["shim_pid"]
+
+    def other(self, *args: str, **config: object) -> Container:
+        return self.make(*args, annotations=self.annotations, **config).start_shim()
+
+    def children(self) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{self.shim}/task/{self.shim}/children").read_text().split()]
+
+    def runs_on(self) -> None:
+        """Its state is told, it is given its input, its output flows, another process runs in it; it is counted."""
+        assert self.healthy.call("State")["status"] == 2
+        os.write(self.ends[0], b"text\n")
+        assert os.read(self.ends[1], 100) == b"got text\n"
+        name = f"e{next(numbers)}"
+        self.healthy.call("Exec", exec_id=name, spec=SPEC)
+        self.healthy.call("Start", exec_id=name)
+        assert self.healthy.call("Wait", exec_id=name)["exit_status"] == 0
+        self.healthy.call("Delete", exec_id=name)
+        assert len(self.healthy.call("Pids")["processes"]) == 1
+        self.healthy.call("Stats")
+
+    def ends_well(self) -> None:
+        """Its end is told, its streams end, it goes."""
+        waiting = self.healthy.client.send("Wait", id=self.healthy.id)
+        self.healthy.call("CloseIO", stdin=True)
+        assert self.healthy.client.receive(waiting)["exit_status"] == 7
+        assert os.read(self.ends[1], 100) == b""
+        assert self.healthy.call("Delete")["exit_status"] == 7
+        wait_until(lambda: self.host.topics(self.healthy.id)[-2:] == ["exit", "delete"])
+
+
+class Slow:
+    """A program that says that it runs, and waits until it is let go."""
+
+    def __init__(self, folder: Path, then: str = "") -> None:
+        self.path = folder / f"slow-{next(numbers)}"
+        self.path.write_text(f"#!/bin/sh\n: > $0.began\nwhile [ ! -e $0.go ]; do sleep 0.02; done\n{then}\n")
+        self.path.chmod(0o755)
+        self.hook = {"path": str(self.path), "args": [str(self.path)]}
+
+    def has_begun(self) -> None:
+        wait_until(Path(f"{self.path}.began").exists)
+
+    def let_go(self) -> None:
+        Path(f"{self.path}.go").touch()
+
+
+@pytest.fixture
+def pod(host, container):
+    return Pod(host, container)
+
+
+@pytest.fixture
+def call(pod) -> Iterator[Callable[..., "Pending"]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda *words, **values: stack.enter_context(Pending(pod, *words, **values))
+
+
+class Pending:
+    """A call that is not answered yet, on a connection of its own."""
+
+    def __init__(self, pod: Pod, c: Container, method: str, **values: object) -> None:
+        self.pod = pod
+        self.client = Client(c.socket)
+        self.sent = self.client.send(method, id=c.id, **values)
+
+    def __enter__(self) -> "Pending":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.socket.close()
+
+    def hangs(self) -> None:
+        """And the neighbour does not."""
+        self.pod.runs_on()
+        assert not select.select([self.client.socket], [], [], 0)[0], "it did not wait for anything"
+
+    def answer(self) -> dict[str, object]:
+        return self.client.receive(self.sent)
+
+
+def rootfs(host):
+    return [{"type": "bind", "source": str(host.rootfs), "options": ["rbind", "ro"]}]
+
+
+def created(c: Container, host: Host, **values: object) -> dict[str, object]:
+    return {"bundle": str(c.bundle), "rootfs": rootfs(host), **values}
+
+
+@pytest.fixture
+def slow(tmp_path) -> Iterator[Slow]:
+    made = Slow(tmp_path)
+    yield made
+    made.let_go()
+
+
+# --- hooks, for each verb that runs some
+
+
+def test_a_hook_of_create(pod, host, slow, call):
+    c = pod.other("/bin/true", hooks={"createRuntime": [slow.hook]})
+    create = call(c, "Create", **created(c, host))
+    slow.has_begun()
+    create.hangs()
+    with pytest.raises(Failed) as caught:
+        pod.healthy.client.call("State", id=c.id)
+    assert caught.value.code == ttrpc.NOT_FOUND  # as of runc's shim, until it is created
+    pod.ends_well()
+    slow.let_go()
+    assert create.answer()["pid"]
+    assert c.call("State")["status"] == 1
+
+
+def test_a_hook_of_start(pod, host, slow, call):
+    c = pod.other("/bin/sh", "-c", "exit 3", hooks={"poststart": [slow.hook]}).create()
+    start = call(c, "Start")
+    waiting = call(c, "Wait")
+    slow.has_begun()
+    start.hangs()
+    pod.ends_well()
+    assert "exit" not in host.topics(c.id)  # its program has ended by now; but its start was not told
+    slow.let_go()
+    start.answer()
+    assert waiting.answer()["exit_status"] == 3
+    wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
+
+
+def test_a_hook_of_delete(pod, host, slow, call):
+    c = pod.other("/bin/true", hooks={"poststop": [slow.hook]}).create()
+    c.call("Start")
+    c.call("Wait")
+    delete = call(c, "Delete")
+    slow.has_begun()
+    delete.hangs()
+    again = call(c, "Delete")
+    pod.ends_well()
+    slow.let_go()
+    assert delete.answer()["exit_status"] == 0
+    with pytest.raises(Failed, match="not found"):
+        again.answer()
+
+
+# --- exec
+
+
+def test_what_exec_brings_in_is_stopped(pod, host, call):
+    """By the container's root: in the container's process namespace it is one like any other."""
+    c = pod.other("/bin/sh", "-c", "while :; do kill -STOP -1 2>/dev/null; done").create()
+    c.call("Start")
+    c.call("Exec", exec_id="x", spec=SPEC)
+    start = call(c, "Start", exec_id="x")
+    other = {pid for pid in pod.children() if state_of(pid) == "T"}
+    wait_until(lambda: other or any(state_of(pid) == "T" for pid in pod.children()))
+    start.hangs()
+    assert c.call("State")["status"] == 2
+    with pytest.raises(Failed, match="stopped by a signal"):
+        start.answer()
+    assert c.call("Wait", exec_id="x")["exit_status"] == 255
+    c.call("Exec", exec_id="y", spec=SPEC)
+    start = call(c, "Start", exec_id="y")
+    wait_until(lambda: any(state_of(pid) == "T" for pid in pod.children()))
+    c.call("Kill", exec_id="y", signal=9)
+    with pytest.raises(Failed, match="killed"):
+        start.answer()
+    c.call("Kill", signal=9)
+    assert c.call("Wait")["exit_status"] == 137
+    pod.ends_well()
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1", "INT"])
+def test_signals_to_what_exec_brings_in_are_not_the_shims(pod, name):
+    """Its handlers, and the pipe that they write to, are not inherited: a container's root ended its whole pod."""
+    c = pod.other("/bin/sh", "-c", f"while :; do kill -{name} -1 2>/dev/null; done").create()
+    c.call("Start")
+    for number in range(5):
+        c.call("Exec", exec_id=f"e{number}", spec=SPEC)
+        with contextlib.suppress(Failed):
+            c.call("Start", exec_id=f"e{number}")
+    assert "tasks, " not in pod.healthy.messages()  # what USR1 asks for
+    pod.runs_on()
+
+
+# --- what the streams lead to
+
+
+def test_a_logger_that_is_not_ready(pod, host, tmp_path, call):
+    logger = Slow(tmp_path, then="exec 5>&-\ncat <&3 > $0.out")
+    c = pod.other("/bin/echo", "text")
+    uri = f"binary://{logger.path}"
+    create = call(c, "Create", **created(c, host, stdout=uri, stderr=uri))
+    logger.has_begun()
+    create.hangs()
+    logger.let_go()
+    create.answer()
+    late = Slow(tmp_path, then="exec 5>&-\ncat <&3 > $0.out")
+    uri = f"binary://{late.path}"
+    c.call("Exec", exec_id="x", stdout=uri, stderr=uri, spec=SPEC)
+    start = call(c, "Start", exec_id="x")
+    late.has_begun()
+    start.hangs()
+    late.let_go()
+    start.answer()
+    c.call("Start")
+    wait_until(lambda: (tmp_path / f"{logger.path.name}.out").read_text() == "text\n")
+    pod.ends_well()
+
+
+class Hanging:
+    """A file system whose server does not answer: FUSE."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        libc = ctypes.CDLL(None, use_errno=True)
+        data = f"fd={self.device},rootmode=40000,user_id=0,group_id=0".encode()
+        ours = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        theirs = os.open(f"/proc/{host.keeper.pid}/ns/mnt", os.O_RDONLY)
+        pid = os.fork()
+        if not pid:
+            failed = libc.setns(theirs, 0) or libc.mount(b"none", bytes(folder), b"fuse", 0, data)
+            os._exit(bool(failed))
+        os.close(ours)
+        os.close(theirs)
+        assert os.waitpid(pid, 0)[1] == 0
+        self.host = host
+
+    def is_asked(self) -> None:
+        """INIT comes first; who then wants something waits for its answer."""
+        assert select.select([self.device], [], [], 10)[0]
+
+    def end(self) -> None:
+        os.close(self.device)  # who waits gets ENOTCONN
+        self.host.run("umount", "-l", self.folder)
+
+
+@pytest.fixture
+def hanging(host, tmp_path) -> Iterator[Hanging]:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("NOT TESTED: this kernel has no FUSE")
+    made = Hanging(host, tmp_path / "far")
+    yield made
+    made.end()
+
+
+def waits_in_kernel(pod: Pod) -> None:
+    """A worker that is in a request to the file system."""
+    wait_until(lambda: any("fuse" in Path(f"/proc/{pid}/wchan").read_text() for pid in pod.children()))
+
+
+def test_a_file_on_a_file_system_that_hangs(pod, host, hanging, call):
+    c = pod.other("/bin/sleep", "100").create()
+    c.call("Start")
+    c.call("Exec", exec_id="x", stdout=f"file://{hanging.folder}/log", spec=SPEC)
+    start = call(c, "Start", exec_id="x", timeout=20.0)
+    waits_in_kernel(pod)
+    start.hangs()
+    c.call("Kill", exec_id="x", signal=9)
+    with pytest.raises(Failed, match="killed"):
+        start.answer()
+    pod.ends_well()
+
+
+# --- the root file system, its cgroup, systemd, a seccomp agent, a lock
+
+
+def test_a_mount_that_is_stuck(pod, host, hanging, call):
+    c = pod.other("/bin/true")
+    stuck = [{"type": "bind", "source": f"{hanging.folder}/below", "options": ["rbind"]}]
+    create = call(c, "Create", bundle=str(c.bundle), rootfs=stuck, timeout=1.5)
+    waits_in_kernel(pod)
+    create.hangs()
+    with pytest.raises(Failed, match="deadline exceeded") as caught:
+        create.answer()
+    assert caught.value.code == ttrpc.DEADLINE_EXCEEDED
+    c.create()  # nothing is left of it
+    pod.ends_well()
+
+
+def test_a_systemd_that_does_not_answer(pod, host, call):
+    where = f"/proc/{host.keeper.pid}/root/run/systemd"
+    os.mkdir(where)
+    with socket.socket(socket.AF_UNIX) as systemd:
+        systemd.bind(f"{where}/private")
+        systemd.listen()
+        c = pod.other("/bin/true")
+        config = json.loads((c.bundle / "config.json").read_text())
+        config["linux"]["cgroupsPath"] = f"pyrunc.slice:tests:{c.id}"
+        (c.bundle / "config.json").write_text(json.dumps(config))
+        create = call(c, "Create", **created(c, host, options=SYSTEMD))
+        with systemd.accept()[0]:
+            create.hangs()
+            c.call("Kill", signal=9)
+            with pytest.raises(Failed, match="killed"):
+                create.answer()
+    host.run("rm", "-r", "/run/systemd")
+    pod.ends_well()
+
+
+NOTIFY = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+}
+
+
+def test_a_seccomp_agent_that_takes_nothing(pod, host, tmp_path, call):
+    """Its socket's queue is full."""
+    place = str(tmp_path / "agent")
+    with socket.socket(socket.AF_UNIX) as agent, contextlib.ExitStack() as queue:
+        agent.bind(place)
+        agent.listen(0)
+
+        def fill() -> None:
+            queue.enter_context(socket.socket(socket.AF_UNIX)).connect(place)
+
+        def take() -> None:
+            for _ in range(2):
+                queue.enter_context(agent.accept()[0])
+
+        fill()
+        c = pod.other("/bin/sleep", "100", linux={"seccomp": {**NOTIFY, "listenerPath": place}})
+        create = call(c, "Create", **created(c, host))
+        create.hangs()
+        take()
+        create.answer()
+        c.call("Start")
+        fill()
+        c.call("Exec", exec_id="x", spec=SPEC)
+        start = call(c, "Start", exec_id="x")
+        start.hangs()
+        take()
+        start.answer()
+        assert c.call("Wait", exec_id="x")["exit_status"] == 0
+        pod.ends_well()
+
+
+def cgroup_of(c: Container) -> Path:
+    (path,) = [path for path in Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}") if path.parts[4] == "freezer"]
+    return path
+
+
+@contextlib.contextmanager
+def another_process_in(c: Container) -> Iterator[None]:
+    """Of ours."""
+    with subprocess.Popen(["sleep", "100"]) as process:
+        try:
+            (cgroup_of(c) / "tasks").write_text(str(process.pid))
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/freezer").is_dir(), reason="cgroup v1's freezer")
+def test_a_cgroup_that_takes_its_time_to_go(pod, host, call):
+    c = pod.other("/bin/true").create()
+    c.call("Start")
+    c.call("Wait")
+    with another_process_in(c):
+        delete = call(c, "Delete")
+        delete.hangs()
+        assert c.call("State")["status"] == 3
+        pod.ends_well()
+    assert delete.answer()["exit_status"] == 0
+
+
+@pytest.mark.parametrize("verb", ["Start", "Update", "Delete"])
+def test_a_lock_that_somebody_else_has(pod, host, verb, call):
+    """Another program, with `pyrunc --root`."""
+    c = pod.other("/bin/sh", "-c", "exit 5").create()
+    if verb == "Delete":
+        c.call("Start")
+        c.call("Wait")
+    folder = os.open(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    values = {"resources": {"value": b'{"pids": {"limit": 20}}'}} if verb == "Update" else {}
+    pending = call(c, verb, **values)
+    pending.hangs()
+    os.close(folder)
+    pending.answer()
+    pod.ends_well()
+
+
+# --- a verb that is called off, or dies
+
+
+def nothing_is_left(c: Container, host: Host) -> None:
+    assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}"))
+    assert not os.path.exists(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}")
+
+
+def by_kill(pod: Pod, c: Container) -> None:
+    c.call("Kill", signal=9)
+
+
+def by_death(pod: Pod, c: Container) -> None:
+    for pid in pod.children():
+        if pid != pod.healthy.call("State")["pid"]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def by_deadline(pod: Pod, c: Container) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (by_kill, "killed meanwhile: .*running createRuntime hook #0"),
+        (by_death, "its process was ended by signal 9"),
+        (by_deadline, "context deadline exceeded: .*running createRuntime hook #0"),
+    ],
+)
+def test_a_create_that_is_ended_leaves_nothing(pod, host, slow, call, how, words):
+    c = pod.other("/bin/sleep", "100", hooks={"createRuntime": [slow.hook]})
+    create = call(c, "Create", **created(c, host, timeout=2.0 if how is by_deadline else 0.0))
+    slow.has_begun()
+    deleted = call(c, "Delete")  # containerd's, which has given up: its turn comes after
+    how(pod, c)
+    with pytest.raises(Failed, match=words):
+        create.answer()
+    nothing_is_left(c, host)
+    with pytest.raises(Failed, match="not found"):
+        deleted.answer()
+    wait_until(lambda: pod.children() == [pod.healthy.call("State")["pid"]])
+    assert host.topics(c.id) == []
+    slow.let_go()
+    c.create()
+    pod.ends_well()
+
+
+def test_a_worker_has_nothing_of_the_shims(pod, host, slow, call):
+    """Neither its listener nor a connection, nor an end of another container's streams."""
+    c = pod.other("/bin/true", hooks={"createRuntime": [slow.hook]})
+    create = call(c, "Create", **created(c, host))
+    slow.has_begun()
+    (worker,) = [pid for pid in pod.children() if pid != pod.healthy.call("State")["pid"]]
+    theirs = {os.readlink(link) for link in Path(f"/proc/{worker}/fd").iterdir()}
+    shims = {os.readlink(link) for link in Path(f"/proc/{pod.shim}/fd").iterdir()}
+    assert not {link for link in theirs & shims if link.startswith(("socket:", "pipe:"))}
+    slow.let_go()
+    create.answer()
+
+
+def test_a_container_that_somebody_else_has_deleted(pod, host, container):
+    """Delete tells its exit status, and the shim ends."""
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    done = host.run(
+        Path(os.environ.get("PYRUNC", "pyrunc")), "--root", "/run/containerd/pyrunc/tests", "delete", "--force", c.id
+    )
+    assert done.returncode == 0
+    assert c.call("Wait")["exit_status"] == 137
+    assert c.call("Delete")["exit_status"] == 137
+    nothing_is_left(c, host)
+    c.call("Shutdown")
+    wait_until(lambda: not os.path.exists(c.socket))
+
+
+def test_many_short_processes_at_a_time_are_told_each_and_in_order(pod, host):
+    """They end before their start is answered, or after: never before it is told, and never twice."""
+    c = pod.other("/bin/sleep", "100").create()
+    c.call("Start")
+    names = [f"p{number}" for number in range(24)]
+    for number, name in enumerate(names):
+        spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/sh", "-c", f"exit {number}"], "env": []}).encode()}
+        c.call("Exec", exec_id=name, spec=spec)
+    waiting = [c.client.send("Wait", id=c.id, exec_id=name) for name in names]
+    starts = [c.client.send("Start", id=c.id, exec_id=name) for name in names]
+    pids = [c.client.receive(start)["pid"] for start in starts]
+    assert [c.client.receive(wait)["exit_status"] for wait in waiting] == [*range(24)]
+    wait_until(lambda: host.topics(c.id).count("exit") == 24)
+    for number, name in enumerate(names):
+        mine = [(topic, event) for topic, event in host.events if name in (event.get("exec_id"), event.get("id"))
+                and event["container_id"] == c.id]  # fmt: skip
+        assert [topic for topic, _ in mine] == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"]
+        assert [event["pid"] for _, event in mine[1:]] == [pids[number]] * 2
+        assert mine[2][1]["exit_status"] == number

@@ -1,0 +1,77 @@
+"""The shim's loop, and what it knows of ends: what fails in between is done again."""
+
+import os
+import select
+import subprocess
+import sys
+
+from pyrunc.log import Log
+from shim.loop import Loop
+
+
+def test_what_poll_has_told_of_a_descriptor_that_is_gone_is_not_told_of_the_next_of_its_number():
+    loop = Loop(Log())
+    first, second = os.pipe(), os.pipe()
+    for pipe in (first, second):
+        os.write(pipe[1], b"x")
+    told = []
+
+    def replace(number: int, other: int) -> None:
+        loop.unwatch(other)
+        read, write = os.pipe()  # empty
+        os.dup2(read, other)
+        os.close(read)
+        loop.watch(other, select.POLLIN, lambda _: told.append(write))
+        loop.unwatch(number)
+        loop.after(0.01, lambda: setattr(loop, "over", True))
+
+    for mine, other in ((first, second), (second, first)):
+        loop.watch(mine[0], select.POLLIN, lambda _, mine=mine, other=other: replace(mine[0], other[0]))
+    loop.run()
+    assert told == []
+
+
+ENDED = """
+import os, sys, time
+sys.path[:0] = sys.argv[1:]
+from types import SimpleNamespace
+from pyrunc.log import Log
+from shim.loop import Loop
+from shim.service import Service
+from shim.task import Process, Task
+
+told, waited, fails = [], [], [RecursionError, OSError]
+class Publisher:
+    def publish(self, topic, **values):
+        if fails:
+            raise fails.pop()
+        told.append((topic, values["exit_status"]))
+loop = Loop(Log())
+service = Service(loop, Log(), "n", Publisher(), None, None, lambda pid, status: None)
+task = Task(loop, Log(), None, "n", "c")
+streams = SimpleNamespace(input=None)
+task.container = SimpleNamespace(record={"own_pids": True})
+task.init = Process(task, "", streams)
+task.made = True
+service.tasks["c"] = task
+pid = task.init.pid = os.fork()
+if not pid:
+    os._exit(3)
+task.init.waiters = [lambda process: 1 / 0, lambda process: waited.append(process.status)]
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+loop.soon(service.reap)
+def look():
+    loop.over = bool(waited) or time.monotonic() > began + 10
+    loop.after(0.01, look)
+began = time.monotonic()
+look()
+loop.run()
+print(told, waited)
+"""
+
+
+def test_an_end_is_not_lost_by_an_exception_while_it_is_told():
+    """Neither for containerd nor for who waits, whatever happens to another who does."""
+    places = [path for path in sys.path if path]
+    done = subprocess.run([sys.executable, "-c", ENDED, *places], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[('/tasks/exit', 3)] [3]\n", done.stderr
