@@ -75,8 +75,9 @@ class Creating:
             try:
                 return self._made(made)
             except (PyruncError, OSError) as found:
-                error = failure(found, CREATE_FAILED)
-                return self._undo(error)
+                return self._undo(failure(found, CREATE_FAILED))
+            except Exception as found:
+                return self._undo(Status(ttrpc.INTERNAL, f"internal error: {type(found).__name__}: {found}"))
         if self.worker.hangs:
             self.task.turns.refuse(self.verb, error)
             self.worker.after = lambda: self._undo(None)
@@ -105,9 +106,11 @@ class Creating:
         bundle, id, namespace = self.task.bundle, self.task.id, self.service.namespace
 
         def work(_: "Line") -> None:
+            from shim import companions
             from shim.delete import remove
 
             remove(bundle, namespace, id)
+            companions.forget(id, bundle)
 
         def done(_: object, failed: "Status | None") -> None:
             if failed is not None:

@@ -396,7 +396,8 @@ class Service:
         if making is not None and not making.made and not request["exec_id"]:
             return self._kill_making(making, request["signal"])
         process = self.process(request)
-        if process.end is None and process.stop is not None and request["signal"] == SIGKILL:
+        stopped = process.end is None and process.stop is not None and request["signal"] == SIGKILL
+        if stopped and process.stop is not None:
             process.stop(Status(ttrpc.CANCELLED, "it was killed meanwhile"))
             if process is not process.task.init:
                 return {}
@@ -407,6 +408,8 @@ class Service:
         try:
             process.task.kill(process, request["signal"], request["all"])
         except (NotRunning, ProcessLookupError):
+            if stopped:
+                return {}  # it died of that
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found") from None
         except (PyruncError, OSError) as error:
             raise failure(error) from error

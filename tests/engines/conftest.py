@@ -27,7 +27,7 @@ def host() -> Iterator[shim.Host]:
     left = host.shims()
     host.close()
     assert not left, "shims are left"
-    for folder in Path("/sys/fs/cgroup").glob("*/pyrunc-engines"):
+    for folder in Path("/sys/fs/cgroup").glob(f"*/{shim.CGROUPS}"):
         assert not [path.name for path in folder.iterdir() if path.is_dir()], "cgroups are left"
         folder.rmdir()
 

@@ -22,6 +22,7 @@ from shim import messages, service, ttrpc
 from shim.protobuf import decode, encode
 
 PYRUNC = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
+CGROUPS = f"pyrunc-engines-{os.getpid()}"  # another run at the same time has others
 SHIM = Path(PYRUNC).parent / "containerd-shim-pyrunc-v2"
 PRIVATE = "mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run && exec sleep infinity"
 UNIFIED = "mount --make-rprivate / && umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && "
@@ -210,7 +211,7 @@ class Container:
         document["process"]["args"] = list(args)
         document["process"].update(config.pop("process", {}))
         document["linux"].update(config.pop("linux", {}))
-        document["linux"]["cgroupsPath"] = f"/pyrunc-engines/{id}"
+        document["linux"]["cgroupsPath"] = f"/{CGROUPS}/{id}"
         document.update(config)
         (self.bundle / "config.json").write_text(json.dumps(document))
         self.client: Client

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.shim import SHIM, Client, Failed, wait_until
+from engines.shim import CGROUPS, SHIM, Client, Failed, wait_until
 from integration.test_modules import ALLOWED, FORBIDDEN
 from integration.test_nothing_left import PACKAGES
 from pyrunc.linux.pid import start_time
@@ -254,7 +254,7 @@ def test_a_killed_shim_leaves_what_delete_removes(container, host):
     assert (done.returncode, answer["exit_status"], answer["pid"]) == (0, 137, pid)
     assert is_gone(pid)
     assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{CGROUPS}/{c.id}"))
     again = c.command("start")  # the address that it left is taken over
     assert again.returncode == 0
     assert again.stdout.decode() == c.address

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.shim import Client, Container, Failed, Host, wait_until
+from engines.shim import CGROUPS, Client, Container, Failed, Host, wait_until
 from pyrunc.linux.pid import state_of
 from shim import messages, ttrpc
 from shim.protobuf import encode
@@ -168,6 +168,19 @@ def test_a_hook_of_start(pod, host, slow, call):
     start.answer()
     assert waiting.answer()["exit_status"] == 3
     wait_until(lambda: host.topics(c.id) == ["create", "start", "exit"])
+
+
+def test_kill_while_a_hook_of_start_hangs(pod, host, slow, call):
+    c = pod.other("/bin/sleep", "100", hooks={"poststart": [slow.hook]}).create()
+    start = call(c, "Start")
+    slow.has_begun()
+    c.call("Kill", signal=9)
+    with pytest.raises(Failed, match=r"killed meanwhile: .*running poststart hook #0"):
+        start.answer()
+    assert c.call("Wait")["exit_status"] == 137
+    assert c.call("Delete")["exit_status"] == 137
+    nothing_is_left(c, host)
+    wait_until(lambda: host.topics(c.id) == ["create", "exit", "delete"])
 
 
 def test_a_hook_of_delete(pod, host, slow, call):
@@ -380,8 +393,7 @@ def test_a_seccomp_agent_that_takes_nothing(pod, host, tmp_path, call):
 
 
 def cgroup_of(c: Container) -> Path:
-    (path,) = [path for path in Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}") if path.parts[4] == "freezer"]
-    return path
+    return Path(f"/sys/fs/cgroup/freezer/{CGROUPS}/{c.id}")
 
 
 @contextlib.contextmanager
@@ -430,7 +442,7 @@ def test_a_lock_that_somebody_else_has(pod, host, verb, call):
 
 def nothing_is_left(c: Container, host: Host) -> None:
     assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/pyrunc-engines/{c.id}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{CGROUPS}/{c.id}"))
     assert not os.path.exists(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}")
 
 
