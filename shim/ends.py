@@ -45,19 +45,20 @@ def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patie
     return ends
 
 
-def open_at_once(names: "tuple[str, str, str]") -> "Ends | None":
+def open_at_once(names: "tuple[str, str, str]") -> "tuple[Ends, bool]":
     """The same where nothing has to be waited for: fifos that the kernel knows (RESOLVE_CACHED, Linux 5.12) and that
-    have their readers. None: they are others."""
+    have their readers. And whether these are all: if not, `open_ends` opens them, or says why not; those that are open
+    stay so until then, as a client that has found a writer, and then none, is at the end."""
     ends: Ends = [None, None, None, None]
     try:
         for index, name in enumerate(names):
             if name:
                 ends[index] = _open_known(name, index > 0)
                 if ends[index] is None:
-                    return None
+                    return ends, False
     except OSError:
-        return None  # `open_ends` says why
-    return ends
+        return ends, False
+    return ends, True
 
 
 def _open_known(name: str, is_sink: bool) -> "Fd | None":

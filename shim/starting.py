@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyrunc.container.launch import Launch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
+    from shim.ends import Ends
     from shim.loop import Loop, Timer
     from shim.service import Service
     from shim.task import Process
@@ -107,7 +108,7 @@ class Entering:
         early: with which it has ended, before we knew that it had started: (pid, status as waitpid has it, when).
     """
 
-    __slots__ = ("channel", "done", "early", "launch", "log", "loop", "process", "service", "timer", "worker")
+    __slots__ = ("channel", "done", "early", "held", "launch", "log", "loop", "process", "service", "timer", "worker")
 
     def __init__(
         self, service: "Service", process: "Process", done: "Callable[[Exception | None], None]", log: "Log"
@@ -122,13 +123,15 @@ class Entering:
         self.worker: Worker | None = None
         self.timer: Timer | None = None
         self.early: tuple[int, int, int] | None = None
+        self.held: Ends = []
 
     def start(self) -> None:
         process = self.process
         process.stop = self.stop
         process.streams.make_pipes()
-        ends = open_at_once(process.streams.to_open)
-        if ends is None:
+        ends, complete = open_at_once(process.streams.to_open)
+        if not complete:
+            self.held = ends
             self.worker = self.service.worker(
                 f"opening the streams of {process.exec_id}",
                 lambda line: process.task.open_streams(line, process.streams), self._opened, self._told, log=self.log,
@@ -145,6 +148,9 @@ class Entering:
 
     def _opened(self, _: object, error: "Status | None") -> None:
         self.worker = None
+        for fd in self.held:
+            if fd is not None:
+                fd.close()
         if error is not None:
             return self._finish(error)
         self._begin()

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,21 @@ def test_a_writer_waits_no_longer_than_the_process_is_there(container):
         assert descriptors(c) == before
         with pytest.raises(OSError, match="No such device"):
             os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_who_waits_for_a_writer_does_not_find_the_end_while_another_fifo_is_opened(container):
+    """A client opens its fifos one after the other: the first is open, and the process's second has no reader yet."""
+    c = container("/bin/sleep", "100").start_shim().create()
+    c.call("Start")
+    names = {name: c.fifo(name) for name in ("stdout", "stderr")}
+    with ThreadPoolExecutor(1) as client:
+        first = client.submit(lambda: whole(c.open(names["stdout"], os.O_RDONLY)))
+        time.sleep(0.05)
+        spec = {"value": json.dumps({"cwd": "/", "args": ["/bin/echo", "out"], "env": []}).encode()}
+        c.call("Exec", exec_id="e", spec=spec, **names)
+        c.call("Start", exec_id="e")
+        assert first.result() == b"out\n"
+    assert c.call("Wait", exec_id="e")["exit_status"] == 0
 
 
 def test_delete_lets_a_client_read_what_is_left(container):

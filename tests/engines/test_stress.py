@@ -14,7 +14,7 @@ from sizes import size
 
 CONTAINERS = size(200, 24)
 PROCESSES = size(2000, 150)
-EXECS = size(5000, 200)
+EXECS = size(5000, 120)
 AT_A_TIME = 8
 KILOBYTES = 512  # that the allocator may take meanwhile
 
