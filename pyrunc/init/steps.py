@@ -155,10 +155,10 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     code = 1 if container.init else 255
     try:
         forget_imports()
+        container.keep_only_own()  # first: a fifo that we hold looks as if it had a reader
         posix.umask(0o022)  # for what is made from here on: the caller's is not the container's
         container.die_with_runtime()
         _signal.set_wakeup_fd(-1)  # it may be a pipe of the caller's, to whom our signals are nothing
-        container.keep_only_own()
         container.wait_for_go()
         context.run(steps, container)
     except PyruncError as error:
