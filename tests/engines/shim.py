@@ -147,6 +147,9 @@ class Host:
         self.keeper.wait()
         self.hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in Path("/sys/fs/cgroup").glob(f"*/{CGROUPS}"):
+            with contextlib.suppress(OSError):  # something is left in it: conftest.py says what
+                folder.rmdir()
 
 
 class Failed(Exception):
