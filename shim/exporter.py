@@ -10,13 +10,15 @@ import posix
 import select
 import time
 
-from pyrunc.errors import reason
+from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, write_all
 from pyrunc.linux.process import close_range, reset_signals
 from shim.tracing import Tracer, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pyrunc.log import Log
     from shim.loop import Loop, Timer
     from shim.tracing import Finished
@@ -156,11 +158,9 @@ def _append(path: str, data: bytes) -> None:
 
 def _post(url: str, data: bytes) -> None:
     """As long as the collector says that it is busy, or is not there, once more: until the time is up."""
-    import ssl
     from urllib import error, request
 
-    authority = _setting("CERTIFICATE")
-    trusted = ssl.create_default_context(cafile=authority) if authority else None
+    trusted = _trusted() if url.startswith("https://") else None
     asked = request.Request(url, data, {"Content-Type": "application/json", "User-Agent": "pyrunc", **_headers()})
     deadline = time.monotonic() + _seconds(_setting("TIMEOUT"), TIMEOUT_SECONDS)
     pause = 0.5
@@ -181,6 +181,15 @@ def _post(url: str, data: bytes) -> None:
             raise why
         time.sleep(pause)
         pause *= 2
+
+
+def _trusted() -> "Any":
+    try:
+        import ssl
+    except ImportError:
+        cause = "this pyrunc is an image, which has no TLS"
+        raise PyruncError("sending spans", "", cause, "a collector on this host takes http://, or a file") from None
+    return ssl.create_default_context(cafile=_setting("CERTIFICATE") or None)
 
 
 def _headers() -> "dict[str, str]":

@@ -16,8 +16,8 @@ PROGRAMS = {"pyrunc": "pyrunc.cli.main", "containerd-shim-pyrunc-v2": "shim.main
 # What libraries import and, in what we ask of them, never call.
 EMPTY = {
     "ctypes.util": {"find_library": str},
-    "tempfile": {"TemporaryDirectory": None},  # importlib.resources, for files in archives
-    "urllib.request": {"urlopen": None},  # jsonschema, to fetch schemas; ours have all that they name
+    "hashlib": {},  # urllib, to log in with a password
+    "random": {"Random": None},  # tempfile and email, for names
 }
 NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec._compile")
 
