@@ -29,7 +29,7 @@ LINK = (
     "-Wl,--build-id=none",
 )  # fmt: skip
 SLOT = 0x4000
-NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # what the build, the ordinary program or a type checker imports
+NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # for the build, the ordinary program, a type checker; TLS
 
 
 def main() -> None:
