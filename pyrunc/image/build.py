@@ -28,7 +28,8 @@ LINK = (
     "-Wl,-z,noseparate-code",           # one mapping for text and constants
     "-Wl,--build-id=none",
 )  # fmt: skip
-SLOT = 0x4000
+LOWEST, HIGHEST = 0x10000000, 0x50000000  # of base addresses: above what mmap_min_addr and old linkers want, below 2 GB
+SLOT = 0x4000 if os.uname().machine == "x86_64" else 0x10000  # of a page, wherever pages may be that large
 NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # for the build, the ordinary program, a type checker; TLS
 
 
@@ -61,8 +62,7 @@ class Seed:
     def __init__(self, words: str) -> None:
         digest = hashlib.sha256(words.encode()).digest()
         self.hash = int.from_bytes(digest[:4], "little")
-        # Below 4 GB, where immortal.c looks, and above what mmap_min_addr and old linkers want.
-        self.base = 0x10000000 + int.from_bytes(digest[4:6], "little") * SLOT
+        self.base = LOWEST + int.from_bytes(digest[4:6], "little") * SLOT % (HIGHEST - LOWEST)
 
 
 def run(*command: "str | Path") -> None:

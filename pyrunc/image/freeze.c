@@ -34,7 +34,7 @@ static int ranges_that_move(struct range *ranges, int most)
         struct range *range = &ranges[count];
         range->name[0] = 0;
         sscanf(line, "%lx-%lx %*s %*s %*s %*s %63s", &range->start, &range->end, range->name);
-        if (range->start >= (uintptr_t)_end && range->start < 1UL << 47)
+        if (range->start >= (uintptr_t)_end && range->start < 1UL << 63)      /* all but the kernel's vsyscall */
             count++;
     }
     memset(text, 0, sizeof text);
@@ -149,7 +149,8 @@ void freeze(const char *path)
     while (size && !contents[size - 1])
         size--;         /* the kernel has zeros of its own for what memory has and the file has not */
     size_t kept = data->p_offset;       /* what comes after the segment, sections and symbols, is not part of the image */
-    size_t offset = ((kept + 4095) & ~4095UL) + (data->p_vaddr & 4095);
+    size_t page = data->p_align;        /* the largest that the architecture has: 64 KiB on aarch64 */
+    size_t offset = ((kept + page - 1) & -page) + (data->p_vaddr & (page - 1));
     data->p_offset = offset, data->p_filesz = size;
     for (int i = 0; i < header->e_phnum; i++) {         /* TLS, RELRO: what lies in the segment moves along in the file */
         Elf64_Phdr *other = &segments[i];

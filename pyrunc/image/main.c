@@ -3,6 +3,8 @@
 #include "../launcher/seal.h"
 #include "image.h"
 #include <stdio.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 struct image image;
 
@@ -13,13 +15,15 @@ void die(const char *operation, const char *subject, const char *cause)
 }
 
 /* Whether this process was executed from what seal.h makes. A caller can't say so for it: a file is the root of a
-   mount, "/", or a memfd with its seals, only where somebody made it so. */
+   mount, "/", or a memfd with its seals, only where somebody made it so. Of a mount its flags tell, and not access(2),
+   which for a user without rights has another error. */
 static int is_sealed(void)
 {
     char path[32];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path);
+    struct statfs mount;
     if (length == 1)
-        return access("/proc/self/exe", W_OK) < 0 && errno == EROFS;
+        return statfs("/proc/self/exe", &mount) == 0 && mount.f_flags & ST_RDONLY;
     if (length < 8 || memcmp(path, "/memfd:", 7))
         return 0;
     int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -32,12 +36,14 @@ static void execute_sealed(char **words)
 {
     int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (file < 0)
-        die("opening", "/proc/self/exe", strerror(errno));
+        die("opening", "/proc/self/exe", errno == ENOENT ? "No such file or directory (is /proc mounted?)" : strerror(errno));
     int program = sealed(file);
     if (program < 0)
         die("sealing", "/proc/self/exe", strerror(errno));
-    if (program == file)
-        return;     /* nobody who is in reach of this process can write to it */
+    if (program == file) {      /* nobody who is in reach of this process can write to it */
+        close(file);
+        return;
+    }
     syscall(SYS_execveat, program, "", words, environ, AT_EMPTY_PATH);
     die("executing", "/proc/self/exe", strerror(errno));
 }
@@ -49,11 +55,10 @@ int main(int count, char **words)
             die("building", "the image", "usage: --build OUTPUT BYTECODE WARM.PY [ARGUMENT...]");
         build(count, words);
     }
-    if (!is_sealed()) {
-        fill_standard_streams();
-        listen_to_signals();
-        clean(environ);
+    fill_standard_streams();
+    listen_to_signals();
+    clean(environ);
+    if (!is_sealed())
         execute_sealed(words);
-    }
     thaw(count, words);
 }

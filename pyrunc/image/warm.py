@@ -122,7 +122,7 @@ def try_everything() -> None:
 
 def entry(words: "list[str]") -> int:
     """The command: which of the programs, by its name, and its words."""
-    name = words[0].rpartition("/")[2]
+    name = words[0].rpartition("/")[2] if words else ""  # execve(2) with an empty list, before Linux 5.18
     module = sys.modules[PROGRAMS.get(name, "pyrunc.cli.main")]
     return int(module.main(words[1:]) or 0)
 
