@@ -112,7 +112,7 @@ def test_cve_2016_9962_processes_of_exec_can_not_be_traced(container, process_na
     """Between joining and execve it holds what is the runtime's. Tried are exe, cwd, root, descriptors and ptrace."""
     kinds = NAMESPACES if process_namespace == "own" else [kind for kind in NAMESPACES if kind != "pid"]
     c = container(namespaces=namespaces(*kinds), capabilities=full("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL"))
-    c.up("sh", "-c", "probe watch-strangers 200 > /tmp/out")
+    c.up("sh", "-c", f"probe watch-strangers 200 {c.id} > /tmp/out")
     out = c.bundle.rootfs / "tmp/out"
     wait_until(lambda: out.exists() and "ready" in out.read_text(), "the attack")
     for _ in range(times):

@@ -359,9 +359,10 @@ def test_modes_and_owners_of_all_that_is_copied(container):
 
 
 @pytest.mark.parametrize(("depth", "name"), [(700, "d"), (150, "n" * 100)], ids=["deep", "longer than a path"])
-def test_a_deep_tree_is_copied_with_few_descriptors(container, depth, name):
+def test_a_deep_tree_is_copied_with_few_descriptors(container, request, depth, name):
     c = container(mounts=[tmpfs("tmpcopyup", destination="/data")])
     (c.bundle.rootfs / "data").mkdir()
+    request.addfinalizer(lambda: subprocess.run(["rm", "-r", c.bundle.rootfs / "data"], check=True))  # pytest can't
     folder = os.open(c.bundle.rootfs / "data", os.O_RDONLY)
     for _ in range(depth):
         os.mkdir(name, dir_fd=folder)
@@ -373,7 +374,6 @@ def test_a_deep_tree_is_copied_with_few_descriptors(container, depth, name):
     script = f"cd /data; i=0; while [ $i -lt {depth} ]; do cd -P {name} || exit; i=$((i+1)); done; stat -c %a last"
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # noqa: E731
     assert c.sh(script, preexec_fn=few) == "640"
-    subprocess.run(["rm", "-r", c.bundle.rootfs / "data"], check=True)
 
 
 # --- propagation
