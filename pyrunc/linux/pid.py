@@ -80,18 +80,23 @@ def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
 
 
 def kill_group(leader: Fd, pid: int) -> None:
-    """SIGKILL to the process group of a process that nobody has waited for: its number is no other's as long.
+    """SIGKILL to the process group of a process that nobody has waited for: its number is no other's as long. To itself
+    too: it may have gone into another group, or not be in its own yet.
 
     PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9; killpg(2) before.
     """
     import _signal
 
     try:
-        _signal.pidfd_send_signal(leader.number, _signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)
-    except ProcessLookupError:
-        pass
-    except OSError:
         try:
-            posix.killpg(pid, _signal.SIGKILL)
+            _signal.pidfd_send_signal(leader.number, _signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)
         except ProcessLookupError:
             pass
+        except OSError:
+            posix.killpg(pid, _signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    try:
+        pidfd_send_signal(leader, _signal.SIGKILL)
+    except ProcessLookupError:
+        pass

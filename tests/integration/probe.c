@@ -167,8 +167,9 @@ static int overwrite_exe(unsigned long inode, int seconds)
     return 0;
 }
 
-/* Whether a process is still the runtime on its way, and not yet a program of the container's. */
-static int is_runtime(pid_t pid)
+/* Whether a process is still the runtime on its way, and not yet a program of the container's. Where the host's processes
+   are in sight: that of the container with this ID, which is a word of its command line. */
+static int is_runtime(pid_t pid, const char *id)
 {
     char path[64], text[4096] = "";
     snprintf(path, sizeof path, "/proc/%d/cmdline", pid);
@@ -177,12 +178,12 @@ static int is_runtime(pid_t pid)
         return 0;
     ssize_t size = read(file, text, sizeof text - 1);
     close(file);
-    return size > 0 && strstr(text, "python") != NULL;
+    return size > 0 && strstr(text, "python") && memmem(text, size, id, strlen(id));
 }
 
-/* watch-strangers SECONDS: of every process of the runtime's that turns up, whether we can trace it or read its
+/* watch-strangers SECONDS ID: of every process of the runtime's that turns up, whether we can trace it or read its
    descriptors (CVE-2016-9962). It may become the program between two calls of ours, so it is asked again after. */
-static int watch_strangers(int seconds)
+static int watch_strangers(int seconds, const char *id)
 {
     time_t end = time(NULL) + seconds;
     int seen = 0, traced = 0, followed = 0;
@@ -194,7 +195,7 @@ static int watch_strangers(int seconds)
         while ((entry = readdir(proc))) {
             pid_t pid = atoi(entry->d_name);
             char path[300];
-            if (pid <= 1 || pid == getpid() || !is_runtime(pid))
+            if (pid <= 1 || pid == getpid() || !is_runtime(pid, id))
                 continue;
             seen++;
             for (int n = -3; n < 16; n++) {
@@ -205,13 +206,13 @@ static int watch_strangers(int seconds)
                 else
                     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, n);
                 if (readlink(path, target, sizeof target) > 0)
-                    followed += is_runtime(pid);
+                    followed += is_runtime(pid, id);
             }
             if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
                 ptrace(PTRACE_INTERRUPT, pid, 0, 0);
                 int status;
                 if (waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status)) {
-                    traced += is_runtime(pid);
+                    traced += is_runtime(pid, id);
                     ptrace(PTRACE_DETACH, pid, 0, 0);
                 }
             }
@@ -344,6 +345,18 @@ static int barrier(void)
     return 0;
 }
 
+/* leave-group: into the process group of a child, for ever. */
+static int leave_group(void)
+{
+    pid_t child = fork();
+    if (child == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    else if (setpgid(child, child) < 0 || setpgid(0, child) < 0)
+        return 1;
+    for (;;)
+        pause();
+}
+
 int main(int count, char **arguments)
 {
     if (count < 2)
@@ -365,10 +378,12 @@ int main(int count, char **arguments)
         return attributes();
     if (IS("open"))
         return open_file(arguments[2], strtol(arguments[3], NULL, 0));
+    if (IS("leave-group"))
+        return leave_group();
     if (IS("overwrite-exe"))
         return overwrite_exe(strtoul(arguments[2], NULL, 0), atoi(arguments[3]));
     if (IS("watch-strangers"))
-        return watch_strangers(atoi(arguments[2]));
+        return watch_strangers(atoi(arguments[2]), arguments[3] ? arguments[3] : "");
     if (IS("watch-rights"))
         return watch_rights();
     if (IS("cover"))

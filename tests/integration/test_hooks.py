@@ -342,6 +342,19 @@ USER = {
 }
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_that_has_left_its_process_group_is_killed_too(hooked, kind):
+    """As a shell with job control does, or whatever wants to be in the foreground."""
+    c = hooked()
+    place = "/bin/probe" if kind == "startContainer" else str(c.bundle.rootfs / "bin/probe")
+    c.change(hooks={kind: [{"path": place, "args": ["probe", "leave-group"], "timeout": 1}]})
+    before = time.monotonic()
+    result = c.attempt("sleep", "0.01")
+    assert time.monotonic() - before < 20
+    assert "timeout" in result.err
+    c.assert_gone()
+
+
 @pytest.mark.parametrize("joined", [None, "user", "pid"])
 def test_a_hook_of_the_container_ends_when_create_is_killed(container, joined):
     """The kernel forgets with whom a process was to die, at each change of credentials, and in a child."""
