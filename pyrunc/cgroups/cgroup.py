@@ -12,7 +12,7 @@ from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     class Unit(TypedDict):
         """A scope of systemd's, and whether of the user's own instance."""
@@ -54,6 +54,10 @@ class Cgroup:
         self.unified = unified
         self.mounts = mounts or {}
         self.unit = unit
+
+    def record(self) -> "dict[str, Any]":
+        """For state.json."""
+        return {"paths": self.paths, "unified": self.unified, "mounts": self.mounts, "unit": self.unit}
 
     @property
     def freezer(self) -> "str | None":

@@ -52,8 +52,7 @@ class Container:
         if record is None:
             if directory.is_gone or directory.holder() is not None:
                 raise NoSuchContainer(container_id)  # not yet, or not any more
-            cause = "container does not exist: it was never fully created"
-            raise StateError("container", f'"{container_id}"', cause, "remove what is left of it with delete --force")
+            raise _incomplete(container_id)
         return cls(directory, record, log)
 
     # --- what it is
@@ -428,16 +427,28 @@ class Container:
             pass  # it was quicker, or is not ours
 
 
+def _incomplete(container_id: str) -> StateError:
+    cause = "container does not exist: it was never fully created"
+    return StateError("container", f'"{container_id}"', cause, "remove what is left of it with delete --force")
+
+
 def _record_of(directory: StateDirectory, force: bool, log: "Log | None") -> "dict[str, Any] | None":
-    """state.json; by force, when nobody can read that, what can be told without."""
+    """state.json; by force, when nobody can read that, what can be told without. None: nothing was made but the
+    directory."""
     try:
         record = directory.load_record()
-        if record is None or record["pid"] or not force:
-            return record
     except PyruncError:
         if not force:
             raise
         record = {}
+    if record is None:
+        if directory.noted_cgroup() is None:
+            return None
+        if not force:
+            raise _incomplete(directory.id)
+        record = {}
+    if record.get("pid") or not force:
+        return record
     from pyrunc.container import forced
 
     record = record or forced.record(directory, log)

@@ -201,9 +201,8 @@ class Creation(launch.Parent):
             self.config["mounts"] = [*(self.config.get("mounts") or []), notify.mount(directory.path)]
         directory.save_config(self.config)
         make.refuse_used(cgroup)
-        record["cgroup"] = {
-            "paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit,
-        }  # fmt: skip
+        record["cgroup"] = cgroup.record()
+        directory.note_cgroup(record["cgroup"])
         if self.group is not None:
             record["rdt"] = self.group.record()
         self._save()
@@ -236,7 +235,8 @@ class Creation(launch.Parent):
             with self.container.log.step("create.start_unit"):
                 make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
         finally:
-            self.container.record["cgroup"]["unit"] = self.cgroup.unit
+            self.container.record["cgroup"] = self.cgroup.record()
+            self.container.directory.note_cgroup(self.container.record["cgroup"])
             self._save()
         self._limit()
 
@@ -257,7 +257,6 @@ class Creation(launch.Parent):
     def run_hooks(self) -> None:
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
         self.container.run_hooks("createRuntime", "creating")
-
 
     def undo(self, container: Container) -> None:
         """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be

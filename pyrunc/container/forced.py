@@ -71,30 +71,34 @@ def _opened(pid: int, start: int) -> "Fd | None":
 
 
 def record(directory: StateDirectory, log: "Log | None") -> "dict[str, Any]":
-    """What can be told without a state.json that can be read: the cgroup, and so the processes, which end here."""
+    """What can be told without a state.json that can be read: the cgroup, and so the processes."""
     try:
         config = directory.load(CONFIG) or {}
     except PyruncError:
         config = {}
     linux = config.get("linux")
     linux = linux if isinstance(linux, dict) else {}
-    path = linux.get("cgroupsPath")
-    if not isinstance(path, str) or "\0" in path:
-        path = None
-    if log is not None and not config:
-        words = "neither its record nor its configuration can be read"
-        log.warning(f"container {directory.id}: {words}: only a cgroup of its own name is looked for")
-    cgroup = _place(path, directory.id)
-    cgroup.kill()
     found: dict[str, Any] = {
         "id": directory.id, "pid": 0, "start": 0, "hooks": [], "own_pids": False, "notify": False, "annotations": {},
-        "cgroup": {"paths": cgroup.paths, "unified": cgroup.unified, "mounts": cgroup.mounts, "unit": cgroup.unit},
+        "cgroup": directory.noted_cgroup() or _cgroup_by_name(directory.id, config, linux, log),
     }  # fmt: skip
     if isinstance(linux.get("intelRdt"), dict):
         from pyrunc.cgroups import rdt
 
         found["rdt"] = rdt.named(linux["intelRdt"], directory.id)
     return found
+
+
+def _cgroup_by_name(
+    container_id: str, config: "dict[str, Any]", linux: "dict[str, Any]", log: "Log | None"
+) -> "dict[str, Any]":
+    path = linux.get("cgroupsPath")
+    if not isinstance(path, str) or "\0" in path:
+        path = None
+    if log is not None and not config:
+        words = "neither its record nor its configuration can be read"
+        log.warning(f"container {container_id}: {words}: only a cgroup of its own name is looked for")
+    return _place(path, container_id).record()
 
 
 def _place(path: "str | None", container_id: str) -> Cgroup:
@@ -120,6 +124,6 @@ def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]")
         try:
             other = Container.load(directory.root, container_id)
             if other.is_alive() and ours & {*other.cgroup.paths.values()}:
-                record["cgroup"] = {"paths": {}, "unified": False, "mounts": {}, "unit": None}
+                record["cgroup"] = Cgroup({}, False).record()
         except (PyruncError, OSError):
             continue

@@ -22,13 +22,15 @@ FIFO = "exec.fifo"
 NOTIFY = "notify"
 HOLDER = "holder"
 HOOK = "hook"
+CGROUP = "cgroup"
 TEXTS = {"": str}  # any members, all of that type
+PLACE = {"paths": TEXTS, "unified": bool, "mounts": TEXTS}
+UNIT = {"name": str, "slice": str, "user": bool}
 RECORD = {
     "ociVersion": str, "id": str, "pid": int, "start": int, "bundle": str, "rootfs": str, "created": str,
     "annotations": TEXTS, "owner": str, "uid": int, "hooks": list, "notify": bool, "own_pids": bool,
-    "cgroup": {"paths": TEXTS, "unified": bool, "mounts": TEXTS},
+    "cgroup": PLACE,
 }  # fmt: skip
-UNIT = {"name": str, "slice": str, "user": bool}
 S_IFMT, S_IFIFO = 0o170000, 0o010000
 NO_FIFO = (2, 6, 21, 40)  # ENOENT, ENXIO; EISDIR, ELOOP: what is no fifo any more
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
@@ -193,37 +195,53 @@ class StateDirectory:
             pass
 
     def _sign(self, verb: str) -> None:
-        """A symlink, as Emacs has them: made and read in one system call, so that it is whole or not there."""
-        unlink_quietly(self.fd, HOLDER)  # of one who was killed
         pid = posix.getpid()
-        text = f"{pid} {start_time(pid)} {verb} {int(lives_for_one_verb)}"
-        posix.symlink(text, HOLDER, dir_fd=self.fd.number)
+        self._note(HOLDER, f"{pid} {start_time(pid)} {verb} {int(lives_for_one_verb)}")
 
     def note_hook(self, pid: int) -> None:
         """The hook that the holder of the lock, which is us, waits for from now on."""
-        unlink_quietly(self.fd, HOOK)
         try:
-            posix.symlink(f"{pid} {start_time(pid)}", HOOK, dir_fd=self.fd.number)
+            self._note(HOOK, f"{pid} {start_time(pid)}")
         except ProcessLookupError:
             pass  # it was quick
 
+    def _note(self, name: str, text: str) -> None:
+        """A symlink, as Emacs has them: made and read in one system call, so that it is whole or not there. On a full
+        disk there is none: `delete` is what makes room."""
+        try:
+            unlink_quietly(self.fd, name)  # of one who was killed
+            posix.symlink(text, name, dir_fd=self.fd.number)
+        except OSError:
+            pass
+
     def holder(self) -> "Holder | None":
         """None: nobody who has signed and lives."""
-        words = self._read_link(HOLDER)
+        words = self._read_note(HOLDER).split(" ")
         if len(words) != 4 or not _lives(words):
             return None
         return Holder(int(words[0]), int(words[1]), words[2], words[3] == "1")
 
     def hook(self) -> "tuple[int, int] | None":
         """The pid of the hook that the holder waits for, and its start time."""
-        words = self._read_link(HOOK)
+        words = self._read_note(HOOK).split(" ")
         return (int(words[0]), int(words[1])) if len(words) == 2 and _lives(words) else None
 
-    def _read_link(self, name: str) -> "list[str]":
+    def note_cgroup(self, cgroup: "dict[str, Any]") -> None:
+        """Beside the record, which may be damaged: without it nobody knows which processes are the container's."""
+        self._note(CGROUP, dumps(cgroup))
+
+    def noted_cgroup(self) -> "dict[str, Any] | None":
         try:
-            return posix.readlink(name, dir_fd=self.fd.number).split(" ")
+            cgroup: Any = loads(self._read_note(CGROUP))
+        except ValueError:
+            return None
+        return None if _mistake(cgroup, PLACE) or _mistake_of_unit(cgroup) else cgroup
+
+    def _read_note(self, name: str) -> str:
+        try:
+            return posix.readlink(name, dir_fd=self.fd.number)
         except OSError:
-            return []
+            return ""
 
     def why_locked(self) -> str:
         holder = self.holder()
@@ -263,9 +281,7 @@ class StateDirectory:
         """state.json, when it is one of ours; None: there is none."""
         record = self.load()
         if record is not None:
-            mistake = _mistake(record, RECORD)
-            if not mistake and record["cgroup"].get("unit") is not None:
-                mistake = _mistake(record["cgroup"]["unit"], UNIT)
+            mistake = _mistake(record, RECORD) or _mistake_of_unit(record["cgroup"])
             if mistake:
                 raise PyruncError("reading", f"{self.path}/{STATE}", f"it has no proper member {mistake}")
         return record
@@ -321,6 +337,10 @@ def _lives(words: "list[str]") -> bool:
         return start_time(int(words[0])) == int(words[1])
     except ProcessLookupError:
         return False
+
+
+def _mistake_of_unit(cgroup: "dict[str, Any]") -> str:
+    return "" if cgroup.get("unit") is None else _mistake(cgroup["unit"], UNIT)
 
 
 def _mistake(document: object, wanted: "Any") -> str:

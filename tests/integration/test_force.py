@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import MARK, cgroups_of, wait_until
+from integration.harness import MARK, Runtime, cgroups_of, wait_until
 
 PACKAGES = str(Path(importlib.util.find_spec("pyrunc").origin).parents[1])
 GENEROUS = 20  # seconds; alone it takes a tenth of one
@@ -193,6 +193,34 @@ def test_a_record_and_a_configuration_that_can_not_be_read(container, config):
     c.delete("--force")
     c.assert_gone()
     assert other.status == "running"
+
+
+def test_no_record_and_no_configuration_and_a_cgroup_of_its_own(container):
+    path = f"/{MARK}-elsewhere/a b"
+    c = container(cgroupsPath=path).up()
+    for name in ("state.json", "config.json"):
+        (c.runtime.root / c.id / name).unlink()
+    assert "delete --force" in c.delete(check=False).err
+    c.delete("--force")
+    c.assert_gone()
+    assert not cgroups_of(path)
+    for folder in cgroups_of(f"{MARK}-elsewhere"):
+        os.rmdir(folder)
+
+
+def test_a_container_of_another_state_root_keeps_its_cgroup(container, tmp_path):
+    """Of the same name, where that of the damaged one was."""
+    c, other = container(cgroupsPath=f"/{MARK}-damaged").up("true"), container()
+    c.wait_for("stopped")
+    other.id = c.id
+    other.runtime = Runtime(c.runtime.binary, tmp_path / "other", tmp_path)
+    other.runtime.count = 1000
+    other.up()
+    for name in ("state.json", "config.json"):
+        (c.runtime.root / c.id / name).unlink()
+    c.delete("--force")
+    assert other.status == "running"
+    other.delete("--force")
 
 
 @pytest.mark.parametrize(
