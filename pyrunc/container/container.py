@@ -50,7 +50,7 @@ class Container:
         directory = StateDirectory.open(root, container_id)
         record = directory.load_record()
         if record is None:
-            if directory.is_gone or directory.holder() is not None:
+            if directory.is_locked() or directory.is_gone:
                 raise NoSuchContainer(container_id)  # not yet, or not any more
             raise _incomplete(container_id)
         return cls(directory, record, log)
@@ -414,12 +414,16 @@ class Container:
 
     def _kill_and_wait(self, bury: bool) -> None:
         """`bury`: where we are its parent nobody else does; but who made it and waits for it is to hear of its end."""
-        from pyrunc.container.patience import DEATH_SECONDS
+        from pyrunc.container.patience import DEATH_LOOKS, DEATH_SECONDS
 
         try:
             with pidfd_open(self.pid) as pidfd:
                 self.kill(SIGKILL)
-                if not has_ended(pidfd, DEATH_SECONDS):
+                for _ in range(DEATH_LOOKS):
+                    if has_ended(pidfd, DEATH_SECONDS / DEATH_LOOKS):
+                        break
+                    self.cgroup.thaw_all()  # `pause` asks for no lock: it may have come after
+                else:
                     raise PyruncError("killing container", self.id, f"it is still alive after {DEATH_SECONDS:.0f} s")
                 if bury:
                     reap(pidfd)

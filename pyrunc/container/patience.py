@@ -16,6 +16,7 @@ LOCK_SECONDS = 30.0  # for another verb
 POLITE_SECONDS = 1.0  # for its holder to let go, when what he waits for was ended
 FORCED_SECONDS = 10.0  # for the same when he was ended himself
 DEATH_SECONDS = 10.0  # for a process that was killed
+DEATH_LOOKS = 100  # meanwhile: whether somebody has frozen it
 RECEIVER_SECONDS = 10.0  # for who gets a terminal, a pidfd or a filter's listener, to accept our connection
 HELPER_SECONDS = 30.0  # for newuidmap and newgidmap
 

@@ -1,5 +1,6 @@
 """delete --force: whatever hangs, whoever holds the lock, whatever is damaged; and what the others see meanwhile."""
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import MARK, Runtime, cgroups_of, wait_until
+from integration.harness import MARK, Runtime, cgroups_of, unified, wait_until
 
 PACKAGES = str(Path(importlib.util.find_spec("pyrunc").origin).parents[1])
 GENEROUS = 20  # seconds; alone it takes a tenth of one
@@ -163,6 +164,18 @@ def test_a_delete_that_is_seen_by_other_verbs(container, verb):
             assert "internal error" not in result.err, repr(result)
             assert "never fully created" not in result.err, repr(result)
         assert deleting.end() == 0
+
+
+def test_a_container_that_is_paused_all_the_time_is_deleted(container):
+    c = container().up()
+    file, frozen = ("cgroup.freeze", "1") if unified() else ("freezer.state", "FROZEN")
+    place = c.control_file(file)
+    deleting = c.runtime.spawn("delete", "--force", c.id)
+    while deleting.poll() is None:
+        with contextlib.suppress(OSError):  # gone
+            place.write_text(frozen)
+    assert deleting.end() == 0, deleting.err
+    c.assert_gone()
 
 
 def test_a_paused_container_is_not_started(container):
