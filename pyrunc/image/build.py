@@ -9,6 +9,7 @@ Two builds of one tree, in one folder and with one seed, differ in some 150 of 3
 import argparse
 import ast
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -92,9 +93,19 @@ def imported(folder: Path) -> "list[str]":
         for node in ast.walk(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(node.module or "")
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found |= {node.module, *filter(is_module, (f"{node.module}.{alias.name}" for alias in node.names))}
     return sorted(found - NOT_IN_THE_IMAGE)
+
+
+def is_module(name: str) -> bool:
+    """What is imported from a package, of another's, may be a module of it."""
+    if name.startswith(("pyrunc.", "shim.")):
+        return False  # those are all imported
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def contents(folder: Path) -> str:

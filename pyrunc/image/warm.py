@@ -5,6 +5,7 @@
 Afterwards nothing can be imported any more: what is not in sys.modules by now does not exist for the image.
 """
 
+import codecs
 import gc
 import posix
 import sys
@@ -53,9 +54,11 @@ def import_everything() -> None:
     for name in [*MODULES.split(","), *all_of("pyrunc"), *all_of("shim")]:
         __import__(name)
         gc.collect()  # at once: what is garbage for long leaves holes
-    # What C code, or an error, imports at first use.
-    for name in ("json.decoder", "traceback", "linecache", "tokenize", "encodings.latin_1", "_strptime"):
+    # What C code, or an error, imports at first use: codecs too, the last two for names of hosts.
+    for name in ("json.decoder", "traceback", "linecache", "tokenize", "_strptime"):
         __import__(name)
+    for name in ("ascii", "latin-1", "utf-8", "utf-8-sig", "unicode_escape", "idna", "punycode"):
+        codecs.lookup(name)
 
 
 def output_of(words: "list[str]") -> str:
