@@ -160,6 +160,7 @@ def warm(program: Path, output: Path, modules: "list[str]", sites: "list[Path]")
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     bytecode = program.parent / "bytecode"
+    shutil.rmtree(bytecode, ignore_errors=True)
     script = [HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]
     command = ["setarch", "--addr-no-randomize", program, "--build", output, bytecode, *script]
     for _ in range(2):

@@ -65,14 +65,37 @@ static struct head *map_large(size_t size)
     return head;
 }
 
+/* In the builder, which frees much that is large: bytecode that it has read, tables that have grown. A process of the image
+   would only write to more pages. */
+static struct head *from_larger(unsigned class)
+{
+    size_t wanted = sizeof(struct head) + size_of(class);
+    for (unsigned larger = class_of(size_of(class) + wanted); !image.warm && larger < CLASSES; larger++) {
+        struct head *head = free_lists[larger], *rest = (struct head *)((char *)head + wanted);
+        if (!head)
+            continue;
+        free_lists[larger] = *(struct head **)(head + 1);
+        size_t left = head->size - wanted;
+        unsigned fits = class_of(left + 1) - 1;         /* the largest class that is not larger */
+        rest->class = fits, rest->state = FREE, rest->size = size_of(fits);
+        memset((char *)(rest + 1) + rest->size, 0, left - rest->size);
+        *(struct head **)(rest + 1) = free_lists[fits];
+        free_lists[fits] = rest;
+        return head;
+    }
+    return NULL;
+}
+
 static struct head *from_class(unsigned class, int *fresh)
 {
     take();
     struct head *head = free_lists[class];
-    *fresh = !head;
     if (head)
         free_lists[class] = *(struct head **)(head + 1);
     else
+        head = from_larger(class);
+    *fresh = !head;
+    if (!head)
         head = bump(sizeof *head + size_of(class));
     release();
     if (head)

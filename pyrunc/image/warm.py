@@ -1,4 +1,4 @@
-"""Run by the builder, as __main__: imports all that a verb may want, tries what changes nothing, and leaves `entry`.
+"""Run by the builder, as __main__: imports all that a verb may want, tries every verb, and leaves `entry`.
 
     warm.py MODULE,MODULE… STDLIB SITE [SITE…]      what is imported besides, and the folders that modules come from
 
@@ -10,6 +10,10 @@ import gc
 import posix
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MODULES, STDLIB, *SITES = sys.argv[1:]
 sys.path[:] = [STDLIB, *SITES]
 
@@ -19,6 +23,9 @@ EMPTY = {
     "ctypes.util": {"find_library": str},
     "hashlib": {},  # urllib, to log in with a password
     "random": {"Random": None},  # tempfile and email, for names
+    "zipfile": {"Path": None},  # importlib.resources, for files in archives
+    "decimal": {"Decimal": type("Decimal", (), {})},  # fractions, to be asked whether a number is one
+    "ast": {},  # inspect, for signatures of C functions
 }
 NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec._compile")
 
@@ -26,6 +33,16 @@ NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.sp
 def stand_in(name: str, module: str) -> None:
     __import__(module)
     sys.modules[name] = sys.modules[module]
+
+
+def forget_docstrings() -> None:
+    """Of all but ours, which are the titles of steps: a megabyte."""
+    from importlib.machinery import SourceFileLoader
+
+    def source_to_code(_: SourceFileLoader, data: bytes, path: str) -> object:
+        return compile(data, path, "exec", dont_inherit=True, optimize=0 if path.startswith(f"{SITES[0]}/") else 2)
+
+    SourceFileLoader.source_to_code = source_to_code  # type: ignore[assignment,method-assign]
 
 
 def all_of(package: str) -> "list[str]":
@@ -45,6 +62,7 @@ def all_of(package: str) -> "list[str]":
 def import_everything() -> None:
     import types
 
+    forget_docstrings()
     stand_in("rpds", "pyrunc.image.stand_in_rpds")
     stand_in("ctypes", "pyrunc.image.stand_in_ctypes")
     for name, members in EMPTY.items():
@@ -86,41 +104,85 @@ def try_and_see(words: "list[str]", expected: str) -> None:
         sys.exit(f"pyrunc {' '.join(words)} says {text!r}, and not {expected!r}")
 
 
+FOLDER = "/tmp/pyrunc-image-warm"  # the same in every build: its name is in the memory that is written out
+ROOT = ("--root", f"{FOLDER}/root")
+ID = "pyrunc-image-warm"
+TIMES = 4  # CPython specialises bytecode when it runs the second time, and some of it again
+
+
 def try_everything() -> None:
-    """Caches of types and attributes are filled and bytecode is specialised before the memory is written out."""
+    """Caches of types and attributes are filled and bytecode is specialised before the memory is written out: what is
+    done in the image for the first time costs a page that is written to."""
     import json
     import os
     import shutil
 
-    folder = "/tmp/pyrunc-image-warm"  # the same in every build: its name is in the memory that is written out
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(f"{folder}/root")
-    root = f"{folder}/root"
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    for folder in (FOLDER, f"{FOLDER}/root", f"{FOLDER}/rootfs"):
+        os.mkdir(folder, 0o700)
     verbs = sorted(sys.modules["pyrunc.cli.main"].VERBS)
+    for words in (["--version"], ["--help"], ["features"], ["spec", "--bundle", FOLDER],
+                  *([verb, "--help"] for verb in verbs), *(["completion", s] for s in ("bash", "zsh", "fish"))):
+        output_of(words)
+    with open(f"{FOLDER}/config.json") as file:
+        config = json.load(file)
+    for _ in range(8):
+        output_of(["validate", "--bundle", FOLDER])
+        for verb in ("state", "start", "kill", "delete", "pause", "resume", "ps"):
+            try_and_see([*ROOT, verb, "none"], "does not exist")
+        try_and_see([*ROOT, "list"], "OWNER")
+    for change in ({"ociVersion": 1}, {"process": {"cwd": "x"}}, {"linux": {"namespaces": [{"type": "none"}]}}):
+        write_config({**config, **change})
+        try_and_see(["validate", "--bundle", FOLDER], "config.json")
+    report, reader = sys.modules["pyrunc.spec.report"], sys.modules["pyrunc.spec._compile"]
+    for kind in (*reader.ENTRIES, *reader.REST):  # their files are not there any more when the image runs
+        reader.expanded(report.FOLDER, kind)
+    profile = sys.modules["pyrunc.seccomp.profile"]
+    profile.compile({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+                     "syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW"}]})
+    try_containers(config)
+    shutil.rmtree(FOLDER)
+
+
+def write_config(config: "dict[str, Any]") -> None:
+    import json
+
+    with open(f"{FOLDER}/config.json", "w") as file:
+        json.dump(config, file)
+
+
+def try_containers(config: "dict[str, Any]") -> None:
+    """Where the builder may make some: else the image works too, but is slower."""
+    program = {"destination": "/program", "type": "bind", "source": posix.readlink("/proc/self/exe"), "options": ["bind"]}
+    posix.close(posix.open(f"{FOLDER}/rootfs/program", posix.O_CREAT | posix.O_WRONLY))
+    process = {**config["process"], "terminal": False, "args": ["/program"]}  # it says how it is used, and ends
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}
+    write_config({**config, "process": process, "mounts": [*config["mounts"], program],
+                  "linux": {**config["linux"], "seccomp": seccomp}})
     try:
-        os.mkdir(f"{folder}/rootfs")
-        for words in (["--version"], ["--help"], ["features"], ["spec", "--bundle", folder],
-                      *([verb, "--help"] for verb in verbs), *(["completion", s] for s in ("bash", "zsh", "fish"))):
-            output_of(words)
-        with open(f"{folder}/config.json") as file:
-            config = json.load(file)
-        for _ in range(8):
-            output_of(["validate", "--bundle", folder])
-            for verb in ("state", "start", "kill", "delete", "pause", "resume", "ps"):
-                try_and_see(["--root", root, verb, "none"], "does not exist")
-            try_and_see(["--root", root, "list"], "OWNER")
-        for change in ({"ociVersion": 1}, {"process": {"cwd": "x"}}, {"linux": {"namespaces": [{"type": "none"}]}}):
-            with open(f"{folder}/config.json", "w") as file:
-                json.dump({**config, **change}, file)
-            try_and_see(["validate", "--bundle", folder], "config.json")
-        report, reader = sys.modules["pyrunc.spec.report"], sys.modules["pyrunc.spec._compile"]
-        for kind in (*reader.ENTRIES, *reader.REST):  # their files are not there any more when the image runs
-            reader.expanded(report.FOLDER, kind)
-        profile = sys.modules["pyrunc.seccomp.profile"]
-        profile.compile({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-                         "syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW"}]})
+        said = output_of([*ROOT, "create", "--bundle", FOLDER, ID])
+        if "created" not in output_of([*ROOT, "state", ID]):
+            print(f"the image is not warmed by containers, as there can be none here: {said}")
+            return
+        for _ in range(TIMES):
+            try_and_see([*ROOT, "exec", ID, "/program"], "usage")
+            for words in (["ps", ID], ["update", "--pids-limit", "99", ID], ["pause", ID], ["resume", ID],
+                          ["events", "--stats", ID], ["kill", ID, "0"], ["start", ID]):
+                output_of([*ROOT, *words])
+            bury_children()
+            try_and_see([*ROOT, "delete", ID], "")
+            try_and_see([*ROOT, "run", "--bundle", FOLDER, ID], "usage")
+            output_of([*ROOT, "create", "--bundle", FOLDER, ID])
     finally:
-        shutil.rmtree(folder)
+        output_of([*ROOT, "delete", "--force", ID])
+
+
+def bury_children() -> None:
+    try:
+        while True:
+            posix.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
 
 
 def entry(words: "list[str]") -> int:
