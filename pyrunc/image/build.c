@@ -20,7 +20,7 @@
     X(_blake2) X(_json) X(_locale) X(_opcode) X(_operator) X(_signal) \
     X(_socket) X(_sre) X(_stat) X(_string) X(_struct) X(_suggestions) X(_symtable) X(_sysconfig) X(_thread) X(_tokenize) \
     X(_tracemalloc) X(_typing) X(_weakref) X(array) X(atexit) X(binascii) X(errno) X(fcntl) \
-    X(itertools) X(math) X(posix) X(select) X(time) X(unicodedata) \
+    X(itertools) X(math) X(posix) X(select) X(time) \
     X(_cffi_backend)
 
 #define DECLARE(name) extern PyObject *PyInit_##name(void);

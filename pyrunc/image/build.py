@@ -8,6 +8,7 @@ Two builds of one tree, in one folder and with one seed, differ in some 150 of 3
 
 import argparse
 import ast
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -159,6 +160,8 @@ def warm(program: Path, output: Path, modules: "list[str]", sites: "list[Path]")
     Twice: the first compiles, and without the compiler's garbage the second's memory is smaller.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
+    one_at_a_time = os.open("/tmp", os.O_RDONLY)  # warm.py's folder and container have names that never change
+    fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
     bytecode = program.parent / "bytecode"
     shutil.rmtree(bytecode, ignore_errors=True)
     script = [HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]

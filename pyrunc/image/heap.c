@@ -76,9 +76,9 @@ static struct head *from_larger(unsigned class)
             continue;
         free_lists[larger] = *(struct head **)(head + 1);
         size_t left = head->size - wanted;
-        unsigned fits = class_of(left + 1) - 1;         /* the largest class that is not larger */
-        rest->class = fits, rest->state = FREE, rest->size = size_of(fits);
-        memset((char *)(rest + 1) + rest->size, 0, left - rest->size);
+        unsigned fits = class_of(left + 1) - 1;         /* the largest class that is not larger: what is over stays with it */
+        rest->class = fits, rest->state = FREE, rest->size = left;
+        head->size = size_of(class);
         *(struct head **)(rest + 1) = free_lists[fits];
         free_lists[fits] = rest;
         return head;
@@ -95,11 +95,11 @@ static struct head *from_class(unsigned class, int *fresh)
     else
         head = from_larger(class);
     *fresh = !head;
-    if (!head)
-        head = bump(sizeof *head + size_of(class));
+    if (!head && (head = bump(sizeof *head + size_of(class))))
+        head->size = size_of(class);
     release();
     if (head)
-        head->class = class, head->state = USED, head->size = size_of(class);
+        head->class = class, head->state = USED;
     return head;
 }
 

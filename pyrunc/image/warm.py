@@ -25,6 +25,7 @@ EMPTY = {
     "random": {"Random": None},  # tempfile and email, for names
     "zipfile": {"Path": None},  # importlib.resources, for files in archives
     "decimal": {"Decimal": type("Decimal", (), {})},  # fractions, to be asked whether a number is one
+    "unicodedata": {"normalize": lambda _, text: text},  # attrs, for names of attributes: ASCII
     "ast": {},  # inspect, for signatures of C functions
 }
 NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec._compile")
@@ -60,9 +61,12 @@ def all_of(package: str) -> "list[str]":
 
 
 def import_everything() -> None:
+    import codecs
     import types
 
     forget_docstrings()
+    # In names of hosts. The real one is a megabyte of tables.
+    codecs.register(lambda name: codecs.lookup("ascii") if name == "idna" else None)
     stand_in("rpds", "pyrunc.image.stand_in_rpds")
     stand_in("ctypes", "pyrunc.image.stand_in_ctypes")
     for name, members in EMPTY.items():
@@ -87,7 +91,7 @@ def output_of(words: "list[str]") -> str:
         posix.dup2(file, number)
     try:
         sys.modules["pyrunc.cli.main"].main(words)
-        text = posix.pread(file, 1 << 20, 0).decode()
+        text = posix.pread(file, posix.fstat(file).st_size, 0).decode()
     finally:
         for number, copy in zip((1, 2), kept, strict=True):
             posix.dup2(copy, number)
@@ -153,7 +157,8 @@ def write_config(config: "dict[str, Any]") -> None:
 
 def try_containers(config: "dict[str, Any]") -> None:
     """Where the builder may make some: else the image works too, but is slower."""
-    program = {"destination": "/program", "type": "bind", "source": posix.readlink("/proc/self/exe"), "options": ["bind"]}
+    builder = posix.readlink("/proc/self/exe")
+    program = {"destination": "/program", "type": "bind", "source": builder, "options": ["bind"]}
     posix.close(posix.open(f"{FOLDER}/rootfs/program", posix.O_CREAT | posix.O_WRONLY))
     process = {**config["process"], "terminal": False, "args": ["/program"]}  # it says how it is used, and ends
     seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}
