@@ -12,6 +12,7 @@ from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
+from pyrunc.init.namespaces import is_same, own
 from pyrunc.init.options import asks_for_mapping
 from pyrunc.linux.fd import Fd, open_at, replace_file
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
@@ -48,6 +49,7 @@ def create(
     take_master = receivers.of_master(options, bool(process and process.get("terminal")))
     take_pidfd = receivers.of_pidfd(options, "standard")
     _look_at_user_namespace(config)
+    _look_at_mount_namespace(config, log)
     verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
@@ -98,6 +100,25 @@ def _look_at_user_namespace(config: "Config") -> None:
         from pyrunc.container import joined
 
         joined.adopt(config["linux"], user["path"])
+
+
+def _look_at_mount_namespace(config: "Config", log: Log) -> None:
+    """Without one of its own nothing is mounted, and nothing there is protected. The runtime's own, by its path, is as
+    good as none: see rules.paths_have_a_mount_namespace."""
+    linux = config["linux"]
+    mount = next((n for n in linux.get("namespaces") or [] if n["type"] == "mount"), None)
+    if mount is not None and not mount.get("path"):
+        return
+    masks = [f"/linux/{name}" for name in ("maskedPaths", "readonlyPaths") if linux.get(name)]
+    if mount is not None and masks:
+        with launch.open_namespace(mount["path"]) as joined:
+            if is_same(joined, own("mount")):
+                cause = f"it needs a mount namespace, and {mount['path']} leads to the one that the runtime is in"
+                raise ConfigError("config.json", masks[0], cause)
+    unmet = [*masks, *(["/mounts"] if config.get("mounts") else []),
+             *(["/root/readonly"] if config["root"].get("readonly") else [])]  # fmt: skip
+    if unmet:
+        log.warning(f"config.json {', '.join(unmet)}: ignored: it has no mount namespace of its own making")
 
 
 def _net_devices(config: "Config", options: Options) -> "Devices | None":

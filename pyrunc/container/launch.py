@@ -357,7 +357,7 @@ class Launch:
             self._reap()
 
 
-def _open_namespace(path: str) -> Fd:
+def open_namespace(path: str) -> Fd:
     try:
         return open_at(None, path, posix.O_RDONLY | posix.O_NONBLOCK)  # a fifo would hold us
     except OSError as error:
@@ -372,7 +372,7 @@ def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
     in, and a time namespace, whose offsets must be written before anybody is in it. Where something is joined,
     what is new is made after it, by the child, since it belongs to the user namespace that its maker is in.
     """
-    opened = [(n["type"], _open_namespace(n["path"])) for n in wanted if n.get("path")]
+    opened = [(n["type"], open_namespace(n["path"])) for n in wanted if n.get("path")]
     namespaces.verify_kinds(opened)
     # A path to a namespace that we are in already is nothing to join; a user namespace refuses it (setns(2)).
     context.joins = [

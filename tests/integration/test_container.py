@@ -637,6 +637,26 @@ OF_NAMESPACES = {
 }
 
 
+@pytest.mark.parametrize("member", ["maskedPaths", "readonlyPaths"])
+def test_paths_are_not_protected_in_the_runtimes_own_mount_namespace(container, member):
+    c = container(namespaces=namespaces("pid", mount="/proc/self/ns/mnt"), **{member: ["/proc/kcore"]})
+    assert f"/linux/{member}: it needs a mount namespace" in c.refused("true")
+
+
+@pytest.mark.parametrize("kind", ["none", "another's"])
+def test_what_takes_a_mount_namespace_of_its_own_is_not_silently_left_out(container, kind):
+    other = container().up()
+    c = container(root={"path": "rootfs", "readonly": True}, namespaces=namespaces("pid"))
+    if kind == "another's":
+        paths = {"mount": f"/proc/{other.pid}/ns/mnt"}
+        root = {"path": "/", "readonly": True}
+        c.change(namespaces=namespaces("pid", **paths), maskedPaths=["/proc/kcore"], root=root)
+    result = c.attempt("/bin/true")
+    assert result.code == 0, repr(result)
+    assert "/mounts, /root/readonly: ignored" in result.err
+    assert ("/linux/maskedPaths" in result.err) == (kind == "another's")
+
+
 @pytest.mark.parametrize("kind", OF_NAMESPACES)
 @pytest.mark.parametrize("link", [False, True])
 def test_a_parameter_of_a_namespace_that_is_the_runtimes_is_refused(container, tmp_path, kind, link):
