@@ -188,6 +188,9 @@ class Cgroup:
         if signal != SIGKILL:
             self._signal_all(signal)
             return
+        if posix.getpid() in self.processes():
+            cause = "this process is one of its own, and would be held or killed before it is done"
+            raise PyruncError("killing all in cgroup", self._of_processes or "", cause, "call from outside")
         if self._kill_at_once() and self.unified:
             return
         deadline = time.monotonic() + KILL_SECONDS

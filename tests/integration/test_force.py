@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.harness import MARK, Runtime, cgroups_of, unified, wait_until
+from integration.harness import MARK, Runtime, cgroups_of, namespaces, unified, wait_until
 
 PACKAGES = str(Path(importlib.util.find_spec("pyrunc").origin).parents[1])
 GENEROUS = 20  # seconds; alone it takes a tenth of one
@@ -175,6 +175,18 @@ def test_a_container_that_is_paused_all_the_time_is_deleted(container):
         with contextlib.suppress(OSError):  # gone
             place.write_text(frozen)
     assert deleting.end() == 0, deleting.err
+    c.assert_gone()
+
+
+def test_a_delete_from_within_the_cgroup_is_refused(container):
+    """It would freeze itself, for ever, or be killed half-way."""
+    c = container(namespaces=namespaces("mount", "uts", "ipc")).up()
+    procs = [str(Path(path, "cgroup.procs")) for path in cgroups_of(c.id)]
+    move = ("sh", "-c", f'for file in {" ".join(procs)}; do echo $$ > $file; done; exec "$@"', "sh")
+    result = c.runtime("delete", "--force", c.id, check=False, wrapper=move)
+    assert result.code == 1
+    assert "this process is one of its own" in result.err
+    c.delete("--force")
     c.assert_gone()
 
 
