@@ -7,6 +7,7 @@ import select
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import kill_group, pidfd_open
 
 READY_SECONDS = 30.0
 
@@ -40,7 +41,8 @@ def start(uri: str, container_id: str, namespace: str) -> "tuple[Fd, Fd]":
         try:
             _wait_for(ready, scheme, uri)
         except BaseException:
-            posix.killpg(pid, 9)  # we have not waited for it: the number is its own
+            with pidfd_open(pid) as logger:
+                kill_group(logger, pid)
             posix.waitpid(pid, 0)
             raise
     return ours
