@@ -61,7 +61,6 @@ def all_of(package: str) -> "list[str]":
 
 
 def import_everything() -> None:
-    import codecs
     import types
 
     forget_docstrings()
