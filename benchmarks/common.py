@@ -221,6 +221,8 @@ class Table:
         for what, group in self.costs.items():
             first: tuple[float, float] | None = None
             for who, costs in group.items():
+                if not costs:
+                    continue  # crun has no such verb
                 walls = sorted(cost.wall * 1000 for cost in costs)
                 wall, cpu = statistics.median(walls), statistics.median(cost.cpu * 1000 for cost in costs)
                 first = first or (wall, cpu)
