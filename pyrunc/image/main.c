@@ -39,13 +39,13 @@ static void execute_sealed(char **words)
         die("opening", "/proc/self/exe", errno == ENOENT ? "No such file or directory (is /proc mounted?)" : strerror(errno));
     int program = sealed(file);
     if (program < 0)
-        die("sealing", "/proc/self/exe", strerror(errno));
+        die("sealing", "/proc/self/exe, by open_tree and mount_setattr or by memfd_create", strerror(errno));
     if (program == file) {      /* nobody who is in reach of this process can write to it */
         close(file);
         return;
     }
     syscall(SYS_execveat, program, "", words, environ, AT_EMPTY_PATH);
-    die("executing", "/proc/self/exe", strerror(errno));
+    die("executing", "/proc/self/exe, sealed, by execveat", strerror(errno));
 }
 
 int main(int count, char **words)
