@@ -78,7 +78,10 @@ def test_no_signal_is_sent_by_a_number(container, tmp_path, verb):
         words = ("delete", "--force", c.id) if verb == "delete" else ("kill", c.id, "KILL")
         c.runtime(*words, wrapper=wrapper)
     lines = trace.read_text().splitlines()
-    assert [line for line in lines if "pidfd_send_signal(" in line]
+    if verb in ("create", "hook"):  # the others need none where the kernel has cgroup.kill
+        assert [line for line in lines if "pidfd_send_signal(" in line]
+    elif verb == "kill":
+        c.wait_for("stopped")
     by_number = [line for line in lines if "kill(" in line and "pidfd" not in line]
     assert not by_number or (verb == "hook" and "-" in by_number[0])  # its group; Linux 6.9 has a flag for that
 
