@@ -84,10 +84,7 @@ def compile(profile: "Seccomp") -> bytes:
         if action != default:
             for name in rule["names"]:
                 _add(program, name, action, rule)
-    with open(os.memfd_create("seccomp"), "w+b", buffering=0) as file:
-        program.export_bpf(file)
-        file.seek(0)
-        code = file.read()
+    code = _exported(program)
     if profile["defaultAction"] in PERMISSIVE:
         return code
     return enosys_stub(profile, [*architectures.values()] or [pyseccomp.system_arch()]) + code
@@ -102,6 +99,17 @@ def _add_architecture(program: "pyseccomp.SyscallFilter", name: str, architectur
         if error.errno == EDOM:
             cause = "its order of bytes is not this machine's, and one filter can't be for both"
         raise ConfigError("config.json", "/linux/seccomp/architectures", f"{name}: {cause}") from error
+
+
+def _exported(program: "pyseccomp.SyscallFilter") -> bytes:
+    """Through a pipe, which has room for twice what the kernel takes (BPF_MAXINSNS); for more libseccomp fails."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(read, "rb", buffering=0) as reader, open(write, "wb", buffering=0) as writer:
+        try:
+            program.export_bpf(writer)
+        except OSError as error:
+            raise PyruncError("seccomp profile", "", f"libseccomp can't export it: {error.strerror}") from error
+        return reader.read(1 << 16) or b""
 
 
 def _architectures(profile: "Seccomp") -> "dict[str, int]":

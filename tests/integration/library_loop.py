@@ -15,7 +15,7 @@ from pathlib import Path
 from pyrunc import Container, Options, PyruncError, StateRoot
 from pyrunc.container.exec import execute
 from pyrunc.linux import path
-from pyrunc.linux.fd import open_at
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import filesystem_type
 
 
@@ -24,8 +24,11 @@ def main(root: str, bundle: str, times: str, prefix: str, *places: str) -> None:
     outcomes = collections.Counter[str]()
     mounts = collections.Counter[str]()
     found = {place: collections.Counter[str]() for place in places}
-    terminal = Options(console=lambda master: master.close())
+    masters: list[Fd] = []  # open as long as the container is there: a process that waits for start dies of a hangup
+    terminal = Options(console=masters.append)
     for number in range(int(times)):
+        while masters:
+            masters.pop().close()
         name = f"{prefix}-{number}"
         try:
             container = Container.create(state_root, name, bundle, terminal)
