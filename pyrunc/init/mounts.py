@@ -96,6 +96,7 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
     if options.copy_link and _copy_link(context, source, entry["destination"]):
         return
     tree = _open_source(context, index, source, options)
+    _verify_mode(tree, options)
     _set_bind_flags(tree, options)
     if options.target_link:
         target = _target_itself(context, entry["destination"])
@@ -120,6 +121,17 @@ def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
     if ignored:
         words = ", ".join(ignored)
         context.warn(f"mount {entry['destination']}: ignored, as a bind mount has no options of a file system: {words}")
+
+
+def _verify_mode(tree: Fd, options: Options) -> None:
+    """`mode=` can't be given to a bind mount: refused where the source lets more in than is asked for."""
+    for key, value in options.data:
+        if key == "mode":
+            if not value or value.strip("01234567"):
+                raise ValueError(f"mode={value}: it is an octal number, as chmod(1) takes it")
+            has = posix.fstat(tree.number).st_mode & 0o7777
+            if has & ~int(value, 8):
+                raise ValueError(f"a bind mount has no option mode: its source has {has:o}, which is more than {value}")
 
 
 def _copy_link(context: Context, source: str, destination: str) -> bool:

@@ -88,7 +88,7 @@ SWITCHES = {
 
 # Of a file system, or of mount(8): who owns what is there, who may use it, or how much of it is shown. A bind mount has
 # none of them, and without them would give more, or to others, than was asked for.
-NOT_FOR_BINDS = ("uid", "gid", "mode", "umask", "fmask", "dmask", "uids", "gids", "uidmap", "gidmap", "subdir")
+NOT_FOR_BINDS = ("uid", "gid", "umask", "fmask", "dmask", "uids", "gids", "uidmap", "gidmap", "subdir")
 MOUNT_8 = "X-mount."
 
 

@@ -57,7 +57,8 @@ def volume(tmp_path):
         "rmand",
         "uid=5",
         "gid=5",
-        "mode=700",
+        "mode=500",
+        "mode=9",
         "umask=077",
         "uids=0-5-1",
         "gids=0-5-1",
@@ -69,6 +70,13 @@ def test_a_bind_with_another_owner_or_less_of_it_is_refused(container, tmp_path,
     error = fails(container(mounts=[bind(tmp_path, "/m", option)]))
     assert option.partition("=")[0] in error
     assert "/m" in error
+
+
+def test_the_mode_of_a_bind_may_be_what_its_source_has_or_more(container, tmp_path):
+    """runtime-tools asks for it so."""
+    c = container(mounts=[bind(tmp_path, "/m", "mode=755")])
+    tmp_path.chmod(0o750)
+    assert c.run("stat", "-c", "%a", "/m") == "750"
 
 
 @pytest.mark.parametrize(("options", "said"), [(["z", "size=3"], "z, size=3"), (["sync"], "sync"), (["mand"], "mand")])
