@@ -74,7 +74,7 @@ def _goes_without(directory: str, key: str, file: str) -> bool:
 
 def missing(property: str, unified: bool) -> PyruncError:
     """Nothing that is asked for is ignored."""
-    return PyruncError("linux.resources", property, f"cgroup v{1 + unified} has nothing like it")
+    return PyruncError("invalid configuration: linux.resources", property, f"cgroup v{1 + unified} has nothing like it")
 
 
 def write_all(directory: str, writes: "list[Write]") -> None:
