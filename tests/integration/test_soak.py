@@ -64,7 +64,7 @@ def test_many_execs_into_one_container(container):
         times.append(time.monotonic() - started)
         assert result.code == number % 200, repr(result)
     assert there() == before
-    assert c.exec_sh("ls -d /proc/[0-9]* | wc -l") == "4"  # the first, the shell, ls and wc
+    assert int(c.exec_sh("ls -d /proc/[0-9]* | wc -l")) <= 4  # the first, the shell, ls, and wc, which may come later
     assert_flat(times)
     p99 = [sorted(part)[len(part) * 99 // 100] for part in (times[: EXECS // 2], times[EXECS // 2 :])]
     assert p99[1] < p99[0] * 2 + 0.02, f"p99: {p99[0] * 1000:.1f} ms became {p99[1] * 1000:.1f} ms"
