@@ -28,7 +28,7 @@ EMPTY = {
     "unicodedata": {"normalize": lambda _, text: text},  # attrs, for names of attributes: ASCII
     "ast": {},  # inspect, for signatures of C functions
 }
-NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec._compile")
+NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build")  # of the build, and of the ordinary program
 
 
 def stand_in(name: str, module: str) -> None:
