@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         slice: str
         user: bool
 
+
 UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
 NOT_PERMITTED = (1, 13)  # EPERM, EACCES
 SIGKILL = 9

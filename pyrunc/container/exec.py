@@ -181,6 +181,11 @@ class _Entrance:
     def __enter__(self) -> None:
         try:
             self._enter(self.container, self.context, self.init)
+        except OSError as error:
+            self._go_back()
+            if not self.container.is_alive():  # it ended meanwhile, and its namespaces in /proc with it
+                raise StateError("cannot exec in a stopped container", self.container.id) from error
+            raise
         except BaseException:
             self._go_back()
             raise

@@ -38,12 +38,23 @@ NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # for the build, the or
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--cffi", required=True, type=Path, metavar="FOLDER",
-                        help="the source distribution, unpacked, of the cffi that is installed")
-    parser.add_argument("--libraries", action="append", type=Path, metavar="FOLDER",
-                        help="where jsonschema, pyseccomp and jeepney are (default: where this Python has them)")
-    parser.add_argument("--work", default=Path("build/image"), type=Path, metavar="FOLDER",
-                        help="for what is made on the way")
+    parser.add_argument(
+        "--cffi",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="the source distribution, unpacked, of the cffi that is installed",
+    )
+    parser.add_argument(
+        "--libraries",
+        action="append",
+        type=Path,
+        metavar="FOLDER",
+        help="where jsonschema, pyseccomp and jeepney are (default: where this Python has them)",
+    )
+    parser.add_argument(
+        "--work", default=Path("build/image"), type=Path, metavar="FOLDER", help="for what is made on the way"
+    )
     parser.add_argument("--seed", default="", metavar="WORDS",
                         help="what hash seed and base address are derived from (default: the tree)")  # fmt: skip
     arguments = parser.parse_args()

@@ -124,8 +124,14 @@ def try_everything() -> None:
     for folder in (FOLDER, f"{FOLDER}/root", f"{FOLDER}/rootfs"):
         os.mkdir(folder, 0o700)
     verbs = sorted(sys.modules["pyrunc.cli.main"].VERBS)
-    for words in (["--version"], ["--help"], ["features"], ["spec", "--bundle", FOLDER],
-                  *([verb, "--help"] for verb in verbs), *(["completion", s] for s in ("bash", "zsh", "fish"))):
+    for words in (
+        ["--version"],
+        ["--help"],
+        ["features"],
+        ["spec", "--bundle", FOLDER],
+        *([verb, "--help"] for verb in verbs),
+        *(["completion", s] for s in ("bash", "zsh", "fish")),
+    ):
         output_of(words)
     with open(f"{FOLDER}/config.json") as file:
         config = json.load(file)
@@ -141,8 +147,13 @@ def try_everything() -> None:
     for kind in (*reader.ENTRIES, *reader.REST):  # their files are not there any more when the image runs
         reader.expanded(report.FOLDER, kind)
     profile = sys.modules["pyrunc.seccomp.profile"]
-    profile.compile({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-                     "syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW"}]})
+    profile.compile(
+        {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [{"names": ["read", "clone"], "action": "SCMP_ACT_ALLOW"}],
+        }
+    )
     try_containers(config)
     shutil.rmtree(FOLDER)
 
@@ -161,8 +172,14 @@ def try_containers(config: "dict[str, Any]") -> None:
     posix.close(posix.open(f"{FOLDER}/rootfs/program", posix.O_CREAT | posix.O_WRONLY))
     process = {**config["process"], "terminal": False, "args": ["/program"]}  # it says how it is used, and ends
     seccomp = {"defaultAction": "SCMP_ACT_ALLOW"}
-    write_config({**config, "process": process, "mounts": [*config["mounts"], program],
-                  "linux": {**config["linux"], "seccomp": seccomp}})
+    write_config(
+        {
+            **config,
+            "process": process,
+            "mounts": [*config["mounts"], program],
+            "linux": {**config["linux"], "seccomp": seccomp},
+        }
+    )
     try:
         said = output_of([*ROOT, "create", "--bundle", FOLDER, ID])
         if "created" not in output_of([*ROOT, "state", ID]):
@@ -170,8 +187,15 @@ def try_containers(config: "dict[str, Any]") -> None:
             return
         for _ in range(TIMES):
             try_and_see([*ROOT, "exec", ID, "/program"], "usage")
-            for words in (["ps", ID], ["update", "--pids-limit", "99", ID], ["pause", ID], ["resume", ID],
-                          ["events", "--stats", ID], ["kill", ID, "0"], ["start", ID]):
+            for words in (
+                ["ps", ID],
+                ["update", "--pids-limit", "99", ID],
+                ["pause", ID],
+                ["resume", ID],
+                ["events", "--stats", ID],
+                ["kill", ID, "0"],
+                ["start", ID],
+            ):
                 output_of([*ROOT, *words])
             bury_children()
             try_and_see([*ROOT, "delete", ID], "")

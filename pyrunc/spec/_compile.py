@@ -12,7 +12,7 @@ silence.
 
 import sys
 
-if __name__ == "__main__":   # types.py beside this script must not stand in for the standard library's
+if __name__ == "__main__":  # types.py beside this script must not stand in for the standard library's
     sys.path[:] = [entry for entry in sys.path if not entry.endswith("spec")]
 
 import functools
@@ -27,13 +27,13 @@ Schema = dict[str, Any]
 
 ENTRIES = {
     "config": ("config-schema.json", ""),
-    "process": ("config-schema.json", "/definitions/process"),   # what exec --process reads
-    "resources": ("config-linux.json", "/resources"),            # what update --resources reads
+    "process": ("config-schema.json", "/definitions/process"),  # what exec --process reads
+    "resources": ("config-linux.json", "/resources"),  # what update --resources reads
 }
 REST = {
     "state": ("state-schema.json", ""),
     "features": ("features-schema.json", ""),
-    "solaris": ("config-solaris.json", "/solaris"),   # these five are members of config
+    "solaris": ("config-solaris.json", "/solaris"),  # these five are members of config
     "windows": ("config-windows.json", "/windows"),
     "vm": ("config-vm.json", "/vm"),
     "zos": ("config-zos.json", "/zos"),
@@ -69,6 +69,7 @@ class Unsupported(Exception):
 
 
 # Reading: a schema as one tree, without references.
+
 
 @functools.cache
 def expanded(folder: Path, entry: str) -> Schema:
@@ -112,9 +113,10 @@ class _Reader:
 
 # Writing: a function for an object, lines inside it for all else.
 
+
 class _Writer:
     def __init__(self) -> None:
-        self.functions: dict[str, str] = {}   # a schema's text -> the function's name
+        self.functions: dict[str, str] = {}  # a schema's text -> the function's name
         self.bodies: list[str] = []
         self.enums: dict[tuple[str, ...], str] = {}
 
@@ -135,29 +137,43 @@ class _Writer:
         return self.functions[text]
 
     def object_lines(self, schema: Schema, path: tuple[str, ...]) -> list[str]:
-        wrong = " or ".join(["value.__class__ is not dict",
-                             *(f"{_text(name)} not in value" for name in schema.get("required", ()))])
+        wrong = " or ".join(
+            ["value.__class__ is not dict", *(f"{_text(name)} not in value" for name in schema.get("required", ()))]
+        )
         lines = [f"if {wrong}:", "    return False"]
         for name, member in schema.get("properties", {}).items():
             if path == ("config",) and name in REST:
-                lines += [f"if {_text(name)} in value:", "    from pyrunc.spec import _checker_rest", "",
-                          f"    if not _checker_rest.{name}(value[{_text(name)}]):", "        return False"]
+                lines += [
+                    f"if {_text(name)} in value:",
+                    "    from pyrunc.spec import _checker_rest",
+                    "",
+                    f"    if not _checker_rest.{name}(value[{_text(name)}]):",
+                    "        return False",
+                ]
             elif simple := self.simple(member, f"value[{_text(name)}]"):
                 lines += [f"if {_text(name)} in value and {simple}:", "    return False"]
             else:
-                lines += [f"if {_text(name)} in value:", f"    item = value[{_text(name)}]",
-                          *self.indented(member, "item", (*path, name))]
+                lines += [
+                    f"if {_text(name)} in value:",
+                    f"    item = value[{_text(name)}]",
+                    *self.indented(member, "item", (*path, name)),
+                ]
         if schema.get("additionalProperties"):
             if "properties" in schema:
                 raise Unsupported(f"{path}: additionalProperties beside properties")
-            lines += ["for item in value.values():",
-                      *self.indented(schema["additionalProperties"], "item", (*path, "each"))]
+            lines += [
+                "for item in value.values():",
+                *self.indented(schema["additionalProperties"], "item", (*path, "each")),
+            ]
         for pattern, member in schema.get("patternProperties", {}).items():
             refused = self.simple(member, "item")
             if not refused:
                 raise Unsupported(f"{path}: patternProperties of anything but simple values")
-            lines += ["for name, item in value.items():",
-                      f"    if {refused} and {matches(pattern, 'name')}:", "        return False"]
+            lines += [
+                "for name, item in value.items():",
+                f"    if {refused} and {matches(pattern, 'name')}:",
+                "        return False",
+            ]
         return lines
 
     def indented(self, schema: Schema, value: str, path: tuple[str, ...]) -> list[str]:
@@ -183,8 +199,11 @@ class _Writer:
             lines += [f"for each in {value}:", *self.indented(items, "each", path)]
         else:
             for index, item in enumerate(items):
-                lines += [f"if len({value}) > {index}:", f"    each = {value}[{index}]",
-                          *self.indented(item, "each", (*path, str(index)))]
+                lines += [
+                    f"if len({value}) > {index}:",
+                    f"    each = {value}[{index}]",
+                    *self.indented(item, "each", (*path, str(index))),
+                ]
         return lines
 
     def simple(self, schema: Schema, value: str) -> str:
@@ -227,8 +246,12 @@ def check(schema: Schema) -> None:
         raise Unsupported(f"{', '.join(sorted(unknown))} for a schema of type {kind}")
     if not all(isinstance(value, str) for value in schema.get("enum", ())):
         raise Unsupported("an enum of anything but strings")
-    parts = [schema.get("items", []), schema.get("additionalProperties", []),
-             *schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
+    parts = [
+        schema.get("items", []),
+        schema.get("additionalProperties", []),
+        *schema.get("properties", {}).values(),
+        *schema.get("patternProperties", {}).values(),
+    ]
     for part in parts:
         for each in part if isinstance(part, list) else [part]:
             check(each)
@@ -240,11 +263,15 @@ def bare(node: Any, *, names: bool = False) -> Any:
         return [bare(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: bare(value, names=key in {"properties", "patternProperties"} and not names)
-            for key, value in node.items() if names or key not in {"description", "$schema"}}
+    return {
+        key: bare(value, names=key in {"properties", "patternProperties"} and not names)
+        for key, value in node.items()
+        if names or key not in {"description", "$schema"}
+    }
 
 
 # Patterns: one repeated class of characters at most, with single characters before and behind it.
+
 
 def matches(pattern: str, value: str) -> str:
     """A condition equal to a search for `pattern` in `value`, as ECMA 262 reads it (`$` is the very end)."""
@@ -260,7 +287,7 @@ def matches(pattern: str, value: str) -> str:
     if not repeats:
         ones = [_one(token, f"{value}[{index}]", pattern) for index, token in enumerate(tokens)]
         return " and ".join([f"len({value}) == {len(tokens)}", *ones])
-    before, behind = tokens[:repeats[0]], tokens[repeats[0] + 1:]
+    before, behind = tokens[: repeats[0]], tokens[repeats[0] + 1 :]
     least, most, repeated = tokens[repeats[0]][1]
     if most is not sre.MAXREPEAT or len(repeated) != 1:
         _refuse(pattern)
@@ -304,7 +331,7 @@ def _characters(token: Any) -> tuple[str, bool] | None:
     if operation is sre.ANY:
         return "\n", True
     if operation is sre.MAX_REPEAT and argument[:2] == (1, sre.MAXREPEAT) and len(argument[2]) == 1:
-        return _characters(argument[2][0])   # where it is searched for, once is as good as more
+        return _characters(argument[2][0])  # where it is searched for, once is as good as more
     if operation is not sre.IN:
         return None
     negated = argument[0] == (sre.NEGATE, None)
@@ -330,7 +357,7 @@ def _text(value: str) -> str:
 def compiled(folder: Path, entries: Iterable[str]) -> str:
     """The text of a module with a function for each of `entries`."""
     writer = _Writer()
-    parts_first = [*REST, *reversed(ENTRIES)]   # so that what they share is called after them
+    parts_first = [*REST, *reversed(ENTRIES)]  # so that what they share is called after them
     for entry in sorted(entries, key=parts_first.index):
         schema = bare(expanded(folder, entry))
         check(schema)

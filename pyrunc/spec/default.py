@@ -7,11 +7,23 @@ if TYPE_CHECKING:
 VERSION = "1.3.0"
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 NAMESPACES: "tuple[Namespace, ...]" = (
-    {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+    {"type": "pid"},
+    {"type": "network"},
+    {"type": "ipc"},
+    {"type": "uts"},
+    {"type": "mount"},
 )
 MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
 )
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 NOTHING_SPECIAL = ["nosuid", "noexec", "nodev"]
@@ -30,7 +42,7 @@ def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": {   # none inheritable (CVE-2022-29162)
+            "capabilities": {  # none inheritable (CVE-2022-29162)
                 "bounding": [*CAPABILITIES],
                 "effective": [*CAPABILITIES],
                 "permitted": [*CAPABILITIES],
@@ -51,12 +63,11 @@ def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace
     linux = document["linux"]
     if cgroup_namespace:
         linux["namespaces"].append({"type": "cgroup"})
-    if rootless:   # no devices cgroup, and no network but the host's: setting one up takes privileges
+    if rootless:  # no devices cgroup, and no network but the host's: setting one up takes privileges
         document["linux"] = {
             "uidMappings": [{"containerID": 0, "hostID": uid, "size": 1}],
             "gidMappings": [{"containerID": 0, "hostID": gid, "size": 1}],
-            "namespaces": [*(each for each in linux["namespaces"] if each["type"] != "network"),
-                           {"type": "user"}],
+            "namespaces": [*(each for each in linux["namespaces"] if each["type"] != "network"), {"type": "user"}],
             "maskedPaths": linux["maskedPaths"],
             "readonlyPaths": linux["readonlyPaths"],
         }
@@ -66,24 +77,41 @@ def default(rootless: bool = False, uid: int = 0, gid: int = 0, cgroup_namespace
 def _mounts(rootless: bool) -> "list[Mount]":
     terminals = [*NOTHING_SPECIAL[:2], "newinstance", "ptmxmode=0666", "mode=0620"]
     sys: Mount = {
-        "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*NOTHING_SPECIAL, "ro"],
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": [*NOTHING_SPECIAL, "ro"],
     }
-    if rootless:   # sysfs belongs to a network namespace: one that is not ours can only be bound
+    if rootless:  # sysfs belongs to a network namespace: one that is not ours can only be bound
         sys = {
-            "destination": "/sys", "type": "none", "source": "/sys",
+            "destination": "/sys",
+            "type": "none",
+            "source": "/sys",
             "options": ["rbind", *NOTHING_SPECIAL, "ro"],
         }
     else:
-        terminals.append("gid=5")   # tty, which a rootless container doesn't have
+        terminals.append("gid=5")  # tty, which a rootless container doesn't have
     return [
         {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
         {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": terminals},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-         "options": [*NOTHING_SPECIAL, "mode=1777", "size=65536k"]},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": [*NOTHING_SPECIAL, "mode=1777", "size=65536k"],
+        },
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*NOTHING_SPECIAL]},
         sys,
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-         "options": [*NOTHING_SPECIAL, "relatime", "ro"]},
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "cgroup",
+            "source": "cgroup",
+            "options": [*NOTHING_SPECIAL, "relatime", "ro"],
+        },
     ]

@@ -7,7 +7,7 @@ is say what is wrong with a text: then json is imported after all, off the path.
 
 from _json import encode_basestring, make_encoder, make_scanner
 
-WHITESPACE = " \t\n\r"   # RFC 8259, section 2; str.strip() alone would take others too
+WHITESPACE = " \t\n\r"  # RFC 8259, section 2; str.strip() alone would take others too
 
 
 def _refuse_constant(name: str) -> object:
@@ -27,7 +27,7 @@ class _Scanning:
     parse_constant = _refuse_constant
 
 
-_scan = make_scanner(_Scanning)   # type: ignore[arg-type]   # typeshed wants a scanner
+_scan = make_scanner(_Scanning)  # type: ignore[arg-type]   # typeshed wants a scanner
 
 
 class BadJSON(ValueError):
@@ -64,7 +64,7 @@ def _explained(text: str) -> BadJSON:
         json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         return BadJSON(error.lineno, error.colno, error.msg)
-    except ValueError as error:   # a constant, or more digits than int() takes: json doesn't say where
+    except ValueError as error:  # a constant, or more digits than int() takes: json doesn't say where
         cause = str(error)
     else:
         cause = "this is not JSON"

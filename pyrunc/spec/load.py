@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.types import Config, Process, Resources
 else:
+
     def cast(_kind, value):
         """typing.cast, without typing."""
         return value
 
-LARGEST = 8 << 20   # Docker's largest are some 20 KB; JSON of 8 MiB needs some 100 MB as objects
+
+LARGEST = 8 << 20  # Docker's largest are some 20 KB; JSON of 8 MiB needs some 100 MB as objects
 BLOCK = 1 << 16
 NEWLINE = "\n"
 RESOURCES = {"blockIO", "cpu", "devices", "hugepageLimits", "memory", "network", "pids", "rdma", "unified"}
 FILE_TYPE = 0o170000
 REGULAR = 0o100000
-FLAGS = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY   # a FIFO must not hang us
+FLAGS = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOCTTY  # a FIFO must not hang us
 
 
 def config(bundle_fd: int, name: str = "config.json") -> "Config":
@@ -75,7 +77,7 @@ def parse(data: bytes, name: str) -> tuple[str, object]:
         text = data.decode()
         return text, jsonc.loads(text)
     except UnicodeDecodeError as error:
-        before = data[:error.start].decode()
+        before = data[: error.start].decode()
         where = f"{name}:{before.count(NEWLINE) + 1}:{len(before) - before.rfind(NEWLINE)}"
         cause = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise ConfigError(where, "", cause, "JSON is UTF-8") from None
@@ -92,8 +94,11 @@ def _limits(document: object, kind: str) -> "dict[str, Any]":
 
 
 def _checked(
-    data: bytes, name: str, kind: str,
-    follows_schema: "Callable[[object], bool]", problems: "Callable[[Any], list[rules.Problem]]",
+    data: bytes,
+    name: str,
+    kind: str,
+    follows_schema: "Callable[[object], bool]",
+    problems: "Callable[[Any], list[rules.Problem]]",
 ) -> object:
     """The document that `data` says, if there is nothing wrong with it."""
     text, document = parse(data, name)

@@ -19,7 +19,7 @@ from pyrunc.spec import _checker, _compile, jsonc, lenient, load, rules
 INSTALLED = Path(__file__).parent / "schemas"
 SOURCE_TREE = Path(__file__).parents[2] / "oci-spec-schemas"
 FOLDER = INSTALLED if INSTALLED.is_dir() else SOURCE_TREE
-LONGEST = 60   # characters of a value that a message shows
+LONGEST = 60  # characters of a value that a message shows
 
 Path_ = tuple[str | int, ...]
 
@@ -42,6 +42,7 @@ TYPES = {
 
 
 # Finding what is wrong
+
 
 def against_schema(document: object, kind: str) -> list[Problem]:
     """Everything in `document` that its schema refuses; `kind` is one of _compile.ENTRIES."""
@@ -101,7 +102,7 @@ def against_rules(found: list[rules.Problem]) -> list[Problem]:
     return [Problem(_path(pointer), cause, hint) for pointer, cause, hint in found]
 
 
-UNREAD = ("annotations", "listenerMetadata")   # handed on: never a path, an argument or a variable
+UNREAD = ("annotations", "listenerMetadata")  # handed on: never a path, an argument or a variable
 
 
 def unfit_strings(document: object) -> list[Problem]:
@@ -115,8 +116,11 @@ def unfit_strings(document: object) -> list[Problem]:
             problems += [Problem(path, f"a member's name: {cause}") for cause in map(_unfit, value) if cause]
         elif isinstance(value, list):
             left += [((*path, index), item) for index, item in reversed(list(enumerate(value)))]
-        elif isinstance(value, str) and (cause := _unfit(value)) and not (
-                cause == NUL and any(name in path for name in UNREAD)):
+        elif (
+            isinstance(value, str)
+            and (cause := _unfit(value))
+            and not (cause == NUL and any(name in path for name in UNREAD))
+        ):
             problems.append(Problem(path, cause))
     return problems
 
@@ -135,6 +139,7 @@ def _unfit(text: str) -> str:
 
 
 # Saying it
+
 
 def error(name: str, text: str, problems: list[Problem]) -> ConfigError:
     """One error for all that is wrong: the first thing, and how much more there is."""
@@ -165,7 +170,7 @@ def lines(name: str, text: str, problems: list[Problem]) -> list[Line]:
     placed = []
     for problem in problems:
         path = problem.path
-        while path not in offsets:   # the document's root is always there
+        while path not in offsets:  # the document's root is always there
             path = path[:-1]
         offset = offsets[path]
         line = _last_not_above(starts, offset)
@@ -190,8 +195,8 @@ def positions(text: str) -> dict[Path_, int]:
     A stack instead of recursion, so that no nesting is too deep. A name given twice counts where it is last.
     """
     offsets: dict[Path_, int] = {(): 0}
-    stack: list[str | int] = []       # the path of the value that comes next
-    containers: list[str] = []        # "{" or "[" around it
+    stack: list[str | int] = []  # the path of the value that comes next
+    containers: list[str] = []  # "{" or "[" around it
     name_is_next = False
     for token in TOKEN.finditer(text):
         symbol = token[1]
@@ -264,9 +269,9 @@ def print_report(bundle: str = ".") -> int:
     fatal = [] if _checker.config(tolerated) else against_schema(tolerated, "config")
     problems += [each if each in fatal else each._replace(hint=TOLERATED) for each in strict]
     placed = lines(name, text, problems)
-    if not fatal:   # rules are for documents of the right shape
-        placed += lines(name, text, against_rules(rules.config(document)))   # type: ignore[arg-type]
-        for warning in lines(name, text, against_rules(rules.warnings(document))):   # type: ignore[arg-type]
+    if not fatal:  # rules are for documents of the right shape
+        placed += lines(name, text, against_rules(rules.config(document)))  # type: ignore[arg-type]
+        for warning in lines(name, text, against_rules(rules.warnings(document))):  # type: ignore[arg-type]
             print(f"warning: {warning}")
     for line in sorted(placed, key=lambda line: line.offset):
         print(line)

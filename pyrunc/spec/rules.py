@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 Problem = tuple[str, str, str]
 
 RARE_IN_LINUX = {
-    "devices", "gidMappings", "intelRdt", "memoryPolicy", "netDevices", "personality", "timeOffsets",
+    "devices",
+    "gidMappings",
+    "intelRdt",
+    "memoryPolicy",
+    "netDevices",
+    "personality",
+    "timeOffsets",
     "uidMappings",
 }
 RARE_IN_PROCESS = {"execCPUAffinity", "ioPriority", "scheduler"}
@@ -41,6 +47,7 @@ def config(document: "Config") -> list[Problem]:
 
         found += [*rules_rare.ids_are_mapped(document), *rules_rare.root_is_mapped(document)]
     return found
+
 
 def process(document: "Process") -> list[Problem]:
     """All that is wrong with config.json's process, or with what exec --process reads."""
@@ -106,13 +113,26 @@ def escaped(name: str) -> str:
 
 # The whole document
 
-LONGEST_NAME = 64   # uname(2)
-MOST_GROUPS = 65536   # setgroups(2)
-INVALID_ID = 0xFFFFFFFF   # (uid_t)-1: the kernel takes it as "leave as it is", so that root would stay root
+LONGEST_NAME = 64  # uname(2)
+MOST_GROUPS = 65536  # setgroups(2)
+INVALID_ID = 0xFFFFFFFF  # (uid_t)-1: the kernel takes it as "leave as it is", so that root would stay root
 RLIMITS = {
-    "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_LOCKS", "RLIMIT_MEMLOCK",
-    "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_RSS", "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME", "RLIMIT_SIGPENDING", "RLIMIT_STACK",
+    "RLIMIT_AS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_LOCKS",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
+    "RLIMIT_RSS",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_STACK",
 }
 DIGITS = "0123456789"
 
@@ -141,8 +161,7 @@ def names_have_a_uts_namespace(document: "Config") -> "Iterator[Problem]":
         if not name:
             continue
         if "uts" not in namespaces(document):
-            yield f"/{member}", "it can't be set without a UTS namespace", (
-                'add {"type": "uts"} to linux.namespaces')
+            yield f"/{member}", "it can't be set without a UTS namespace", ('add {"type": "uts"} to linux.namespaces')
         if (size := len(name.encode("utf-8", "surrogateescape"))) > LONGEST_NAME:
             yield f"/{member}", f"expected at most {LONGEST_NAME} bytes, found {size}", ""
     for key, value in document.get("linux", {}).get("sysctl", {}).items():
@@ -165,7 +184,7 @@ def mounts_are_complete(document: "Config") -> "Iterator[Problem]":
 def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
     """config.md, POSIX-platform Hooks: path MUST be absolute. That a timeout is positive the schema says."""
     for kind, hooks in document.get("hooks", {}).items():
-        if isinstance(hooks, list):   # a kind that the specification doesn't know may be anything
+        if isinstance(hooks, list):  # a kind that the specification doesn't know may be anything
             for index, hook in enumerate(hooks):
                 path = str(hook.get("path", "/")) if isinstance(hook, dict) else "/"
                 if not path.startswith("/"):
@@ -173,6 +192,7 @@ def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
 
 
 # The process
+
 
 def cwd_is_absolute(document: "Process") -> "Iterator[Problem]":
     """config.md, Process: cwd MUST be an absolute path."""
@@ -213,9 +233,9 @@ def rlimits_are_distinct(document: "Process") -> "Iterator[Problem]":
         if limit["type"] not in RLIMITS:
             yield f"/rlimits/{index}/type", f'Linux has no limit "{limit["type"]}"', ""
         if limit["type"] in seen:
-            yield f"/rlimits/{index}/type", f'{limit["type"]} is set twice', ""
+            yield f"/rlimits/{index}/type", f"{limit['type']} is set twice", ""
         if limit["soft"] > limit["hard"]:
-            yield f"/rlimits/{index}/soft", f'{limit["soft"]} is above the hard limit, {limit["hard"]}', ""
+            yield f"/rlimits/{index}/soft", f"{limit['soft']} is above the hard limit, {limit['hard']}", ""
         seen.add(limit["type"])
 
 
@@ -228,15 +248,21 @@ def oom_score_is_in_range(document: "Process") -> "Iterator[Problem]":
 def console_has_a_size(document: "Process") -> "Iterator[Problem]":
     """ioctl_tty(2), TIOCSWINSZ: 16 bits each."""
     for name, number in document["consoleSize"].items():
-        if name in ("height", "width") and number > 0xFFFF:   # type: ignore[operator]
+        if name in ("height", "width") and number > 0xFFFF:  # type: ignore[operator]
             yield f"/consoleSize/{name}", f"expected at most {0xFFFF}, found {number}", ""
 
 
 # Linux
 
 SYSCTLS_OF_IPC = {
-    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem",
-    "kernel/shm_rmid_forced", "kernel/shmall", "kernel/shmmax", "kernel/shmmni",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shm_rmid_forced",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
 }
 
 
@@ -257,8 +283,10 @@ def namespaces_are_distinct(document: "Linux", inside: dict[str, str]) -> "Itera
 def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """Or the host's /proc would be masked. runc: validator.go, security()."""
     if "mount" not in inside:
-        for name, paths in (("maskedPaths", document.get("maskedPaths")),
-                            ("readonlyPaths", document.get("readonlyPaths"))):
+        for name, paths in (
+            ("maskedPaths", document.get("maskedPaths")),
+            ("readonlyPaths", document.get("readonlyPaths")),
+        ):
             if paths:
                 yield f"/{name}", "it needs a mount namespace", 'add {"type": "mount"} to linux.namespaces'
 
@@ -288,7 +316,7 @@ def sysctl_path(name: str) -> str:
 def _sysctl_refused(path: str, inside: dict[str, str]) -> str:
     """Why the parameter may not be set, or ""."""
     parts = path.split("/")
-    if "" in parts or "." in parts or ".." in parts:   # net/../kernel/core_pattern
+    if "" in parts or "." in parts or ".." in parts:  # net/../kernel/core_pattern
         return "this is not a parameter's path"
     if path == "kernel/hostname":
         return "the member hostname sets it"
@@ -315,7 +343,7 @@ def cgroup_is_on_one_line(document: "Linux", _: dict[str, str]) -> "Iterator[Pro
         yield "/cgroupsPath", "a newline can't be part of it", ""
 
 
-RETURNING = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 0xFFFF}   # and the largest number that libseccomp takes
+RETURNING = {"SCMP_ACT_ERRNO": 4094, "SCMP_ACT_TRACE": 0xFFFF}  # and the largest number that libseccomp takes
 
 
 def _seccomp_returns(pointer: str, action: str, number: int) -> "Iterator[Problem]":
@@ -332,7 +360,7 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
     if "listenerMetadata" in seccomp and not seccomp.get("listenerPath"):
         yield "/seccomp/listenerMetadata", "it needs listenerPath", ""
     default = seccomp["defaultAction"]
-    if default == "SCMP_ACT_NOTIFY":   # handing the listener over would wait for the listener
+    if default == "SCMP_ACT_NOTIFY":  # handing the listener over would wait for the listener
         yield "/seccomp/defaultAction", "SCMP_ACT_NOTIFY can't be the default", ""
     if "defaultErrnoRet" in seccomp:
         yield from _seccomp_returns("/seccomp/defaultErrnoRet", default, seccomp["defaultErrnoRet"])
@@ -348,9 +376,12 @@ def seccomp_is_consistent(document: "Linux", annotations: dict[str, str]) -> "It
         if action == "SCMP_ACT_NOTIFY":
             if "write" in rule["names"]:
                 yield f"{pointer}/names", "SCMP_ACT_NOTIFY cannot be used for the write syscall", ""
-            if "run.oci.seccomp.plugins" in annotations:   # crun's; without them nobody would be asked
-                yield f"{pointer}/action", "SCMP_ACT_NOTIFY with run.oci.seccomp.plugins: pyrunc loads none", (
-                    "give a listenerPath")
+            if "run.oci.seccomp.plugins" in annotations:  # crun's; without them nobody would be asked
+                yield (
+                    f"{pointer}/action",
+                    "SCMP_ACT_NOTIFY with run.oci.seccomp.plugins: pyrunc loads none",
+                    ("give a listenerPath"),
+                )
             elif not listener(seccomp, annotations).startswith("/"):
                 yield f"{pointer}/action", "SCMP_ACT_NOTIFY needs listenerPath", "an absolute path"
 
@@ -366,7 +397,7 @@ def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
         if rule.get("type", "a") not in ("a", "b", "c", ""):
             yield f"/devices/{index}/type", f'expected a, b or c, found "{rule["type"]}"', ""
         access = rule.get("access", "")
-        if not access.strip("a") or access.strip("rwma"):   # runc takes an "a", which means nothing
+        if not access.strip("a") or access.strip("rwma"):  # runc takes an "a", which means nothing
             yield f"/devices/{index}/access", f'expected some of rwm, found "{access}"', ""
 
 
@@ -391,14 +422,47 @@ LINUX: "dict[str, Callable[[Linux, dict[str, str]], Iterator[Problem]]]" = {
 # What is doubtful, but is written and works
 
 CAPABILITIES = {
-    "CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_AUDIT_WRITE", "CAP_BLOCK_SUSPEND", "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
-    "CAP_FSETID", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_KILL", "CAP_LEASE", "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST", "CAP_NET_RAW", "CAP_PERFMON", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
-    "CAP_SETUID", "CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_CHROOT", "CAP_SYS_MODULE",
-    "CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_WAKE_ALARM",
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_AUDIT_WRITE",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_KILL",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
 }
 
 
@@ -411,9 +475,11 @@ def warnings(document: "Config") -> list[Problem]:
     if "process" in document:
         found += _under("/process", process_warnings(document["process"]))
     linux = document.get("linux", {})
-    for name, paths in (("maskedPaths", linux.get("maskedPaths", ())),
-                        ("readonlyPaths", linux.get("readonlyPaths", ())),
-                        ("devices", [device["path"] for device in linux.get("devices", ())])):
+    for name, paths in (
+        ("maskedPaths", linux.get("maskedPaths", ())),
+        ("readonlyPaths", linux.get("readonlyPaths", ())),
+        ("devices", [device["path"] for device in linux.get("devices", ())]),
+    ):
         for index, path in enumerate(paths):
             if not path.startswith("/"):
                 taken = f'"{path}" is taken as /{path}'
@@ -445,7 +511,7 @@ def process_warnings(document: "Process") -> list[Problem]:
     sets = document.get("capabilities", {})
     told: set[str] = set()
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
-        names: list[str] = sets.get(kind) or []   # type: ignore[assignment]
+        names: list[str] = sets.get(kind) or []  # type: ignore[assignment]
         for name in names:
             if name not in CAPABILITIES and name.upper() not in CAPABILITIES and name not in told:
                 told.add(name)

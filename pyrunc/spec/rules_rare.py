@@ -12,9 +12,9 @@ Problem = tuple[str, str, str]
 
 DIGITS = "0123456789"
 IDS = 1 << 32
-MOST_EXTENTS = 340   # user_namespaces(7), since Linux 4.15
-SHORTEST_RUNTIME = 1024   # nanoseconds, __checkparam_dl() of the kernel; its period has 63 bits
-LARGEST = {"major": (1 << 12) - 1, "minor": (1 << 20) - 1, "uid": IDS - 2, "gid": IDS - 2}   # of a device's node
+MOST_EXTENTS = 340  # user_namespaces(7), since Linux 4.15
+SHORTEST_RUNTIME = 1024  # nanoseconds, __checkparam_dl() of the kernel; its period has 63 bits
+LARGEST = {"major": (1 << 12) - 1, "minor": (1 << 20) - 1, "uid": IDS - 2, "gid": IDS - 2}  # of a device's node
 
 
 def process(document: "Process") -> list[Problem]:
@@ -60,6 +60,7 @@ def count_of(text: str) -> int:
 
 # User namespaces
 
+
 def mappings_fit_the_user_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """runc: validator.go, namespaces(), and HostRootUID(): its setup runs as the namespace's root.
 
@@ -68,16 +69,24 @@ def mappings_fit_the_user_namespace(document: "Linux", inside: dict[str, str]) -
     uids, gids = document.get("uidMappings", []), document.get("gidMappings", [])
     path = inside.get("user")
     if path is None and (uids or gids):
-        yield "/uidMappings" if uids else "/gidMappings", "mappings need a user namespace", (
-            'add {"type": "user"} to linux.namespaces')
+        yield (
+            "/uidMappings" if uids else "/gidMappings",
+            "mappings need a user namespace",
+            ('add {"type": "user"} to linux.namespaces'),
+        )
     for name, mappings in (("uidMappings", uids), ("gidMappings", gids)):
         yield from mappings_are_ranges(mappings, f"/{name}")
         if path != "":
             continue
         if not mappings:
-            yield "", f"a new user namespace needs {name}", (
-                'such as [{"containerID": 0, "hostID": 1000, "size": 1}], if your ID is 1000; `pyrunc spec --rootless` '
-                "writes them")
+            yield (
+                "",
+                f"a new user namespace needs {name}",
+                (
+                    'such as [{"containerID": 0, "hostID": 1000, "size": 1}], if your ID is 1000; '
+                    "`pyrunc spec --rootless` writes them"
+                ),
+            )
         elif not any(each["containerID"] == 0 and each["size"] for each in mappings):
             yield f"/{name}", "ID 0 of the container is not mapped", ""
 
@@ -92,19 +101,23 @@ def mappings_are_ranges(mappings: "list[IDMapping]", pointer: str) -> "Iterator[
         if size == 0:
             yield f"{pointer}/{index}/size", "expected 1 or more, found 0", ""
         for side, first in (("containerID", mapping["containerID"]), ("hostID", mapping["hostID"])):
-            if first + size >= IDS:   # the last ID, -1, can't be mapped
+            if first + size >= IDS:  # the last ID, -1, can't be mapped
                 yield f"{pointer}/{index}", f"{size} IDs from {side} {first} on are more than there are", ""
     for side in ("containerID", "hostID"):
         inside = side == "containerID"
-        ranges = sorted((each["containerID"] if inside else each["hostID"], each["size"], index)
-                        for index, each in enumerate(mappings))
+        ranges = sorted(
+            (each["containerID"] if inside else each["hostID"], each["size"], index)
+            for index, each in enumerate(mappings)
+        )
         for (start, size, _), (following, _, index) in zip(ranges, ranges[1:], strict=False):
             if following < start + size:
                 yield f"{pointer}/{index}/{side}", "this range overlaps with another one", ""
 
 
 def mount_mappings_are_complete(
-    mount: "Mount", pointer: str, inside: dict[str, str],
+    mount: "Mount",
+    pointer: str,
+    inside: dict[str, str],
 ) -> "Iterator[Problem]":
     """runc: checkIDMapMounts(): both mappings or neither. idmap alone means those of the user namespace."""
     uids, gids = mount.get("uidMappings", []), mount.get("gidMappings", [])
@@ -124,8 +137,10 @@ def ids_are_mapped(document: "Config") -> "Iterator[Problem]":
         return
     linux = document["linux"]
     user = document["process"].get("user", {})
-    for name, number, mappings in (("uid", user.get("uid", 0), linux.get("uidMappings", [])),
-                                   ("gid", user.get("gid", 0), linux.get("gidMappings", []))):
+    for name, number, mappings in (
+        ("uid", user.get("uid", 0), linux.get("uidMappings", [])),
+        ("gid", user.get("gid", 0), linux.get("gidMappings", [])),
+    ):
         if mappings and not _is_mapped(number, mappings):
             yield f"/process/user/{name}", f"{number} is in no range of linux.{name}Mappings", ""
 
@@ -137,8 +152,11 @@ def root_is_mapped(document: "Config") -> "Iterator[Problem]":
     if value not in (None, "true", "false"):
         yield pointer, f'expected "true" or "false", found "{value}"', ""
     elif value == "true" and not {"user", "mount"} <= set(namespaces(document)):
-        yield pointer, "the IDs are those of a user namespace, in a mount namespace: one is missing", (
-            'add {"type": "user"} and {"type": "mount"} to linux.namespaces')
+        yield (
+            pointer,
+            "the IDs are those of a user namespace, in a mount namespace: one is missing",
+            ('add {"type": "user"} and {"type": "mount"} to linux.namespaces'),
+        )
 
 
 def _is_mapped(number: int, mappings: "list[IDMapping]") -> bool:
@@ -147,13 +165,14 @@ def _is_mapped(number: int, mappings: "list[IDMapping]") -> bool:
 
 # The process
 
+
 def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
     """sched_setattr(2). runc: validator.go, scheduler(); what it leaves to the kernel ends in EINVAL."""
     if "scheduler" not in document:
         return
     scheduler = document["scheduler"]
     policy = scheduler["policy"]
-    if policy == "SCHED_ISO":   # a number that the kernel keeps for it
+    if policy == "SCHED_ISO":  # a number that the kernel keeps for it
         yield "/scheduler/policy", "Linux has no SCHED_ISO", ""
     if not -20 <= scheduler.get("nice", 0) <= 19:
         yield "/scheduler/nice", f"expected -20 to 19, found {scheduler['nice']}", ""
@@ -169,8 +188,11 @@ def scheduler_fits_its_policy(document: "Process") -> "Iterator[Problem]":
         if runtime or deadline or period:
             yield "/scheduler", f"{policy} has no runtime, deadline or period", "SCHED_DEADLINE has"
     elif not SHORTEST_RUNTIME <= runtime <= deadline <= (period or deadline) < 1 << 63:
-        yield "/scheduler", f"expected {SHORTEST_RUNTIME} <= runtime <= deadline <= period < 2^63", (
-            "the unit is nanoseconds")
+        yield (
+            "/scheduler",
+            f"expected {SHORTEST_RUNTIME} <= runtime <= deadline <= period < 2^63",
+            ("the unit is nanoseconds"),
+        )
 
 
 def io_priority_is_in_range(document: "Process") -> "Iterator[Problem]":
@@ -189,6 +211,7 @@ def affinity_is_a_list(document: "Process") -> "Iterator[Problem]":
 
 
 # Linux: clocks, devices, memory, classes of service
+
 
 def offsets_have_a_new_time_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
     """time_namespaces(7): clocks can be set until the first process is in. runc: namespaces()."""
@@ -214,12 +237,12 @@ def devices_are_whole(document: "Linux", _: dict[str, str]) -> "Iterator[Problem
             missing = "minor" if "major" in device else "major"
             yield f"/devices/{index}", f'expected a member "{missing}" for type {device["type"]}', ""
         for name, largest in LARGEST.items():
-            if not 0 <= device.get(name, 0) <= largest:   # type: ignore[operator]
-                yield f"/devices/{index}/{name}", f"expected 0 to {largest}, found {device[name]}", ""   # type: ignore[literal-required]
+            if not 0 <= device.get(name, 0) <= largest:  # type: ignore[operator]
+                yield f"/devices/{index}/{name}", f"expected 0 to {largest}, found {device[name]}", ""  # type: ignore[literal-required]
         kind = "c" if device["type"] == "u" else device["type"]
         node = (kind, device.get("major"), device.get("minor")) if kind != "p" else (kind,)
         if seen.setdefault(device["path"], node) != node:
-            yield f"/devices/{index}/path", f'{device["path"]} is another device already', ""
+            yield f"/devices/{index}/path", f"{device['path']} is another device already", ""
 
 
 def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
@@ -228,8 +251,7 @@ def net_devices_can_move(document: "Linux", inside: dict[str, str]) -> "Iterator
     if not devices:
         return
     if "network" not in inside:
-        yield "/netDevices", "moving devices needs a network namespace", (
-            'add {"type": "network"} to linux.namespaces')
+        yield "/netDevices", "moving devices needs a network namespace", ('add {"type": "network"} to linux.namespaces')
     seen: set[str] = set()
     for name, device in devices.items():
         where = f"/netDevices/{escaped(name)}"
@@ -302,6 +324,7 @@ def rdt_class_is_a_name(document: "Linux", _: dict[str, str]) -> "Iterator[Probl
 
 
 # Resources: what becomes part of a file's name or of a line may not be a way out of it (runc#4103)
+
 
 def unified_names_are_files(document: "Resources") -> "Iterator[Problem]":
     """config-linux.md, Unified. runc: cgroups/fs2, setUnified()."""

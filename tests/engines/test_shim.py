@@ -311,7 +311,7 @@ def test_options_of_start_and_create(container, host):
     given = {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, options)}
     c = container("/bin/true").start_shim(input=encode(messages.ANY, given)).create(options=given)
     assert os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")
-    assert r'BinaryName = \"/usr/bin/runc\" has no effect' in c.messages()
+    assert r"BinaryName = \"/usr/bin/runc\" has no effect" in c.messages()
     os.kill(c.call("Connect")["shim_pid"], signal.SIGKILL)
     assert c.command("delete").returncode == 0
     assert not os.path.isdir(f"/proc/{host.keeper.pid}/root/run/elsewhere/tests/{c.id}")

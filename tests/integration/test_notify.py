@@ -272,12 +272,12 @@ def test_any_user_can_be_ready(container, socket_manager, changes):
 
 
 def test_without_a_manager_there_is_none(container):
-    assert container().sh("echo \"<$NOTIFY_SOCKET>\"; ls /run") == "<>"
+    assert container().sh('echo "<$NOTIFY_SOCKET>"; ls /run') == "<>"
 
 
 def test_exec_says_nothing_to_the_manager(container, socket_manager):
     c = container().up(env=os.environ | {"NOTIFY_SOCKET": ""})
-    assert c.exec_sh("echo \"<$NOTIFY_SOCKET>\"", env=socket_manager.env) == "<>"
+    assert c.exec_sh('echo "<$NOTIFY_SOCKET>"', env=socket_manager.env) == "<>"
 
 
 @pytest.mark.vm

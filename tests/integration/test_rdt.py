@@ -302,7 +302,6 @@ def test_events_report_it(resctrl, container):
     assert data["cmt_stats"] == [{"llc_occupancy": 4096}] * 2
 
 
-
 @pytest.mark.parametrize("monitored", [False, True])
 def test_statistics_are_those_of_runcs_events(resctrl, container, monitored):
     from pyrunc.cgroups import rdt

@@ -31,8 +31,17 @@ def test_a_root_file_system_in_a_private_folder(container):
 def test_its_bind_mounts_are_there_too(container, tmp_path):
     (tmp_path / "private").mkdir(mode=0o700)
     (tmp_path / "private/file").write_text("read\n")
-    c = container(**OWN, mounts=[
-        {"destination": "/file", "type": "bind", "source": str(tmp_path / "private/file"), "options": ["bind", "ro"]}])
+    c = container(
+        **OWN,
+        mounts=[
+            {
+                "destination": "/file",
+                "type": "bind",
+                "source": str(tmp_path / "private/file"),
+                "options": ["bind", "ro"],
+            }
+        ],
+    )
     c.bundle.file("/file")
     c.bundle.path.chmod(0o700)
     assert c.run("cat", "/file") == "read"

@@ -16,9 +16,10 @@ from pyrunc.spec import jsonc
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**70, 2**70) | texts
-    | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=20)
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | texts | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
 
 
 @given(values)
@@ -55,22 +56,26 @@ def test_it_refuses_what_json_refuses(text: str) -> None:
 
 # CPython 3.13 speaks of the comma, its predecessors of what they miss after it.
 TRAILING_COMMA = (
-    (8, "Illegal trailing comma before end of object") if sys.version_info >= (3, 13)
+    (8, "Illegal trailing comma before end of object")
+    if sys.version_info >= (3, 13)
     else (9, "Expecting property name enclosed in double quotes")
 )
 
 
-@pytest.mark.parametrize(("text", "line", "column", "cause"), [
-    ("", 1, 1, "Expecting value"),
-    ('{"a": 1,}', 1, *TRAILING_COMMA),
-    ('{"a": 1} x', 1, 10, "Extra data"),
-    ('["NaN",\n NaN]', 2, 2, "NaN is not JSON"),
-    ('{"a":\n\n -Infinity}', 3, 2, "-Infinity is not JSON"),
-    ('["\x01"]', 1, 3, "Invalid control character at"),
-    ("[" * 100_000, 1, 1, "nested too deeply"),
-    ("[1,\n" + "9" * 5000 + "]", 2, 1, "4300 digits"),
-    ("\ufeff{}", 1, 1, "BOM"),
-])
+@pytest.mark.parametrize(
+    ("text", "line", "column", "cause"),
+    [
+        ("", 1, 1, "Expecting value"),
+        ('{"a": 1,}', 1, *TRAILING_COMMA),
+        ('{"a": 1} x', 1, 10, "Extra data"),
+        ('["NaN",\n NaN]', 2, 2, "NaN is not JSON"),
+        ('{"a":\n\n -Infinity}', 3, 2, "-Infinity is not JSON"),
+        ('["\x01"]', 1, 3, "Invalid control character at"),
+        ("[" * 100_000, 1, 1, "nested too deeply"),
+        ("[1,\n" + "9" * 5000 + "]", 2, 1, "4300 digits"),
+        ("\ufeff{}", 1, 1, "BOM"),
+    ],
+)
 def test_an_error_says_where(text: str, line: int, column: int, cause: str) -> None:
     with pytest.raises(jsonc.BadJSON, match="line") as refused:
         jsonc.loads(text)
@@ -82,7 +87,8 @@ def test_pretty_is_go_s_marshalindent() -> None:
     value = {"a": [], "b": {}, "c": [1, {"d": None}], "e": "<é&>"}
     assert jsonc.dumps_pretty(value) == (
         '{\n  "a": [],\n  "b": {},\n  "c": [\n    1,\n    {\n      "d": null\n    }\n  ],\n'
-        '  "e": "\\u003cé\\u0026\\u003e"\n}')
+        '  "e": "\\u003cé\\u0026\\u003e"\n}'
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"x", {"a": object()}])
@@ -107,8 +113,9 @@ from pyrunc.spec import load
 load.config({descriptor})
 print(*sys.modules)
 """
-    answer = subprocess.run([sys.executable, "-I", "-S", "-c", program], pass_fds=[descriptor],
-                            capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], pass_fds=[descriptor], capture_output=True, text=True, check=True
+    )
     os.close(descriptor)
     heavy = {"json", "re", "os", "enum", "typing", "functools", "collections", "pyrunc.spec.report"}
     assert not heavy & set(answer.stdout.split())

@@ -25,7 +25,7 @@ INTERPRETER = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-
 NOBODY = 65534
 MS_REMOUNT, MS_BIND = 32, 4096
 
-PACKAGE = '''
+PACKAGE = """
 import posix
 import sys
 
@@ -58,7 +58,7 @@ def main(words):
     }
     posix.write(1, json.dumps(sees).encode())
     return 0
-'''
+"""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 public = all(folder.stat().st_mode & 0o001 for folder in INTERPRETER.parents)
@@ -85,7 +85,10 @@ class Installation:
         (self.prefix / "bin" / PYTHON).symlink_to(interpreter)
 
     def run(
-        self, *words: str | bytes, program: Path | None = None, environment: dict[str, str] | None = None,
+        self,
+        *words: str | bytes,
+        program: Path | None = None,
+        environment: dict[str, str] | None = None,
         **more: Any,
     ) -> "subprocess.CompletedProcess[bytes]":
         more = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 30, "cwd": "/", **more}
@@ -134,7 +137,10 @@ class Waiting:
 
     def __init__(self, installed: Installation, *before: str, **more: Any) -> None:
         self.process = subprocess.Popen(
-            [*before, installed.program, "wait"], env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [*before, installed.program, "wait"],
+            env={},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             **more,
         )
         assert self.process.stdout is not None
@@ -163,9 +169,7 @@ def test_nobody_writes_to_a_running_interpreter(own_interpreter: Path, installed
 
 
 @as_root
-def test_who_keeps_it_open_cannot_write_to_it_once_it_has_ended(
-    own_interpreter: Path, installed: Installation
-) -> None:
+def test_who_keeps_it_open_cannot_write_to_it_once_it_has_ended(own_interpreter: Path, installed: Installation) -> None:
     """The exploit's way: a running program is busy; wait for its end, open it again by the descriptor."""
     before = digest(own_interpreter)
     with Waiting(installed) as waiting:
@@ -226,11 +230,9 @@ def test_a_copy_that_is_left_cannot_be_written(installed: Installation) -> None:
 
 
 @as_nobody
-def test_a_user_who_owns_the_interpreter_gets_a_sealed_copy(
-    own_interpreter: Path, installed: Installation
-) -> None:
+def test_a_user_who_owns_the_interpreter_gets_a_sealed_copy(own_interpreter: Path, installed: Installation) -> None:
     os.chown(own_interpreter, NOBODY, NOBODY)
-    own_interpreter.chmod(0o555)   # he may allow himself to write at any time
+    own_interpreter.chmod(0o555)  # he may allow himself to write at any time
     with Waiting(installed, user=NOBODY, group=NOBODY, extra_groups=[]) as waiting:
         assert os.readlink(waiting.exe).startswith("/memfd:pyrunc")
 
@@ -242,6 +244,7 @@ def test_a_user_who_could_never_write_the_interpreter_runs_it_as_it_is(installed
 
 
 # Which package, which interpreter
+
 
 def test_the_interpreter_is_isolated_and_has_no_site(installed: Installation) -> None:
     sees = installed.sees()
@@ -255,8 +258,9 @@ def test_a_package_cannot_stand_in_for_one_of_the_standard_library(installed: In
     assert installed.sees()["path"].index(str(installed.home)) > 0
 
 
-@pytest.mark.parametrize("home", [f"lib/{PYTHON}/dist-packages", f"lib64/{PYTHON}/site-packages",
-                                  "lib/python3/dist-packages"])
+@pytest.mark.parametrize(
+    "home", [f"lib/{PYTHON}/dist-packages", f"lib64/{PYTHON}/site-packages", "lib/python3/dist-packages"]
+)
 def test_the_package_is_found_where_distributions_put_it(prefix: Path, home: str) -> None:
     assert str(prefix / home) in Installation(prefix, home).sees()["path"]
 
@@ -319,6 +323,7 @@ def test_an_interpreter_that_cannot_be_executed_is_an_error_of_one_line(installe
 
 # What reaches the package
 
+
 def test_words_are_passed_as_they_are(installed: Installation) -> None:
     words: list[str | bytes] = ["--", "-c", "", "--log", "a b\n", b"\xff\xfe/\x80", "ü", "-I", "$HOME"]
     expected = [(word if isinstance(word, bytes) else word.encode()).hex() for word in words]
@@ -337,8 +342,10 @@ def test_thousands_of_words(installed: Installation) -> None:
 
 def test_started_without_any_word_not_even_its_name(installed: Installation) -> None:
     """execve(2) with an empty list, as in CVE-2021-4034. Linux makes it one empty word since 5.18."""
-    script = ("import ctypes, sys; libc = ctypes.CDLL(None); none = (ctypes.c_char_p * 1)(None);"
-              "libc.execve(sys.argv[1].encode(), none, none)")
+    script = (
+        "import ctypes, sys; libc = ctypes.CDLL(None); none = (ctypes.c_char_p * 1)(None);"
+        "libc.execve(sys.argv[1].encode(), none, none)"
+    )
     command = [sys.executable, "-c", script, installed.program]
     result = subprocess.run(command, capture_output=True, timeout=30)
     assert json.loads(result.stdout)["words"] == []
@@ -350,19 +357,52 @@ def test_the_exit_status_is_what_main_returns(installed: Installation, status: i
 
 
 HOSTILE = {
-    "PYTHONPATH": "/tmp", "PYTHONHOME": "/tmp", "PYTHONSTARTUP": "/tmp/x", "PYTHONINSPECT": "1",
-    "PYTHONVERBOSE": "1", "LD_PRELOAD": "/tmp/x.so", "LD_LIBRARY_PATH": "/tmp", "LD_AUDIT": "/tmp/x.so",
-    "LD_DEBUG": "all", "GCONV_PATH": "/tmp", "LOCPATH": "/tmp", "LANGUAGE": "../../tmp",
-    "NLSPATH": "/tmp/%N", "GETCONF_DIR": "/tmp", "GLIBC_TUNABLES": "glibc.malloc.check=3",
-    "MALLOC_CHECK_": "3", "MALLOC_TRACE": "/tmp/x", "TZ": ":/tmp/x", "TZDIR": "/tmp", "HOSTALIASES": "/tmp/x",
-    "RES_OPTIONS": "debug", "RESOLV_HOST_CONF": "/tmp/x", "LOCALDOMAIN": "x", "NIS_PATH": "x",
-    "OPENSSL_CONF": "/tmp/x", "OPENSSL_MODULES": "/tmp", "OPENSSL_ENGINES": "/tmp",
+    "PYTHONPATH": "/tmp",
+    "PYTHONHOME": "/tmp",
+    "PYTHONSTARTUP": "/tmp/x",
+    "PYTHONINSPECT": "1",
+    "PYTHONVERBOSE": "1",
+    "LD_PRELOAD": "/tmp/x.so",
+    "LD_LIBRARY_PATH": "/tmp",
+    "LD_AUDIT": "/tmp/x.so",
+    "LD_DEBUG": "all",
+    "GCONV_PATH": "/tmp",
+    "LOCPATH": "/tmp",
+    "LANGUAGE": "../../tmp",
+    "NLSPATH": "/tmp/%N",
+    "GETCONF_DIR": "/tmp",
+    "GLIBC_TUNABLES": "glibc.malloc.check=3",
+    "MALLOC_CHECK_": "3",
+    "MALLOC_TRACE": "/tmp/x",
+    "TZ": ":/tmp/x",
+    "TZDIR": "/tmp",
+    "HOSTALIASES": "/tmp/x",
+    "RES_OPTIONS": "debug",
+    "RESOLV_HOST_CONF": "/tmp/x",
+    "LOCALDOMAIN": "x",
+    "NIS_PATH": "x",
+    "OPENSSL_CONF": "/tmp/x",
+    "OPENSSL_MODULES": "/tmp",
+    "OPENSSL_ENGINES": "/tmp",
 }
 HARMLESS = {
-    "PATH": "/usr/bin:/bin", "HOME": "/root", "TERM": "xterm", "NOTIFY_SOCKET": "/run/x",
-    "XDG_RUNTIME_DIR": "/run", "LISTEN_FDS": "1", "LISTEN_PID": "5", "LISTEN_FDNAMES": "a",
-    "LC_CTYPE": "C.UTF-8", "TMPDIR": "/var/tmp", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
-    "TZ_": "UTC", "LDFLAGS": "-x", "LANG": "C.UTF-8", "PYTHO": "n", "_PYTHON": "x", "LOCPATHS": "x",
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/root",
+    "TERM": "xterm",
+    "NOTIFY_SOCKET": "/run/x",
+    "XDG_RUNTIME_DIR": "/run",
+    "LISTEN_FDS": "1",
+    "LISTEN_PID": "5",
+    "LISTEN_FDNAMES": "a",
+    "LC_CTYPE": "C.UTF-8",
+    "TMPDIR": "/var/tmp",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
+    "TZ_": "UTC",
+    "LDFLAGS": "-x",
+    "LANG": "C.UTF-8",
+    "PYTHO": "n",
+    "_PYTHON": "x",
+    "LOCPATHS": "x",
     "EMPTY": "",
 }
 
@@ -391,6 +431,7 @@ def test_closed_standard_streams_are_open_on_dev_null(installed: Installation) -
 
 
 # The installed program itself
+
 
 def test_the_version_is_that_of_the_package() -> None:
     import pyrunc

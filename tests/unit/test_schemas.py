@@ -22,13 +22,15 @@ from pyrunc.spec import _compile
 
 OFFICIAL = os.environ.get("PYRUNC_OFFICIAL_SCHEMAS", "")
 needs_official = pytest.mark.skipif(
-    not OFFICIAL, reason="PYRUNC_OFFICIAL_SCHEMAS is not set to the schema/ folder of the runtime-spec")
+    not OFFICIAL, reason="PYRUNC_OFFICIAL_SCHEMAS is not set to the schema/ folder of the runtime-spec"
+)
 FILES = {"config": "config-schema.json", "state": "state-schema.json", "features": "features-schema.json"}
 
 Verdict = Callable[[object], bool]
 
 
 # The three judges
+
 
 def _ecma_pattern(_: object, pattern: str, text: object, __: object) -> Iterator[jsonschema.ValidationError]:
     """As draft 4 has it, and Go's validator: $ is the end of the text. Python's lets a line feed follow."""
@@ -45,9 +47,9 @@ def judge(folder: Path, kind: str) -> Verdict:
     registry: Any = referencing.Registry()
     for file in sorted(folder.glob("*.json")):
         text = file.read_text(encoding="utf-8")
-        text = text.replace('"#definitions/', '"#/definitions/')   # see README.md, irqs
+        text = text.replace('"#definitions/', '"#/definitions/')  # see README.md, irqs
         contents = json.loads(text)
-        contents.pop("$schema", None)   # or jsonschema would go on with its own Draft4Validator from here
+        contents.pop("$schema", None)  # or jsonschema would go on with its own Draft4Validator from here
         resource = referencing.jsonschema.DRAFT4.create_resource(contents)
         registry = registry.with_resource(f"http://schemas/{file.name}", resource)
     validator = Validator({"$ref": f"http://schemas/{FILES[kind]}"}, registry=registry.crawl())
@@ -57,11 +59,70 @@ def judge(folder: Path, kind: str) -> Verdict:
 # Mutations
 
 INTERESTING: list[Any] = [
-    None, True, False, 0, -1, 1, 1.0, 1.5, -0.0, 1e30, float("inf"), 127, 128, 255, 256, 511, 512, 65535,
-    65536, 2**31 - 1, 2**31, -2**31, -2**31 - 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, -2**63, -2**63 - 1,
-    2**64 - 1, 2**64, 10**30, "", "x", "\n", "/", "0-3,7", "c", "cc", "u\n", "MB:", "MB:0=1\n", "MB:\n1",
-    "RLIMIT_", "RLIMIT_x", "RLIMIT_AS\n", "CAP_", "CAP_A_B", "0MB", "64KB", "1TB", "1GB\n", "٣MB",
-    [], [None], [[]], [{}], ["x"], [1], {}, {"": 1}, {"\n": 1}, {"x": 1}, {"x": None},
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    1.0,
+    1.5,
+    -0.0,
+    1e30,
+    float("inf"),
+    127,
+    128,
+    255,
+    256,
+    511,
+    512,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    -(2**31) - 1,
+    2**32 - 1,
+    2**32,
+    2**63 - 1,
+    2**63,
+    -(2**63),
+    -(2**63) - 1,
+    2**64 - 1,
+    2**64,
+    10**30,
+    "",
+    "x",
+    "\n",
+    "/",
+    "0-3,7",
+    "c",
+    "cc",
+    "u\n",
+    "MB:",
+    "MB:0=1\n",
+    "MB:\n1",
+    "RLIMIT_",
+    "RLIMIT_x",
+    "RLIMIT_AS\n",
+    "CAP_",
+    "CAP_A_B",
+    "0MB",
+    "64KB",
+    "1TB",
+    "1GB\n",
+    "٣MB",
+    [],
+    [None],
+    [[]],
+    [{}],
+    ["x"],
+    [1],
+    {},
+    {"": 1},
+    {"\n": 1},
+    {"x": 1},
+    {"x": None},
 ]
 
 
@@ -78,8 +139,16 @@ def _words(schema: Any) -> Iterator[str]:
 
 
 WORDS = sorted({word for kind in DOCUMENTS for word in _words(_compile.expanded(SCHEMAS, kind))})
-KEPT = {   # what is required: in small documents too
-    "ociVersion", "cwd", "kernel", "layerFolders", "ociVersionMin", "ociVersionMax", "id", "status", "bundle",
+KEPT = {  # what is required: in small documents too
+    "ociVersion",
+    "cwd",
+    "kernel",
+    "layerFolders",
+    "ociVersionMin",
+    "ociVersionMax",
+    "id",
+    "status",
+    "bundle",
 }
 
 
@@ -155,9 +224,15 @@ def value_at(place: tuple[Any, Any]) -> Any:
         return None
 
 
-EXAMPLES, MUTATIONS_EACH = 440, 50   # together 22,000
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
-                phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+EXAMPLES, MUTATIONS_EACH = 440, 50  # together 22,000
+many = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def compare(number: int, judges: Callable[[str], list[Verdict]], counted: dict[str, int]) -> None:
@@ -179,12 +254,15 @@ def test_mutated_documents_are_judged_as_the_official_schemas_do() -> None:
     @many
     @given(st.integers(0, 2**64))
     def run(number: int) -> None:
-        compare(number, lambda kind: [judge(Path(OFFICIAL), kind), judge(SCHEMAS, kind),
-                                      functools.partial(accepts, kind)], counted)
+        compare(
+            number,
+            lambda kind: [judge(Path(OFFICIAL), kind), judge(SCHEMAS, kind), functools.partial(accepts, kind)],
+            counted,
+        )
 
     run()
     assert counted["True"] + counted["False"] >= 20_000
-    assert min(counted["True"], counted["False"]) > 4_000   # or the mutations would show little
+    assert min(counted["True"], counted["False"]) > 4_000  # or the mutations would show little
 
 
 def _replacements(kind: str) -> Iterator[dict[str, Any]]:
@@ -253,6 +331,7 @@ def test_the_official_samples_are_judged_as_their_folders_say() -> None:
 
 # Ours alone
 
+
 def _members(schema: Any, document: Any, path: str) -> Iterator[str]:
     """The members that a schema names and a document lacks."""
     for name, member in schema.get("properties", {}).items():
@@ -292,11 +371,18 @@ def test_the_checker_imports_nothing_but_its_other_half() -> None:
     assert imports == {"from pyrunc.spec import _checker_rest"}
 
 
-@pytest.mark.parametrize("schema", [
-    {}, {"type": ["string", "null"]}, {"type": "number"}, {"type": "string", "format": "uri"},
-    {"type": "integer", "enum": [1]}, {"type": "object", "oneOf": []},
-    {"type": "array", "items": {"type": "string", "uniqueItems": True}},
-])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": ["string", "null"]},
+        {"type": "number"},
+        {"type": "string", "format": "uri"},
+        {"type": "integer", "enum": [1]},
+        {"type": "object", "oneOf": []},
+        {"type": "array", "items": {"type": "string", "uniqueItems": True}},
+    ],
+)
 def test_a_schema_that_the_compiler_does_not_know_ends_the_build(schema: dict[str, Any]) -> None:
     with pytest.raises(_compile.Unsupported):
         _compile.check(schema)
@@ -309,7 +395,13 @@ def test_a_pattern_that_the_compiler_does_not_know_ends_the_build(pattern: str) 
 
 
 PATTERNS = [
-    "^RLIMIT_[A-Z]+$", "^[0-9, -]*$", "^[1-9][0-9]*[KMG]B$", r"^MB:[^\n]*$", "^[cbup]$", "^CAP_[A-Z_]+$", ".",
+    "^RLIMIT_[A-Z]+$",
+    "^[0-9, -]*$",
+    "^[1-9][0-9]*[KMG]B$",
+    r"^MB:[^\n]*$",
+    "^[cbup]$",
+    "^CAP_[A-Z_]+$",
+    ".",
 ]
 
 
