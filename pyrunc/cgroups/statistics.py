@@ -311,7 +311,7 @@ def keyed(directory: str, file: str) -> "dict[str, int]":
 
 def listed(directory: str, file: str) -> "list[int]":
     """`0-3,7` as numbers."""
-    from pyrunc.init.attributes import numbers as expand
+    from pyrunc.linux.process import numbers as expand
 
     return expand(text(directory, file))
 

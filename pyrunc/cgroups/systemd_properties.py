@@ -3,7 +3,7 @@
 from pyrunc.cgroups import blkio, cpu, memory, systemd
 from pyrunc.cgroups.devices import DEFAULT
 from pyrunc.errors import PyruncError
-from pyrunc.init.attributes import numbers
+from pyrunc.linux.process import numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

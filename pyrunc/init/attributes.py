@@ -24,7 +24,6 @@ MEMORY_MODES = {
     "MPOL_PREFERRED_MANY": 5, "MPOL_WEIGHTED_INTERLEAVE": 6,
 }  # fmt: skip
 MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
-MAX_CPUS = 8192  # the most that a kernel is built for; those that are not there don't count
 DOMAINS = {"LINUX": 0, "LINUX32": 0x0008}
 
 
@@ -81,7 +80,7 @@ def set_initial_affinity(context: Context) -> None:
     """setting the CPUs until the cgroup is entered (config.md#linux-process, execCPUAffinity)"""
     cpus = (context.process.get("execCPUAffinity") or {}).get("initial")
     if cpus and not context.init:
-        posix.sched_setaffinity(0, numbers(cpus))
+        posix.sched_setaffinity(0, process.numbers(cpus))
         _say_affinity(context)
 
 
@@ -91,7 +90,7 @@ def set_affinity(context: Context) -> None:
     Without a wish, all that the cgroup has: a container does not inherit what the engine was bound to.
     """
     cpus = (context.process.get("execCPUAffinity") or {}).get("final")
-    posix.sched_setaffinity(0, numbers(cpus) if cpus and not context.init else range(MAX_CPUS))
+    posix.sched_setaffinity(0, process.numbers(cpus) if cpus and not context.init else range(process.MAX_CPUS))
     _say_affinity(context)
 
 
@@ -110,7 +109,7 @@ def set_memory_policy(context: Context) -> None:
             mode |= MEMORY_FLAGS[flag]
         nodes = policy.get("nodes", "")
         try:
-            process.set_mempolicy(mode, numbers(nodes))
+            process.set_mempolicy(mode, process.numbers(nodes))
         except OSError as error:
             hint = "has the kernel this mode, and the machine these nodes?" if error.errno == EINVAL else ""
             raise StepError("setting the memory policy", f'{policy["mode"]} "{nodes}"', reason(error), hint) from error
@@ -121,16 +120,3 @@ def set_personality(context: Context) -> None:
     personality = context.config["linux"].get("personality")
     if personality:
         process.personality(DOMAINS[personality["domain"]])
-
-
-def numbers(text: str) -> "list[int]":
-    """The numbers of a list such as `0-3,8`: cpuset(7), FORMATS."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if first:
-            end = int(last if dash else first)
-            if end >= MAX_CPUS:
-                raise ValueError(f"{end} is more than a kernel can have")
-            found.extend(range(int(first), end + 1))
-    return found

@@ -37,6 +37,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 SIGCHLD = 17
 SIGKILL = 9
 CLOSE_RANGE_CLOEXEC = 4
+MAX_CPUS = 8192  # the most that a kernel is built for; those that are not there don't count
 
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 
@@ -288,3 +289,16 @@ def set_mempolicy(mode: int, nodes: "Iterable[int]") -> None:
 def reset_signals() -> None:
     """Every signal to its default action and none blocked, as a program expects to find them."""
     lib.reset_signals()
+
+
+def numbers(text: str) -> "list[int]":
+    """The numbers of a list such as `0-3,8`: cpuset(7), FORMATS."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if first:
+            end = int(last if dash else first)
+            if end >= MAX_CPUS:
+                raise ValueError(f"{end} is more than a kernel can have")
+            found.extend(range(int(first), end + 1))
+    return found

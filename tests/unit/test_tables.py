@@ -13,10 +13,10 @@ from pyrunc.cgroups.limits import Limits, or_max
 from pyrunc.cli.arguments import Flag, Usage, parse
 from pyrunc.cli.signals import number_of
 from pyrunc.errors import PyruncError, UsageError
-from pyrunc.init.attributes import numbers
 from pyrunc.init.mounts import normal
 from pyrunc.init.options import Options
 from pyrunc.linux import mount
+from pyrunc.linux.process import numbers
 
 USAGE = Usage(
     "verb",
