@@ -6,8 +6,8 @@ import time
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import read_file
+from pyrunc.protobuf import encode
 from shim import messages
-from shim.protobuf import encode
 from shim.unmount import LOWER, unmount_all
 
 KILLED = 137

@@ -4,8 +4,8 @@ containers together. None is lost while containerd restarts."""
 import posix
 import time
 
+from pyrunc.protobuf import Malformed, decode, encode
 from shim import messages, ttrpc
-from shim.protobuf import Malformed, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import posix
 import sys
 
 from pyrunc import __version__
+from pyrunc.protobuf import decode, encode
 from shim import messages
-from shim.protobuf import decode, encode
 
 NAME = "io.containerd.pyrunc.v2"
 LONGEST_INPUT = 1 << 20

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.linux.fd import Fd
-    from shim.protobuf import Values
+    from pyrunc.protobuf import Values
     from shim.server import Call
     from shim.service import Service
     from shim.task import Process, Task

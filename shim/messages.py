@@ -1,10 +1,10 @@
 """containerd's messages: number: (name, kind). Of containerd.task.v2 and v3 (the same), its types and its events."""
 
-from shim.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32
+from pyrunc.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.protobuf import Message
+    from pyrunc.protobuf import Message
 
 ANY: "Message" = {1: ("type_url", STRING), 2: ("value", BYTES)}
 TIMESTAMP: "Message" = {1: ("seconds", INT64), 2: ("nanos", INT32)}

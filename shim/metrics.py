@@ -1,14 +1,14 @@
 """Stats: a cgroup's statistics as containerd's messages have them, io.containerd.cgroups.v1 and v2."""
 
 from pyrunc.cgroups.statistics import keyed, number, statistics, text
-from shim.protobuf import STRING, UINT32, UINT64, encode
+from pyrunc.protobuf import STRING, UINT32, UINT64, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.cgroups.cgroup import Cgroup
-    from shim.protobuf import Message, Values
+    from pyrunc.protobuf import Message, Values
 
 
 def _numbers(names: str, first: int = 1) -> "Message":

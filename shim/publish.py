@@ -3,8 +3,8 @@
 import posix
 
 from pyrunc.errors import reason
+from pyrunc.protobuf import encode
 from shim import messages
-from shim.protobuf import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import select
 import time
 
 from pyrunc.errors import reason
+from pyrunc.protobuf import Malformed, decode, encode
 from shim import messages, service, ttrpc
-from shim.protobuf import Malformed, decode, encode
 from shim.ttrpc import Status
 
 TYPE_CHECKING = False
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.log import Log
+    from pyrunc.protobuf import Message, Values
     from shim.loop import Loop, Timer
-    from shim.protobuf import Message, Values
     from shim.tracing import Traced, Tracer
 
 SO_PEERCRED = 17

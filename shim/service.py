@@ -5,11 +5,11 @@ import time
 
 from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
+from pyrunc.protobuf import encode
 from pyrunc.spec.jsonc import dumps
 from shim import messages, ttrpc
 from shim.failure import failure
 from shim.making import Creating, Deleting, answer_of, when_drained
-from shim.protobuf import encode
 from shim.starting import Entering, Starting
 from shim.task import ROOTFS, Task
 from shim.ttrpc import Status
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pyrunc.container.container import Container
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
+    from pyrunc.protobuf import Message, Values
     from shim.events import Publisher
     from shim.loop import Loop
-    from shim.protobuf import Message, Values
     from shim.server import Call
     from shim.streams import StandardStreams
     from shim.task import Process

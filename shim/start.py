@@ -5,17 +5,17 @@ import posix
 from _blake2 import blake2s
 
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
+from pyrunc.protobuf import Malformed, decode
 from pyrunc.spec.jsonc import loads
 from shim import messages
 from shim.bootstrap import answer
 from shim.listener import listen
-from shim.protobuf import Malformed, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from shim.protobuf import Message
+    from pyrunc.protobuf import Message
 
 SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from shim.protobuf import Values
+    from pyrunc.protobuf import Values
 
     Finished = dict[str, Any]  # a span as OTLP's JSON has it
 

@@ -6,7 +6,7 @@ A frame: its length (4 bytes, big-endian), the stream (4 bytes), its type, flags
 import _socket
 import select
 
-from shim.protobuf import Malformed
+from pyrunc.protobuf import Malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

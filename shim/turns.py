@@ -6,8 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.protobuf import Values
     from shim.loop import Loop
-    from shim.protobuf import Values
     from shim.server import Call
 
 

@@ -18,9 +18,9 @@ from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
 from pyrunc.log import Log, Step
+from pyrunc.protobuf import Malformed
 from pyrunc.spec.jsonc import dumps, loads
 from shim import ttrpc
-from shim.protobuf import Malformed
 from shim.ttrpc import Status
 
 TYPE_CHECKING = False

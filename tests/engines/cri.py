@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from engines import cni, image
-from shim.protobuf import BYTES, INT32, INT64, STRING, UINT32, UINT64, decode, encode
+from pyrunc.protobuf import BYTES, INT32, INT64, STRING, UINT32, UINT64, decode, encode
 
 METADATA = {1: ("name", STRING), 2: ("uid", STRING), 3: ("namespace", STRING), 4: ("attempt", UINT32)}
 # each of them: 0 the pod's, 1 the container's own, 2 the node's

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from engines import processes
+from pyrunc.protobuf import decode, encode
 from shim import messages, service, ttrpc
-from shim.protobuf import decode, encode
 
 PYRUNC = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
 CGROUPS = f"pyrunc-engines-{os.getpid()}"  # another run at the same time has others

@@ -17,8 +17,8 @@ from engines.shim import CGROUPS, SHIM, Client, Failed, wait_until
 from integration.test_modules import ALLOWED, FORBIDDEN
 from integration.test_nothing_left import PACKAGES
 from pyrunc.linux.pid import start_time
+from pyrunc.protobuf import decode, encode
 from shim import messages, metrics, ttrpc
-from shim.protobuf import decode, encode
 
 
 def is_gone(pid):
@@ -348,7 +348,7 @@ def test_the_command_line(words, code):
 
 COMMON = {
     "pyrunc", "pyrunc.linux", "pyrunc.linux._kernel", "pyrunc.linux._kernel.lib", "pyrunc.linux.fd",
-    "shim", "shim.main", "shim.messages", "shim.protobuf",
+    "shim", "shim.main", "shim.messages", "pyrunc.protobuf",
 }  # fmt: skip
 LOADED = """
 import posix, sys

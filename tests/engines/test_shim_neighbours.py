@@ -20,8 +20,8 @@ import pytest
 
 from engines.shim import CGROUPS, Client, Container, Failed, Host, wait_until
 from pyrunc.linux.pid import state_of
+from pyrunc.protobuf import encode
 from shim import messages, ttrpc
-from shim.protobuf import encode
 
 POD = "io.kubernetes.cri.sandbox-id"
 numbers = itertools.count()

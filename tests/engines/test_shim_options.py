@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engines.shim import Client, Failed, wait_until
+from pyrunc.protobuf import STRING, encode
 from shim import messages, ttrpc
-from shim.protobuf import STRING, encode
 
 
 def given(**options):

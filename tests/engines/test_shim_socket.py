@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from engines.shim import Client, Failed
+from pyrunc.protobuf import encode
 from shim import messages, ttrpc
 from shim.listener import listen
-from shim.protobuf import encode
 
 
 def test_cve_2020_15257_the_socket_is_its_owners_alone(container, host):

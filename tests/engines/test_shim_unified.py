@@ -6,8 +6,8 @@ import os
 import pytest
 
 from engines.shim import Container, Host, wait_until
+from pyrunc.protobuf import decode
 from shim import metrics
-from shim.protobuf import decode
 
 
 @pytest.fixture

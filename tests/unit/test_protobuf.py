@@ -1,12 +1,12 @@
-"""The shim's codec beside the protobuf library: what one writes the other reads, for every message that we have."""
+"""Our codec beside the protobuf library: what one writes the other reads, for every message that we have."""
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyrunc.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32, UINT64, Malformed, decode, encode
 from shim import messages, metrics
-from shim.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32, UINT64, Malformed, decode, encode
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 TYPES = {

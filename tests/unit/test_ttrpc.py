@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pyrunc.linux.fd import Fd
 from pyrunc.log import Log
+from pyrunc.protobuf import Malformed
 from shim import ttrpc
 from shim.loop import Loop
-from shim.protobuf import Malformed
 from shim.ttrpc import LARGEST, REQUEST, RESPONSE, Reader, Status, pack
 
 frames = st.lists(
