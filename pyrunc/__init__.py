@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyrunc.errors import PyruncError
 
 __version__ = "0.1.0"
+SPECIFICATION = "1.3.0"  # of the Open Container Initiative: the newest that is known
 __all__ = ["Container", "Options", "PyruncError", "StateRoot", "__version__"]
 
 _HOMES = {
@@ -27,3 +28,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = __import__(home, fromlist=[name])
     return getattr(module, name)
+
+
+def inside() -> "dict[str, str]":
+    """What the image has in it besides Python, and which build it is; nothing of the ordinary program."""
+    import sys
+
+    linked = sys.modules.get("pyrunc.image._linked")
+    found: dict[str, str] = linked.INSIDE if linked is not None else {}
+    return found

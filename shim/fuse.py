@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.errors import PyruncError
-from pyrunc.init import hooks
+from pyrunc.hook_runner import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def mount(kind: str, source: str, place: "Place", words: "list[str]") -> None:
     for word in words:
         arguments += ["-o", word]
     try:
-        hooks.run({"path": helper, "args": [*arguments, "-t", name], "timeout": PATIENCE}, b"", None)
+        run({"path": helper, "args": [*arguments, "-t", name], "timeout": PATIENCE}, b"", None)
     except PyruncError as error:
         raise PyruncError("mounting the root file system", str(place), f"{kind} {source}: {error}") from error
 

@@ -20,7 +20,7 @@ def version() -> bytes:
 def info() -> bytes:
     """RuntimeInfo: the runtime's features document as it is, and the options on standard input as they came, which
     change nothing of it."""
-    from pyrunc.cli.features import features
+    from pyrunc.container.features import features
     from pyrunc.linux.fd import read_all
     from pyrunc.spec.jsonc import dumps
 

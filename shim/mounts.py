@@ -4,8 +4,6 @@ core/mount makes them: on each other, or on a folder in the one before."""
 import posix
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.init.attach import set_propagation
-from pyrunc.init.options import PROPAGATION, Options
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import (
@@ -25,8 +23,10 @@ from pyrunc.linux.mount import (
     move_mount,
     open_tree,
     page_size,
+    propagate_as,
     umount,
 )
+from pyrunc.linux.mount_options import PROPAGATION, MountOptions
 from shim.unmount import LOWER, unmount_all
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
             from shim import fuse
 
             fuse.mount(kind, source, place, [word for word in words if word not in PROPAGATION])
-            _finish(place, Options([word for word in words if word in PROPAGATION]), None)
+            _finish(place, MountOptions([word for word in words if word in PROPAGATION]), None)
         elif any(word.startswith(MAPS) for word in words):
             from shim import idmap
 
@@ -101,15 +101,15 @@ def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
 def mount_plain(kind: str, source: str, place: Place, words: "list[str]", userns: "Fd | None" = None) -> None:
     """`userns`: maps the owners of files; not of overlay, whose layers have a mapping."""
     if "loop" not in words:
-        return _mount(kind, source, place, Options(words), userns)
+        return _mount(kind, source, place, MountOptions(words), userns)
     from shim import loop_device
 
     rest = [word for word in words if word not in ("loop", "direct-io")]
     with loop_device.attached(source, "ro" in rest, "direct-io" in words) as device:  # until the mount holds it
-        _mount(kind, device.name, place, Options(rest), userns)
+        _mount(kind, device.name, place, MountOptions(rest), userns)
 
 
-def _mount(kind: str, source: str, place: Place, options: Options, userns: "Fd | None") -> None:
+def _mount(kind: str, source: str, place: Place, options: MountOptions, userns: "Fd | None") -> None:
     if options.bind:
         _bind(source, place, options, userns)
     else:
@@ -117,15 +117,15 @@ def _mount(kind: str, source: str, place: Place, options: Options, userns: "Fd |
         _finish(place, options, userns)
 
 
-def _bind(source: str, place: Place, options: Options, userns: "Fd | None") -> None:
+def _bind(source: str, place: Place, options: MountOptions, userns: "Fd | None") -> None:
     with open_tree(source, recursive=options.recursive) as tree, place.top() as target:
         mount_setattr(tree, set=options.set, clear=options.clear)
         _set_all(tree, options, userns)
         move_mount(tree, target)
-        set_propagation(tree, options.propagation)
+        propagate_as(tree, options.propagation)
 
 
-def _mount_new(kind: str, source: str, place: Place, options: Options) -> None:
+def _mount_new(kind: str, source: str, place: Place, options: MountOptions) -> None:
     flags = MS_REMOUNT if options.remount else 0
     for attribute, flag in MS_OF_ATTRIBUTE.items():
         flags |= flag if options.set & attribute else 0
@@ -143,7 +143,7 @@ def _mount_new(kind: str, source: str, place: Place, options: Options) -> None:
         posix.close(here)
 
 
-def _finish(place: Place, options: Options, userns: "Fd | None") -> None:
+def _finish(place: Place, options: MountOptions, userns: "Fd | None") -> None:
     """What is not mount(2)'s to do: on what it has mounted, which is taken away again if that fails."""
     if not (userns or options.propagation or options.all_set or options.all_clear):
         return
@@ -153,23 +153,23 @@ def _finish(place: Place, options: Options, userns: "Fd | None") -> None:
                 _replace(top, place, options, userns)
             else:
                 _set_all(top, options, None)
-                set_propagation(top, options.propagation)
+                propagate_as(top, options.propagation)
         except BaseException:
             umount(f"/proc/self/fd/{top.number}", MNT_DETACH)
             raise
 
 
-def _replace(top: Fd, place: Place, options: Options, userns: Fd) -> None:
+def _replace(top: Fd, place: Place, options: MountOptions, userns: Fd) -> None:
     """Owners can be mapped only of what is not mounted anywhere: of a copy, which is mounted in its place."""
     with open_tree(top) as tree:
         _set_all(tree, options, userns)
         umount(f"/proc/self/fd/{top.number}", MNT_DETACH)
         with place.top() as below:
             move_mount(tree, below)
-        set_propagation(tree, options.propagation)
+        propagate_as(tree, options.propagation)
 
 
-def _set_all(tree: Fd, options: Options, userns: "Fd | None") -> None:
+def _set_all(tree: Fd, options: MountOptions, userns: "Fd | None") -> None:
     if options.all_set or options.all_clear:
         mount_setattr(tree, set=options.all_set, clear=options.all_clear, recursive=True)
     if userns is not None:

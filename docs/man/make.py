@@ -1,8 +1,8 @@
 """Print the manual page, from what the verbs say of themselves: python docs/man/make.py >docs/man/pyrunc.8"""
 
 from pyrunc.cli.arguments import Flag
+from pyrunc.cli.call import USAGE, VERBS
 from pyrunc.cli.completion import usages
-from pyrunc.cli.main import USAGE, VERBS
 
 HEAD = r""".TH PYRUNC 8 "" pyrunc "System Administration"
 .SH NAME

@@ -3,8 +3,8 @@
 import sys
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import USAGE as GLOBAL
-from pyrunc.cli.main import VERBS, Call, say
+from pyrunc.cli.call import USAGE as GLOBAL
+from pyrunc.cli.call import VERBS, Call, say
 from pyrunc.errors import UsageError
 
 FOLDERS, FILES = ("DIR",), ("FILE", "SOCKET", "FIFO", "PATH")

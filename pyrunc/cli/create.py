@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 

@@ -1,7 +1,7 @@
 """pyrunc delete ID: remove a container and all that belongs to it. runtime.md#delete"""
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 from pyrunc.errors import NoSuchContainer
 

@@ -1,7 +1,7 @@
 """pyrunc events ID: what a container uses, and when it runs out of memory."""
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call, say
+from pyrunc.cli.call import Call, say
 from pyrunc.container import events
 from pyrunc.container.container import Container
 from pyrunc.errors import UsageError

@@ -1,8 +1,8 @@
 """pyrunc exec ID COMMAND: execute a new process in a running container."""
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage
+from pyrunc.cli.call import Call
 from pyrunc.cli.create import CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, absolute
-from pyrunc.cli.main import Call
 from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
 from pyrunc.container.options import Options

@@ -3,7 +3,7 @@
 import sys
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import USAGE, VERBS, say
+from pyrunc.cli.call import USAGE, VERBS, say
 from pyrunc.errors import UsageError
 
 

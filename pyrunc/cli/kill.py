@@ -1,7 +1,7 @@
 """pyrunc kill ID [SIGNAL]: signal a container's first process. runtime.md#kill"""
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.cli.signals import number_of
 from pyrunc.container.container import Container
 from pyrunc.errors import NotRunning

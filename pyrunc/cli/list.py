@@ -1,7 +1,7 @@
 """pyrunc list: every container under the state root."""
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call, complain, say
+from pyrunc.cli.call import Call, complain, say
 from pyrunc.container.container import Container
 from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.linux.passwd import name_of

@@ -1,7 +1,7 @@
 """pyrunc pause ID: freeze every process of a container."""
 
 from pyrunc.cli.arguments import Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 
 USAGE = Usage("pause", "ID", "freeze every process of a container", least=1, most=1)

@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.main import Call, say
+from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
 from pyrunc.errors import PyruncError, UsageError
 from pyrunc.linux.fd import Fd, read_all

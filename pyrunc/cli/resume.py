@@ -1,7 +1,7 @@
 """pyrunc resume ID: let a paused container go on."""
 
 from pyrunc.cli.arguments import Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 
 USAGE = Usage("resume", "ID", "let a paused container go on", least=1, most=1)

@@ -1,8 +1,8 @@
 """pyrunc run ID: create a container, start it, and, unless detached, wait for its end."""
 
 from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.call import Call
 from pyrunc.cli.create import FLAGS, options
-from pyrunc.cli.main import Call
 from pyrunc.container.container import Container
 from pyrunc.errors import NoSuchContainer
 

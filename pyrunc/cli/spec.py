@@ -4,8 +4,8 @@ import posix
 
 from pyrunc.cgroups.hierarchy import find, is_unified
 from pyrunc.cli.arguments import Flag, Usage
+from pyrunc.cli.call import Call
 from pyrunc.cli.create import BUNDLE
-from pyrunc.cli.main import Call
 from pyrunc.errors import PyruncError
 from pyrunc.linux.fd import open_at, write_all
 from pyrunc.spec.default import default

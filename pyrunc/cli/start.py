@@ -1,7 +1,7 @@
 """pyrunc start ID: let a created container run its program."""
 
 from pyrunc.cli.arguments import Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 
 USAGE = Usage("start", "ID", "run the program of a created container", least=1, most=1)

@@ -1,7 +1,7 @@
 """pyrunc state ID: what and how a container is. runtime.md#query-state"""
 
 from pyrunc.cli.arguments import Usage
-from pyrunc.cli.main import Call, say
+from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
 from pyrunc.spec.jsonc import dumps_pretty
 

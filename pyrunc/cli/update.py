@@ -1,7 +1,7 @@
 """pyrunc update ID: change the limits of a container."""
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage
-from pyrunc.cli.main import Call
+from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 from pyrunc.container.update import update
 from pyrunc.errors import UsageError

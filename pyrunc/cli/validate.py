@@ -1,8 +1,8 @@
 """pyrunc validate: check a bundle's configuration, and explain every mistake with its place."""
 
 from pyrunc.cli.arguments import Usage
+from pyrunc.cli.call import Call
 from pyrunc.cli.create import BUNDLE
-from pyrunc.cli.main import Call
 
 USAGE = Usage(
     "validate",

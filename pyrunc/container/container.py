@@ -160,11 +160,11 @@ class Container:
     def run_hooks(self, kind: "HookKind", status: "Status") -> None:
         """The container's hooks of a kind, in the runtime's own namespaces. Their code is loaded when there are any."""
         if kind in self.record["hooks"]:
-            from pyrunc.init import hooks
+            from pyrunc.hook_runner import run_all
 
             with self.log.step(f"hooks.{kind}"):
                 given, state = (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status)
-                hooks.run_all(kind, given, state, None, self.record["bundle"], self.directory.note_hook)
+                run_all(kind, given, state, None, self.record["bundle"], self.directory.note_hook)
 
     # --- start
 
@@ -395,20 +395,20 @@ class Container:
     def _restore_devices(self) -> None:
         """Physical network devices, which the kernel gives back when the last process of the container is dead."""
         if self.record.get("netDevices"):
-            from pyrunc.container import network
+            from pyrunc.container import net_devices
 
-            network.restore(self.record["netDevices"], self.log)
+            net_devices.restore(self.record["netDevices"], self.log)
 
     def poststop(self) -> None:
         """After all else is gone; a hook that fails is a warning (config.md#poststop)."""
         if "poststop" not in self.record["hooks"]:
             return
-        from pyrunc.init import hooks
+        from pyrunc.hook_runner import run_all
 
         for hook in (self.config.get("hooks") or {}).get("poststop") or []:
             try:
                 with self.log.step("hooks.poststop"):
-                    hooks.run_all("poststop", [hook], self.hook_state("stopped", 0), None, self.record["bundle"])
+                    run_all("poststop", [hook], self.hook_state("stopped", 0), None, self.record["bundle"])
             except PyruncError as error:
                 self.log.warning(str(error))
 

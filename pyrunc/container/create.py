@@ -13,8 +13,8 @@ from pyrunc.init import labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
 from pyrunc.init.namespaces import is_same, own
-from pyrunc.init.options import asks_for_mapping
 from pyrunc.linux.fd import Fd, open_at, replace_file
+from pyrunc.linux.mount_options import asks_for_mapping
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.linux.process import capget, set_dumpable
 from pyrunc.log import Log, rfc3339
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
-    from pyrunc.container.network import Devices
+    from pyrunc.container.net_devices import NetDevices
     from pyrunc.spec.types import Config
 
 
@@ -121,13 +121,13 @@ def _look_at_mount_namespace(config: "Config", log: Log) -> None:
         log.warning(f"config.json {', '.join(unmet)}: ignored: it has no mount namespace of its own making")
 
 
-def _net_devices(config: "Config", options: Options) -> "Devices | None":
+def _net_devices(config: "Config", options: Options) -> "NetDevices | None":
     """The network devices that are to move into the container, as they are now. Few containers have any."""
     if not config["linux"].get("netDevices"):
         return None
-    from pyrunc.container import network
+    from pyrunc.container import net_devices
 
-    return network.Devices(config["linux"], _is_rootless(options))
+    return net_devices.NetDevices(config["linux"], _is_rootless(options))
 
 
 def _rdt_group(config: "Config", container_id: str) -> "Group | None":
@@ -168,7 +168,7 @@ class Creation(launch.Parent):
     """One container in the making: its record grows before each thing that is made, so that what is killed in between
     is what `delete --force` removes."""
 
-    __slots__ = ("cgroup", "config", "container", "devices", "group", "options")
+    __slots__ = ("cgroup", "config", "container", "group", "net_devices", "options")
 
     container: Container
 
@@ -185,7 +185,7 @@ class Creation(launch.Parent):
         self.config = config
         self.options = options
         self.cgroup = _place(container_id, config, options)
-        self.devices = _net_devices(config, options)
+        self.net_devices = _net_devices(config, options)
         self.group = _rdt_group(config, container_id)
 
     def run(self, container: Container) -> None:
@@ -269,11 +269,11 @@ class Creation(launch.Parent):
             self.group.join(pid)
 
     def move_devices(self, namespace: Fd) -> None:
-        assert self.devices is not None
-        self.devices.arrive(namespace)
-        self.container.record["netDevices"] = self.devices.record()
+        assert self.net_devices is not None
+        self.net_devices.arrive(namespace)
+        self.container.record["netDevices"] = self.net_devices.record()
         self._save()
-        self.devices.move()
+        self.net_devices.move()
 
     def run_hooks(self) -> None:
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
@@ -283,8 +283,8 @@ class Creation(launch.Parent):
         """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
         removed is left for `delete --force`, and said."""
         try:
-            if self.devices is not None:
-                self.devices.give_back(container.log)
+            if self.net_devices is not None:
+                self.net_devices.give_back(container.log)
             if container.pid:
                 container.cgroup.kill()  # what its hooks have started in it
             container.cgroup.remove()
@@ -296,8 +296,8 @@ class Creation(launch.Parent):
             container.log.warning(f"cleaning up after the failure: {reason(error)}")
 
     def close(self) -> None:
-        if self.devices is not None:
-            self.devices.close()
+        if self.net_devices is not None:
+            self.net_devices.close()
 
 
 def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":

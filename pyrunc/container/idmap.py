@@ -11,10 +11,10 @@ from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init.context import IN_INIT, ROOT, Channel
 from pyrunc.init.mounts import map_ids
 from pyrunc.init.namespaces import own
-from pyrunc.init.options import Options
 from pyrunc.init.rootfs import mount_on_itself
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import open_tree
+from pyrunc.linux.mount_options import MountOptions
 from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, setns
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ def prepare(context: "Context") -> None:
     if (context.config.get("annotations") or {}).get(ROOTFS) == "true":
         entries.append((ROOT, {"destination": "/", "options": ["idmap"]}))
     for index, entry in entries:
-        options = Options(entry.get("options") or [])
+        options = MountOptions(entry.get("options") or [])
         if not (options.idmap or entry.get("uidMappings")):
             continue
         joined = _joined(context)
@@ -158,7 +158,7 @@ def _root(context: "Context") -> Fd:
 
 def _source(context: "Context", index: int) -> Fd:
     entry = context.config["mounts"][index]
-    options = Options(entry.get("options") or [])
+    options = MountOptions(entry.get("options") or [])
     source = entry["source"] if entry["source"].startswith("/") else f"{context.bundle}/{entry['source']}"
     tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
     if index in context.idmaps:

@@ -5,7 +5,8 @@ import time
 
 from pyrunc.container import patience, userns
 from pyrunc.errors import Interrupted, PyruncError, StepError, reason
-from pyrunc.init import hooks, limits, namespaces, steps
+from pyrunc.hook_runner import describe
+from pyrunc.init import attributes, hooks, namespaces, steps
 from pyrunc.init.context import Channel, Context, title
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
@@ -259,7 +260,7 @@ class Launch:
             self._write_maps()
             self.channel.send("G")
         elif kind == "L":
-            limits.set_all(self.context.process, self.pid)
+            attributes.write_limits(self.context.process, self.pid)
             self.channel.send("G")
         elif kind == "S":
             from pyrunc.container.seccomp_agent import hand_over
@@ -342,7 +343,7 @@ class Launch:
         return self.status or 0
 
     def _death(self) -> str:
-        end = hooks.describe(self._reap())
+        end = describe(self._reap())
         cgroup = self.context.cgroup
         return f"{end}; {OOM}" if cgroup is not None and cgroup.oom_kills() else end
 

@@ -5,7 +5,7 @@ import posix
 from pyrunc.container.userns import on_the_host
 from pyrunc.errors import StepError, reason
 from pyrunc.init.context import IN_INIT, Channel
-from pyrunc.init.devices import KINDS, wanted
+from pyrunc.init.dev import KINDS, wanted
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import (
     MOUNT_ATTR_NOEXEC,

@@ -3,7 +3,7 @@
 import fcntl
 import posix
 
-from pyrunc.linux import terminal
+from pyrunc.linux import termios
 from pyrunc.linux.fd import Fd, open_at
 
 TIOCGWINSZ = 0x5413
@@ -25,12 +25,12 @@ class Terminal:
         self.master = master
         self.ours = _ours()
         self._whole = posix.isatty(0) and posix.isatty(1)
-        self._settings: terminal.Attributes | None = None
+        self._settings: termios.Attributes | None = None
         posix.set_blocking(master.number, False)
         if not self._whole:
-            settings = terminal.get(master.number)
-            settings.output &= ~terminal.ONLCR  # what is written down is the program's own lines, which end with \n
-            terminal.set(master.number, settings)
+            settings = termios.get(master.number)
+            settings.output &= ~termios.ONLCR  # what is written down is the program's own lines, which end with \n
+            termios.set(master.number, settings)
         self.resize()
 
     def resize(self) -> None:
@@ -50,11 +50,11 @@ class Terminal:
         if not posix.isatty(0):
             return
         try:
-            settings = terminal.get(0)
-            self._settings = self._settings or terminal.get(0)
+            settings = termios.get(0)
+            self._settings = self._settings or termios.get(0)
         except OSError:
             return  # hung up
-        terminal.make_raw(settings, output=self._whole)
+        termios.make_raw(settings, output=self._whole)
         _set(settings)
 
     def restore(self) -> None:
@@ -69,9 +69,9 @@ class Terminal:
         _set(self._settings)
 
 
-def _set(settings: terminal.Attributes) -> None:
+def _set(settings: termios.Attributes) -> None:
     try:
-        terminal.set(0, settings)
+        termios.set(0, settings)
     except OSError:
         pass  # hung up
 

@@ -123,7 +123,7 @@ def try_everything() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     for folder in (FOLDER, f"{FOLDER}/root", f"{FOLDER}/rootfs"):
         os.mkdir(folder, 0o700)
-    verbs = sorted(sys.modules["pyrunc.cli.main"].VERBS)
+    verbs = sorted(sys.modules["pyrunc.cli.call"].VERBS)
     for words in (
         ["--version"],
         ["--help"],

@@ -1,11 +1,16 @@
-"""What a process carries besides its credentials: scheduling, memory policy, personality, OOM score."""
+"""What a process carries besides its credentials: scheduling, limits, memory policy, personality, OOM score."""
 
 import posix
 
-from pyrunc.errors import StepError, reason
+from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import write_file
+from pyrunc.spec.rules import RLIMITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.spec.types import Process
 
 EPERM = 1
 EINVAL = 22
@@ -98,6 +103,31 @@ def _say_affinity(context: Context) -> None:
     if context.debug:
         mask = sum(1 << cpu for cpu in posix.sched_getaffinity(0))
         context.channel.send("D", f"nsexec: affinity: {mask:#x}")  # as runc says it
+
+
+def set_limits(context: Context) -> None:
+    """setting resource limits
+
+    As late as can be, as they bind us too; before the change of user, which takes the right to raise them. What a
+    process in a user namespace may not raise itself, the runtime raises for it.
+    """
+    if not context.process.get("rlimits"):
+        return
+    try:
+        write_limits(context.process, 0)
+    except PyruncError:
+        if not context.userns:
+            raise
+        context.channel.send("L")
+        context.wait_for_go()
+
+
+def write_limits(of: "Process", pid: int) -> None:
+    for limit in of.get("rlimits") or []:
+        try:
+            process.prlimit(pid, RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+        except OSError as error:
+            raise PyruncError("error setting rlimit", limit["type"], reason(error)) from error
 
 
 def set_memory_policy(context: Context) -> None:

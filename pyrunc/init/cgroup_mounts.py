@@ -3,10 +3,8 @@
 import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
-from pyrunc.init.attach import attach as attach_mount
-from pyrunc.init.attach import propagate
 from pyrunc.init.context import Context
-from pyrunc.init.options import Options
+from pyrunc.init.placing import propagate, put
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
@@ -19,6 +17,7 @@ from pyrunc.linux.mount import (
     new_filesystem,
     open_tree,
 )
+from pyrunc.linux.mount_options import MountOptions
 from pyrunc.linux.process import CLONE_NEWCGROUP
 
 TYPE_CHECKING = False
@@ -29,7 +28,7 @@ SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 NOT_PERMITTED = (1, 16, 22)  # EPERM, EBUSY, EINVAL: what a user namespace, or other options, make of a new mount
 
 
-def attach(context: Context, entry: "Mount", options: Options) -> None:
+def mount_cgroups(context: Context, entry: "Mount", options: MountOptions) -> None:
     """v2: the hierarchy. v1: a tmpfs with a directory for each hierarchy, and links for controllers that share one."""
     root = context.root
     assert root is not None
@@ -37,12 +36,12 @@ def attach(context: Context, entry: "Mount", options: Options) -> None:
     cgroup = context.cgroup
     assert cgroup is not None
     if cgroup.unified:
-        attach_mount(context, _unified(context, cgroup, options), target, options, entry["destination"])
+        put(context, _unified(context, cgroup, options), target, options, entry["destination"])
     else:
         _version_1(context, cgroup, target, options)
 
 
-def _unified(context: Context, cgroup: Cgroup, options: Options) -> Fd:
+def _unified(context: Context, cgroup: Cgroup, options: MountOptions) -> Fd:
     """A new mount only in a cgroup namespace of the container's: made in the host's it would take the options of the
     host's mount away, nsdelegate and memory_recursiveprot, for as long as the host runs (runc#5258)."""
     own_namespace = context.new_namespaces & CLONE_NEWCGROUP or any(flag & CLONE_NEWCGROUP for flag, _ in context.joins)
@@ -56,7 +55,7 @@ def _unified(context: Context, cgroup: Cgroup, options: Options) -> Fd:
     return open_tree(cgroup.paths[UNIFIED], recursive=True)
 
 
-def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -> None:
+def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: MountOptions) -> None:
     options.set |= options.all_set  # all below it is made here, each with these
     attributes = options.set & ~MOUNT_ATTR_RDONLY
     top = new_filesystem("tmpfs", "tmpfs", [("mode", "755")], attributes | SAFE, "cgroup")
@@ -77,7 +76,7 @@ def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: Options) -
         context.read_only_later.append(top)
 
 
-def _hierarchy(context: Context, cgroup: Cgroup, name: str, options: Options) -> Fd:
+def _hierarchy(context: Context, cgroup: Cgroup, name: str, options: MountOptions) -> Fd:
     """With a cgroup namespace of its own the container's cgroup is the root of a new mount; else it is bound."""
     if context.new_namespaces & CLONE_NEWCGROUP:
         kind: list[tuple[str, str | None]] = [(controller, None) for controller in name.split(",")]

@@ -61,7 +61,7 @@ def _bind_console(root: Fd, slave: Fd) -> None:
             move_mount(open_tree(slave), place)
 
 
-def attach(context: Context) -> None:
+def become_streams(context: Context) -> None:
     """making the terminal the process's standard streams"""
     slave = context.terminal
     if slave is None:

@@ -6,7 +6,7 @@ The order is the kernel's: each step takes away a right that the steps before it
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init.capabilities import CAP_SYS_ADMIN, NAMES, Sets, names_of
+from pyrunc.init.capabilities import CAP_SYS_ADMIN, Sets, names_of
 from pyrunc.init.context import Context
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import filesystem_type
@@ -21,6 +21,7 @@ from pyrunc.linux.process import (
     capset,
     prctl,
 )
+from pyrunc.spec.rules import CAPABILITIES
 
 EINVAL = 22
 EPERM = 1
@@ -139,14 +140,14 @@ def _raise_ambient(wanted: int, context: Context) -> None:
         if error.errno != EINVAL:
             raise
     refused = []
-    for number in range(len(NAMES)):
+    for number in range(len(CAPABILITIES)):
         if wanted >> number & 1:
             try:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
             except OSError as error:
                 if error.errno != EPERM:
                     raise
-                refused.append(NAMES[number])
+                refused.append(CAPABILITIES[number])
     if refused:
         _warn(context, f"can't raise ambient capability {', '.join(refused)}: it is not permitted and inheritable")
 

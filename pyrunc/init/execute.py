@@ -6,10 +6,10 @@ import select
 import sys
 
 from pyrunc.errors import StepError
+from pyrunc.hook_runner import as_mapping
 from pyrunc.init import credentials
 from pyrunc.init.capabilities import CAP_SYS_PTRACE
 from pyrunc.init.context import Context
-from pyrunc.init.hooks import as_mapping
 from pyrunc.linux import path, process
 from pyrunc.linux.fd import open_at, read_all
 from pyrunc.linux.process import (

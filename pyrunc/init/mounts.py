@@ -4,9 +4,8 @@ import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init import cgroup_mounts, copy_up, labels
-from pyrunc.init.attach import attach, propagate
 from pyrunc.init.context import Context
-from pyrunc.init.options import MOUNT_8, NOT_FOR_BINDS, SAFER_WRITES, Options
+from pyrunc.init.placing import propagate, put
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
@@ -31,6 +30,7 @@ from pyrunc.linux.mount import (
     open_tree,
     reconfigure,
 )
+from pyrunc.linux.mount_options import MOUNT_8, NOT_FOR_BINDS, SAFER_WRITES, MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ PROC_OVERMOUNTS = (
 )  # fmt: skip
 
 
-def attach_all(context: Context) -> None:
+def mount_all(context: Context) -> None:
     """mounting
 
     In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier.
     """
     for index, entry in enumerate(context.config.get("mounts", ())):
         try:
-            _attach(context, index, entry)
+            _mount_one(context, index, entry)
         except StepError:
             raise
         except (OSError, ValueError, OverflowError) as error:
@@ -64,8 +64,8 @@ def attach_all(context: Context) -> None:
             raise StepError("error mounting", subject, reason(error)) from error
 
 
-def _attach(context: Context, index: int, entry: "Mount") -> None:
-    options = Options(entry.get("options") or [])
+def _mount_one(context: Context, index: int, entry: "Mount") -> None:
+    options = MountOptions(entry.get("options") or [])
     kind = entry.get("type") or ""
     if entry["destination"].startswith(context.rootfs + "/"):  # a path of the host's, into the root: runc takes it
         entry = {**entry, "destination": entry["destination"][len(context.rootfs) :]}
@@ -79,14 +79,14 @@ def _attach(context: Context, index: int, entry: "Mount") -> None:
     elif bound:
         _bind(context, index, entry, options)
     elif kind in ("cgroup", "cgroup2"):
-        cgroup_mounts.attach(context, entry, options)
+        cgroup_mounts.mount_cgroups(context, entry, options)
     elif kind in ("proc", "sysfs"):
         _kernel_filesystem(context, entry, options)
     else:
         _filesystem(context, index, entry, options)
 
 
-def _bind(context: Context, index: int, entry: "Mount", options: Options) -> None:
+def _bind(context: Context, index: int, entry: "Mount", options: MountOptions) -> None:
     _refuse_or_say(context, entry, options)
     source = entry.get("source") or ""
     if not source:
@@ -102,10 +102,10 @@ def _bind(context: Context, index: int, entry: "Mount", options: Options) -> Non
         target = _target_itself(context, entry["destination"])
     else:
         target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
-    attach(context, tree, target, options, normal(entry["destination"]))
+    put(context, tree, target, options, normal(entry["destination"]))
 
 
-def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
+def _refuse_or_say(context: Context, entry: "Mount", options: MountOptions) -> None:
     """A bind has the file system of its source, with the options that this has. What asks for another owner, or for
     less to be seen, is refused: without it the container would get what it should not. The rest is said."""
     for key, _ in options.data:
@@ -123,7 +123,7 @@ def _refuse_or_say(context: Context, entry: "Mount", options: Options) -> None:
         context.warn(f"mount {entry['destination']}: ignored, as a bind mount has no options of a file system: {words}")
 
 
-def _verify_mode(tree: Fd, options: Options) -> None:
+def _verify_mode(tree: Fd, options: MountOptions) -> None:
     """`mode=` can't be given to a bind mount: refused where the source lets more in than is asked for."""
     for key, value in options.data:
         if key == "mode":
@@ -166,7 +166,7 @@ def _target_itself(context: Context, destination: str) -> Fd:
     return target
 
 
-def _set_bind_flags(tree: Fd, options: Options) -> None:
+def _set_bind_flags(tree: Fd, options: MountOptions) -> None:
     """A bind without flags keeps those of its source; with any, it has just these, as mount(8) and runc have it.
 
     Flags that an outer user namespace has locked can't be cleared (EPERM): they stay, unless it was one of them that
@@ -184,7 +184,7 @@ def _set_bind_flags(tree: Fd, options: Options) -> None:
     options.set = options.clear = 0
 
 
-def _open_source(context: Context, index: int, source: str, options: Options) -> Fd:
+def _open_source(context: Context, index: int, source: str, options: MountOptions) -> Fd:
     """The source's tree, its IDs mapped where that was asked for.
 
     The runtime does it for us, in our mount namespace but with its own rights, where root of a user namespace has
@@ -202,12 +202,12 @@ def _open_source(context: Context, index: int, source: str, options: Options) ->
     return context.ask_for_mount(index)
 
 
-def map_ids(mount: Fd, namespace: Fd, options: Options) -> None:
+def map_ids(mount: Fd, namespace: Fd, options: MountOptions) -> None:
     """Map a detached mount to the IDs of a user namespace; `ridmap` maps all below it too. Linux 5.12"""
     mount_setattr(mount, set=MOUNT_ATTR_IDMAP, recursive=options.idmap == "ridmap", userns=namespace.number)
 
 
-def _remount(context: Context, entry: "Mount", options: Options) -> None:
+def _remount(context: Context, entry: "Mount", options: MountOptions) -> None:
     """Other options for what is mounted there already; with `bind` only for this mount, not its file system."""
     root = context.root
     assert root is not None
@@ -221,7 +221,7 @@ def _remount(context: Context, entry: "Mount", options: Options) -> None:
     propagate(context, mount, options)
 
 
-def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> None:
+def _kernel_filesystem(context: Context, entry: "Mount", options: MountOptions) -> None:
     """proc and sysfs: on a real directory only. Through a symlink of the image the real ones would be somewhere
     else, and what must be masked would not be (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642)."""
     root = context.root
@@ -234,10 +234,10 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: Options) -> No
         target = _real_directory(root, destination)
     except OSError as error:
         raise StepError(f"mounting {entry['type']} on", destination, _not_a_directory(error)) from error
-    attach(context, _new_or_bound(context, entry, options), target, options, normal(destination))
+    put(context, _new_or_bound(context, entry, options), target, options, normal(destination))
 
 
-def _new_or_bound(context: Context, entry: "Mount", options: Options) -> Fd:
+def _new_or_bound(context: Context, entry: "Mount", options: MountOptions) -> Fd:
     """A sysfs shows a network namespace, and only who made that may mount it: with the host's network a user namespace
     gets the host's /sys, with all that is mounted there, and the mount's options on all of it. As crun."""
     try:
@@ -262,7 +262,7 @@ def _not_a_directory(error: OSError) -> str:
     return reason(error)
 
 
-def _filesystem(context: Context, index: int, entry: "Mount", options: Options) -> None:
+def _filesystem(context: Context, index: int, entry: "Mount", options: MountOptions) -> None:
     kind = entry.get("type") or ""
     if not kind:
         raise ValueError("neither a type nor the option bind says what to mount")
@@ -284,7 +284,7 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: Options) 
         copy_up.copy(target, mount)
     if index in context.idmaps:
         map_ids(mount, context.idmaps[index], options)
-    attach(context, mount, target, options, normal(entry["destination"]))
+    put(context, mount, target, options, normal(entry["destination"]))
     if kind == "tmpfs" and read_only:
         context.read_only_later.append(mount)
 
@@ -297,7 +297,7 @@ def _folder_below(root: Fd, destination: str) -> "posix.stat_result | None":
         return None
 
 
-def _inherit(context: Context, there: "posix.stat_result", options: Options) -> None:
+def _inherit(context: Context, there: "posix.stat_result", options: MountOptions) -> None:
     """A tmpfs over a directory of the image has that directory's mode, and its owner where it has its content, unless
     config.json says another."""
     own = {"mode": f"{there.st_mode & 0o7777:o}"}
@@ -309,7 +309,7 @@ def _inherit(context: Context, there: "posix.stat_result", options: Options) -> 
             options.data.append((key, value))
 
 
-def _new(context: Context, entry: "Mount", options: Options) -> Fd:
+def _new(context: Context, entry: "Mount", options: MountOptions) -> Fd:
     kind, source, name = entry["type"], entry.get("source") or "", entry["destination"]
     flags = options.superblock + (["ro"] if options.set & MOUNT_ATTR_RDONLY else [])
     data = options.data + labels.for_mount(context, kind)

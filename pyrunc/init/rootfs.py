@@ -3,9 +3,7 @@
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init import attach
 from pyrunc.init.context import ROOT, Context
-from pyrunc.init.options import PROPAGATION
 from pyrunc.linux import ENOSYS, path
 from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
 from pyrunc.linux.mount import (
@@ -20,9 +18,11 @@ from pyrunc.linux.mount import (
     move_mount,
     open_tree,
     pivot_root_here,
+    propagate_as,
     set_propagation,
     umount_detach,
 )
+from pyrunc.linux.mount_options import PROPAGATION
 
 EINVAL = 22
 
@@ -155,7 +155,7 @@ def propagate(context: Context) -> None:
     if flags & (MS_SHARED | MS_UNBINDABLE):
         set_propagation(flags)
         for mounted, own in context.own_propagation:
-            attach.set_propagation(mounted, own)
+            propagate_as(mounted, own)
 
 
 def protect(context: Context) -> None:

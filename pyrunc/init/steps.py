@@ -11,14 +11,13 @@ from pyrunc.init import (
     console,
     context,
     credentials,
-    devices,
+    dev,
     execute,
     hooks,
     labels,
-    limits,
     mounts,
     namespaces,
-    paths,
+    protection,
     rootfs,
     sysctl,
 )
@@ -52,23 +51,23 @@ PREPARE: "tuple[Step, ...]" = (
     attributes.set_memory_policy,
     rootfs.isolate,  # before any mount of ours can propagate to the host
     rootfs.mount,
-    mounts.attach_all,
-    devices.create,  # after /dev is mounted, before it may become read-only
-    devices.link,
+    mounts.mount_all,
+    dev.create,  # after /dev is mounted, before it may become read-only
+    dev.link,
     hooks.ask_runtime,  # prestart, createRuntime: all mounts stand, the host's files are still in sight
     hooks.create_container,
     rootfs.pivot,
     sysctl.set_names,
     console.allocate,  # in the container's devpts, before /dev may become read-only
-    console.attach,
+    console.become_streams,
     console.control,
-    devices.reopen_null,
+    dev.reopen_null,
     rootfs.make_cwd,  # a read-only root could not get it any more
     mounts.make_read_only,
     rootfs.protect,
     sysctl.write,
-    paths.protect,
-    paths.mask,  # the last that is looked up by path
+    protection.protect,
+    protection.mask,  # the last that is looked up by path
     rootfs.propagate,  # a shared root can't be pivoted to, and of an unbindable one nothing can be made read-only
 )
 
@@ -83,7 +82,7 @@ PREPARE_IN_FOREIGN_MOUNTS: "tuple[Step, ...]" = (
     console.allocate,  # from the host's devpts, the only one there is
     rootfs.chroot,
     sysctl.set_names,
-    console.attach,
+    console.become_streams,
     console.control,
     sysctl.write,
 )
@@ -95,7 +94,7 @@ BECOME: "tuple[Step, ...]" = (
     labels.for_program,
     credentials.limit_bounding,
     credentials.own_streams,
-    limits.set,  # by a user they could not be raised
+    attributes.set_limits,  # by a user they could not be raised
     credentials.set_user,
     credentials.set_capabilities,
     rootfs.enter_cwd,  # as the user, where root was refused (a directory on NFS, or of another user namespace)
@@ -117,9 +116,9 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
     attributes.set_scheduling,
     attributes.set_memory_policy,
     console.allocate,
-    console.attach,
+    console.become_streams,
     console.control,
-    devices.reopen_null,
+    dev.reopen_null,
 )
 
 # `exec` waits for its caller at most, and the container's hooks have run.

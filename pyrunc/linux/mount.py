@@ -219,6 +219,12 @@ def set_propagation(flags: int, path: str = "/") -> None:
         raise kernel_error("mount", path)
 
 
+def propagate_as(mount: Fd, propagation: "list[int]") -> None:
+    """The same for one mount by its descriptor, one after the other. mount_setattr(2), Linux 5.12."""
+    for flags in propagation:
+        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
+
+
 def pivot_root_here() -> None:
     """pivot_root(".", "."): the old root ends up on top of the new one, with no directory for it needed."""
     if lib.sys_pivot_root(b".", b".") < 0:

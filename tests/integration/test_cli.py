@@ -404,7 +404,7 @@ def test_debug_names_the_steps_with_their_times(container, tmp_path):
     c.runtime("--debug", "--log", tmp_path / "log", "--log-format", "json", "run", "--bundle", c.bundle.path, c.id)
     messages = [line["msg"] for line in logged((tmp_path / "log").read_text(), "debug")]
     assert any(message.startswith("step rootfs.pivot: ") for message in messages)
-    assert messages.index(next(m for m in messages if "mounts.attach_all" in m)) < messages.index(
+    assert messages.index(next(m for m in messages if "mounts.mount_all" in m)) < messages.index(
         next(m for m in messages if "rootfs.pivot" in m)
     )
 

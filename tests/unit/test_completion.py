@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrunc.cli import completion
-from pyrunc.cli.main import VERBS
+from pyrunc.cli.call import VERBS
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""Options of mounts, signals, flags, conversions of limits: what stands in tables."""
+"""MountOptions of mounts, signals, flags, conversions of limits: what stands in tables."""
 
 import json
 
@@ -14,8 +14,8 @@ from pyrunc.cli.arguments import Flag, Usage, parse
 from pyrunc.cli.signals import number_of
 from pyrunc.errors import PyruncError, UsageError
 from pyrunc.init.mounts import normal
-from pyrunc.init.options import Options
 from pyrunc.linux import mount
+from pyrunc.linux.mount_options import MountOptions
 from pyrunc.linux.process import numbers
 
 USAGE = Usage(
@@ -93,7 +93,7 @@ def test_conversions():
 
 
 def test_options_of_a_mount():
-    options = Options(["rbind", "ro", "nosuid", "rro", "rshared", "size=1m", "foo", "noatime", "exec"])
+    options = MountOptions(["rbind", "ro", "nosuid", "rro", "rshared", "size=1m", "foo", "noatime", "exec"])
     assert (options.bind, options.recursive, options.atime) == (True, True, True)
     assert options.set == mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOATIME
     assert options.clear == mount.MOUNT_ATTR__ATIME | mount.MOUNT_ATTR_NOEXEC  # atime is one field
@@ -103,7 +103,7 @@ def test_options_of_a_mount():
 
 
 def test_the_last_of_two_options_that_exclude_each_other_counts():
-    options = Options(["ro", "rw"])
+    options = MountOptions(["ro", "rw"])
     assert (options.set, options.clear) == (0, mount.MOUNT_ATTR_RDONLY)
 
 

@@ -3,17 +3,17 @@
 import posix
 
 from pyrunc.init.context import Context
-from pyrunc.init.options import Options
 from pyrunc.linux.fd import Fd, read_file
-from pyrunc.linux.mount import MS_REC, mount_setattr, move_mount
+from pyrunc.linux.mount import mount_setattr, move_mount, propagate_as
+from pyrunc.linux.mount_options import MountOptions
 
 PINNED = ("/proc", "/sys")
 
 
-def attach(context: Context, mount: Fd, target: Fd, options: Options, place: str) -> None:
+def put(context: Context, mount: Fd, target: Fd, options: MountOptions, place: str) -> None:
     """Give the detached mount its attributes and attach it: nobody ever sees it without them.
 
-    What is mounted on /proc and /sys is remembered: what is masked there is looked up in it (see paths.py).
+    What is mounted on /proc and /sys is remembered: what is masked there is looked up in it (see protection.py).
     """
     if options.set or options.clear:
         mount_setattr(mount, set=options.set, clear=options.clear)
@@ -31,16 +31,11 @@ def attach(context: Context, mount: Fd, target: Fd, options: Options, place: str
         context.pinned[place] = mount
 
 
-def propagate(context: Context, mount: Fd, options: Options) -> None:
+def propagate(context: Context, mount: Fd, options: MountOptions) -> None:
     """How mounts below it propagate. It is kept, for where the root's propagation is set on all mounts at the end."""
-    set_propagation(mount, options.propagation)
+    propagate_as(mount, options.propagation)
     if options.propagation and context.config["linux"].get("rootfsPropagation"):
         context.own_propagation.append((mount, options.propagation))
-
-
-def set_propagation(mount: Fd, propagation: "list[int]") -> None:
-    for flags in propagation:
-        mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
 
 
 def _is_same(context: Context, one: Fd, other: Fd) -> bool:

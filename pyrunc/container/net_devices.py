@@ -46,7 +46,7 @@ class Move:
         self.begun = False
 
 
-class Devices:
+class NetDevices:
     """linux.netDevices of one container that is being made. All that can be wrong is looked at before it is."""
 
     __slots__ = ("host", "joined", "moves", "namespace", "own", "target")

@@ -92,7 +92,7 @@ NOT_FOR_BINDS = ("uid", "gid", "umask", "fmask", "dmask", "uids", "gids", "uidma
 MOUNT_8 = "X-mount."
 
 
-class Options:
+class MountOptions:
     """The options of one entry of `mounts`.
 
     Attributes:

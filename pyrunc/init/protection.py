@@ -2,7 +2,7 @@
 
 from pyrunc.init import labels
 from pyrunc.init.context import Context
-from pyrunc.init.devices import verified_null
+from pyrunc.init.dev import verified_null
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (

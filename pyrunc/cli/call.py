@@ -1,0 +1,81 @@
+"""The verbs, what each one is called with, and how it speaks to the user."""
+
+from pyrunc.cli.arguments import Arguments, Flag, Usage
+from pyrunc.container.state import StateRoot
+from pyrunc.linux.fd import write_all, write_message
+from pyrunc.log import Log
+
+VERBS = {
+    "completion": "print a script that completes verbs, flags and IDs in a shell",
+    "create": "create a container",
+    "delete": "delete a container and all that belongs to it",
+    "events": "show what a container uses, and when it runs out of memory",
+    "exec": "execute a new process in a container",
+    "features": "show what this runtime supports, as JSON",
+    "kill": "send a signal to a container's first process",
+    "list": "list containers",
+    "pause": "stop every process of a container until resume",
+    "ps": "list the processes in a container",
+    "resume": "let a paused container go on",
+    "run": "create and start a container",
+    "spec": "write a new configuration",
+    "start": "run the program of a created container",
+    "state": "show a container's state, as JSON",
+    "update": "change the limits of a container",
+    "validate": "check a bundle's configuration and explain every mistake",
+}
+
+# The flags before the verb.
+USAGE = Usage(
+    "",
+    "VERB [ARGUMENTS]",
+    "run containers as the OCI runtime specification describes them",
+    flags=(
+        Flag("debug", help="write what is done, step by step, to the log"),
+        Flag("log", help="write the log to FILE instead of standard error", value="FILE"),
+        Flag("log-format", help="text or json", value="FORMAT", default="text"),
+        Flag("root", help="where the containers' state is kept", value="DIR"),
+        Flag("systemd-cgroup", help="let systemd make the cgroups (cgroupsPath is then slice:prefix:name)"),
+        Flag("rootless", help="ignore cgroup permission errors: true, false or auto", value="VALUE", default="auto"),
+        Flag("version", "v", help="show the version"),
+    ),
+)
+
+
+class Call:
+    """What a verb is called with."""
+
+    __slots__ = ("arguments", "log", "root_given", "rootless", "state_root", "systemd")
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        state_root: StateRoot,
+        log: Log,
+        rootless: "bool | None",
+        root_given: bool,
+        systemd: bool,
+    ) -> None:
+        self.root_given = root_given
+        self.arguments = arguments
+        self.state_root = state_root
+        self.log = log
+        self.rootless = rootless
+        self.systemd = systemd
+
+    @property
+    def id(self) -> str:
+        return self.arguments.rest[0]
+
+
+def say(text: str) -> None:
+    """To standard output, whole."""
+    write_all(1, (text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def complain(text: str) -> None:
+    """To standard error, if anybody can be told there: the exit status says it too."""
+    try:
+        write_message(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass

@@ -1,0 +1,51 @@
+"""What this runtime supports, from the tables that it acts on. features.md"""
+
+from pyrunc import SPECIFICATION, __version__, inside
+from pyrunc.init import attributes
+from pyrunc.init.namespaces import FLAGS_OF
+from pyrunc.linux import mount_options
+from pyrunc.seccomp import cache, profile
+from pyrunc.spec.rules import CAPABILITIES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+UNSAFE_ANNOTATIONS = (
+    "bundle", "org.systemd.property.", "org.criu.config", "org.pyrunc.rootfs.idmap", "run.oci.seccomp.receiver",
+)  # fmt: skip
+
+
+def features() -> "dict[str, Any]":
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPECIFICATION,
+        "hooks": list(HOOKS),
+        "mountOptions": mount_options.known(),
+        "linux": {
+            "namespaces": sorted(FLAGS_OF),
+            "capabilities": list(CAPABILITIES),
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted([*profile.ACTIONS, *profile.WITH_ERRNO]),
+                "operators": sorted(profile.OPERATORS),
+                "archs": sorted(f"SCMP_ARCH_{name}" for name in profile.architecture_names()),
+                "knownFlags": sorted(cache.FLAGS),
+                "supportedFlags": sorted(cache.FLAGS),
+            },
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {"modes": sorted(attributes.MEMORY_MODES), "flags": sorted(attributes.MEMORY_FLAGS)},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
+        },
+        "annotations": {
+            "io.github.pyrunc.version": __version__,
+            "io.github.seccomp.libseccomp.version": profile.version(),
+            **{f"io.github.pyrunc.{name}": version for name, version in inside().items() if name != "libseccomp"},
+        },
+        "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),
+    }
