@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from engines.shim import CGROUPS, SHIM, Client, Failed, wait_until
-from integration.test_modules import ALLOWED, FORBIDDEN
-from integration.test_nothing_left import PACKAGES
+from integration.support.faulty import PACKAGES
+from integration.support.modules import ALLOWED, FORBIDDEN
 from pyrunc.linux.pid import start_time
 from pyrunc.protobuf import decode, encode
 from shim import messages, metrics, ttrpc

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from integration import harness
-from integration.harness import BUSYBOX, MARK, Bundle, Container, Runtime
+from integration.support.bundle import BUSYBOX, Bundle
+from integration.support.container import MARK, Container
+from integration.support.host import cgroups_of, host_mounts, mounts_of, processes_of
+from integration.support.runtime import Runtime, bury_orphans, program
 
 CLONE_NEWNS, CLONE_NEWUTS = 0x20000, 0x4000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
@@ -38,7 +40,7 @@ def namespaces_of_our_own() -> None:
 def binary(namespaces_of_our_own: None) -> Iterator[str]:
     """The program, where every user can run it: root's home, say, is closed to them."""
     try:
-        found = Path(harness.program()).resolve()
+        found = Path(program()).resolve()
     except FileNotFoundError as error:
         pytest.exit(str(error), 2)
     if all(folder.stat().st_mode & 0o001 for folder in found.parents):
@@ -60,9 +62,9 @@ def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -
     yield
     deadline = time.monotonic() + 3
     while True:
-        harness.bury_orphans()
+        bury_orphans()
         differences = _differences(before, _host())
-        differences += [f"cgroup {path}" for path in harness.cgroups_of(MARK)] + harness.processes_of(base)
+        differences += [f"cgroup {path}" for path in cgroups_of(MARK)] + processes_of(base)
         if not differences:
             return
         if time.monotonic() > deadline:
@@ -73,7 +75,7 @@ def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -
 def _host() -> dict[str, list[str]]:
     state = {folder: sorted(os.listdir(folder)) if os.path.isdir(folder) else [] for folder in STATE_FOLDERS}
     state = {folder: [name for name in names if ":" not in name] for folder, names in state.items()}  # but for caches
-    return {"mounts": harness.host_mounts(), **state}
+    return {"mounts": host_mounts(), **state}
 
 
 def _differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
@@ -89,7 +91,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of every image: busybox, and a probe that asks the kernel what a shell can't."""
     folder = tmp_path_factory.mktemp("image")
     shutil.copy(BUSYBOX, folder / "busybox")
-    source = Path(__file__).with_name("probe.c")
+    source = Path(__file__).parent / "support/probe.c"
     subprocess.run(["cc", "-static", "-O1", "-Wall", "-o", folder / "probe", source], check=True, timeout=60)
     return folder
 
@@ -105,7 +107,7 @@ def runtime(binary: str, tmp_path: Path) -> Iterator[Runtime]:
         for name in sorted(os.listdir(runtime.root)):
             if ":" not in name:
                 runtime("delete", "--force", name)
-    left = [*harness.mounts_of(str(tmp_path)), *harness.processes_of(str(tmp_path))]
+    left = [*mounts_of(str(tmp_path)), *processes_of(str(tmp_path))]
     assert not left, left
 
 
@@ -137,7 +139,7 @@ def cgroup2_alone() -> Iterator[None]:
 
     call("unshare", CLONE_NEWNS)
     try:
-        lines = [line for line in harness.host_mounts() if " - cgroup2 " in line]
+        lines = [line for line in host_mounts() if " - cgroup2 " in line]
         options = lines[0].rpartition(" ")[2].partition(",")[2] if lines else ""  # one set for all mounts: the host's
         call("umount2", b"/sys/fs/cgroup", MNT_DETACH)
         call("mount", b"none", b"/sys/fs/cgroup", b"cgroup2", 0, options.encode())

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import spec_support
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc.spec import jsonc
+from unit import spec_support
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 values = st.recursive(

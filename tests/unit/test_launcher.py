@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from hostile import HARMLESS, HOSTILE
+
 PYRUNC = Path(os.environ.get("PYRUNC") or Path(sys.prefix, "bin/pyrunc"))
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 INTERPRETER = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
@@ -354,57 +356,6 @@ def test_started_without_any_word_not_even_its_name(installed: Installation) -> 
 @pytest.mark.parametrize("status", [0, 1, 42, 125, 137, 255])
 def test_the_exit_status_is_what_main_returns(installed: Installation, status: int) -> None:
     assert installed.run("exit", str(status)).returncode == status
-
-
-HOSTILE = {
-    "PYTHONPATH": "/tmp",
-    "PYTHONHOME": "/tmp",
-    "PYTHONSTARTUP": "/tmp/x",
-    "PYTHONINSPECT": "1",
-    "PYTHONVERBOSE": "1",
-    "LD_PRELOAD": "/tmp/x.so",
-    "LD_LIBRARY_PATH": "/tmp",
-    "LD_AUDIT": "/tmp/x.so",
-    "LD_DEBUG": "all",
-    "GCONV_PATH": "/tmp",
-    "LOCPATH": "/tmp",
-    "LANGUAGE": "../../tmp",
-    "NLSPATH": "/tmp/%N",
-    "GETCONF_DIR": "/tmp",
-    "GLIBC_TUNABLES": "glibc.malloc.check=3",
-    "MALLOC_CHECK_": "3",
-    "MALLOC_TRACE": "/tmp/x",
-    "TZ": ":/tmp/x",
-    "TZDIR": "/tmp",
-    "HOSTALIASES": "/tmp/x",
-    "RES_OPTIONS": "debug",
-    "RESOLV_HOST_CONF": "/tmp/x",
-    "LOCALDOMAIN": "x",
-    "NIS_PATH": "x",
-    "OPENSSL_CONF": "/tmp/x",
-    "OPENSSL_MODULES": "/tmp",
-    "OPENSSL_ENGINES": "/tmp",
-}
-HARMLESS = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": "/root",
-    "TERM": "xterm",
-    "NOTIFY_SOCKET": "/run/x",
-    "XDG_RUNTIME_DIR": "/run",
-    "LISTEN_FDS": "1",
-    "LISTEN_PID": "5",
-    "LISTEN_FDNAMES": "a",
-    "LC_CTYPE": "C.UTF-8",
-    "TMPDIR": "/var/tmp",
-    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
-    "TZ_": "UTC",
-    "LDFLAGS": "-x",
-    "LANG": "C.UTF-8",
-    "PYTHO": "n",
-    "_PYTHON": "x",
-    "LOCPATHS": "x",
-    "EMPTY": "",
-}
 
 
 def test_variables_that_load_code_or_data_are_removed_and_the_rest_stay(installed: Installation) -> None:

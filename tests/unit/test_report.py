@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spec_support import CONFIG, accepts, bundle, edited
-from test_schemas import SEEDS, mutate
 
 from pyrunc.errors import ConfigError
 from pyrunc.spec import load, report, rules
 from pyrunc.spec.default import default
+from unit.mutations import SEEDS, mutate
+from unit.spec_support import CONFIG, accepts, bundle, edited
 
 BASE: dict[str, Any] = {**default()}
 LIMIT = "/linux/resources/memory/limit"

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from spec_support import CONFIG, accepts, edited
 
 from pyrunc.spec import rules, rules_rare
 from pyrunc.spec.default import default
 from pyrunc.spec.types import Config, IDMapping
+from unit.spec_support import CONFIG, accepts, edited
 
 BASE: dict[str, Any] = {**default()}
 USER = [{"type": "user"}, {"type": "mount"}]

@@ -1,4 +1,4 @@
-"""Names of units, and limits as properties of theirs. What systemd makes of them: tests/integration/test_systemd.py"""
+"""Names of units, and limits as properties of theirs. What systemd makes of them: tests/integration/cgroups/"""
 
 import pytest
 

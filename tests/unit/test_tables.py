@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from spec_support import SCHEMAS
 
 from pyrunc.cgroups import make
 from pyrunc.cgroups.blkio import THROTTLES, io_weight
@@ -17,6 +16,7 @@ from pyrunc.init.mounts import normal
 from pyrunc.linux import mount
 from pyrunc.linux.mount_options import MountOptions
 from pyrunc.linux.process import numbers
+from unit.spec_support import SCHEMAS
 
 USAGE = Usage(
     "verb",

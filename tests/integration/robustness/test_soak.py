@@ -1,0 +1,71 @@
+"""Many containers, one after the other and at once: nothing is left, and the last costs what the first did.
+PYRUNC_FULL=1: 500 and 100 containers, 1,000 processes."""
+
+import os
+import statistics
+import time
+
+import pytest
+
+from integration.support.container import MARK
+from integration.support.host import all_cgroups, cgroups_of, host_mounts
+from sizes import size
+
+pytestmark = pytest.mark.slow
+LOOP, ALIVE, EXECS, PART = size(500, 120), size(100, 30), size(1000, 160), size(100, 40)
+
+
+def assert_flat(times):
+    """Of the quickest quarter, at the start and at the end: what else the machine does is not the runtime's."""
+    first, last = (statistics.median(sorted(part)[: PART // 4]) for part in (times[:PART], times[-PART:]))
+    assert last < first * 1.2 + 0.002, f"{first * 1000:.1f} ms became {last * 1000:.1f} ms"
+
+
+def test_many_containers_one_after_the_other(container):
+    made = container()
+    made._prepare(("true",))
+    cgroups, mounts, times = all_cgroups(), host_mounts(), []
+    for _ in range(LOOP):
+        started = time.monotonic()
+        made.runtime("run", "--bundle", made.bundle.path, made.id)
+        times.append(time.monotonic() - started)
+    assert host_mounts() == mounts
+    assert not [path for path in all_cgroups() - cgroups if MARK in path]
+    assert_flat(times)
+
+
+def test_many_containers_at_once(container):
+    made, cgroups, mounts = container(), all_cgroups(), host_mounts()
+    made._prepare(("sleep", "1000"))
+    names = [f"{made.id}-{number}" for number in range(ALIVE)]
+    for name in names:
+        made.runtime("run", "-d", "--bundle", made.bundle.path, name)
+    listed = made.runtime("list", "--quiet").out.split()
+    assert sorted(listed) == sorted(names)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for name in names:
+        made.runtime("delete", "--force", name)
+    assert made.runtime("list", "--quiet").out == ""
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert host_mounts() == mounts
+    assert not [path for path in all_cgroups() - cgroups if MARK in path]
+
+
+def test_many_execs_into_one_container(container):
+    c = container().up()
+
+    def there():
+        return cgroups_of(MARK), host_mounts(), os.listdir(f"/proc/{c.pid}/fd"), os.listdir(c.runtime.root / c.id)
+
+    before = there()
+    times = []
+    for number in range(EXECS):
+        started = time.monotonic()
+        result = c.attempt_exec("sh", "-c", f"exit {number % 200}")
+        times.append(time.monotonic() - started)
+        assert result.code == number % 200, repr(result)
+    assert there() == before
+    assert int(c.exec_sh("ls -d /proc/[0-9]* | wc -l")) <= 4  # the first, the shell, ls, and wc, which may come later
+    assert_flat(times)
+    p99 = [sorted(part)[len(part) * 99 // 100] for part in (times[: EXECS // 2], times[EXECS // 2 :])]
+    assert p99[1] < p99[0] * 2 + 0.02, f"p99: {p99[0] * 1000:.1f} ms became {p99[1] * 1000:.1f} ms"
