@@ -11,6 +11,7 @@ VERBS = {
     "delete": "delete a container and all that belongs to it",
     "events": "show what a container uses, and when it runs out of memory",
     "exec": "execute a new process in a container",
+    "explain": "say what a configuration or a container grants and withholds",
     "features": "show what this runtime supports, as JSON",
     "kill": "send a signal to a container's first process",
     "list": "list containers",

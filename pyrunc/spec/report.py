@@ -7,14 +7,13 @@ its dependencies (263 M instructions). The schemas are those that the checker is
 descriptions are written for this: what follows "; " in one is the hint of an error there.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrunc.errors import ConfigError
-from pyrunc.spec import _checker, _compile, jsonc, lenient, load, rules
+from pyrunc.spec import _compile, jsonc, rules
 
 INSTALLED = Path(__file__).parent / "schemas"
 SOURCE_TREE = Path(__file__).parents[2] / "oci-spec-schemas"
@@ -245,45 +244,3 @@ def shown(value: object) -> str:
         return f"a list of {len(value)}" if value else "[]"
     text = jsonc.dumps_pretty(value) if value is None or isinstance(value, (bool, str)) else repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
-
-
-# pyrunc validate
-
-TOLERATED = "create takes this nevertheless, as other runtimes do"
-
-
-def print_report(bundle: str = ".") -> int:
-    """Print everything that is wrong with the config.json of a bundle: 1 if there is something, or else 0.
-
-    This is what the specification says, so null members and the like are told although create takes them.
-    """
-    name = "config.json"
-    try:
-        text, document = _parsed(bundle, name)
-    except ConfigError as refused:
-        print(refused)
-        return 1
-    problems = [*unfit_strings(document)]
-    strict = [] if _checker.config(document) else against_schema(document, "config")
-    tolerated = lenient.tolerated(document)
-    fatal = [] if _checker.config(tolerated) else against_schema(tolerated, "config")
-    problems += [each if each in fatal else each._replace(hint=TOLERATED) for each in strict]
-    placed = lines(name, text, problems)
-    if not fatal:  # rules are for documents of the right shape
-        placed += lines(name, text, against_rules(rules.config(document)))  # type: ignore[arg-type]
-        for warning in lines(name, text, against_rules(rules.warnings(document))):  # type: ignore[arg-type]
-            print(f"warning: {warning}")
-    for line in sorted(placed, key=lambda line: line.offset):
-        print(line)
-    return 1 if placed else 0
-
-
-def _parsed(bundle: str, name: str) -> tuple[str, object]:
-    try:
-        directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as failure:
-        raise ConfigError("reading", bundle, failure.strerror or str(failure)) from failure
-    try:
-        return load.parse(load.read(directory, name), name)
-    finally:
-        os.close(directory)

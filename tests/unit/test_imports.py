@@ -15,7 +15,7 @@ ORDER = (
     ("spec", "linux"),
     ("log",),
     ("cgroups", "hook_runner", "seccomp"),
-    ("init",),
+    ("init", "explain"),
     ("container",),
     ("checkpoint",),
     ("cli", "shim"),
@@ -25,7 +25,6 @@ UPWARD: set[tuple[str, str]] = set()
 CIRCLES = {
     ("pyrunc.cgroups.cgroup", "pyrunc.cgroups.systemd"),
     ("pyrunc.container.container", "pyrunc.container.create", "pyrunc.container.forced"),
-    ("pyrunc.spec.load", "pyrunc.spec.report"),
     ("pyrunc.spec.rules", "pyrunc.spec.rules_rare"),
     ("shim.events", "shim.publish"),
     ("shim.fuse", "shim.idmap", "shim.mounts"),

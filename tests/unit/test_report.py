@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyrunc.errors import ConfigError
-from pyrunc.spec import load, report, rules
+from pyrunc.spec import everything, load, report, rules
 from pyrunc.spec.default import default
 from unit.mutations import SEEDS, mutate
 from unit.spec_support import CONFIG, accepts, bundle, edited
@@ -212,8 +212,7 @@ def test_what_runc_takes_is_taken(
     expected = edited(edited(BASE, path, 0), path, becomes)
     assert not accepts("config", document)
     assert loaded(tmp_path, document) == expected
-    assert report.print_report(str(tmp_path)) == 1
-    assert capsys.readouterr().out.strip().endswith("; create takes this nevertheless, as other runtimes do")
+    assert told(edited(BASE, path, value))[0].endswith("; create takes this nevertheless, as other runtimes do")
 
 
 @pytest.mark.parametrize(
@@ -237,28 +236,61 @@ def test_other_nulls_are_not(tmp_path: Path, path: str, value: object) -> None:
 # The list of everything
 
 
-def test_validate_lists_all_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def told(document: object) -> list[str]:
+    """What `validate` says: the pointers of mistakes, in order."""
+    text = json.dumps(document)
+    lines = report.lines("config.json", text, everything.Found(json.loads(text)).mistakes)
+    return [f"{line.pointer}: {line.cause}; {line.hint}" for line in sorted(lines, key=lambda line: line.offset)]
+
+
+def test_validate_lists_all_in_order() -> None:
     document = edited(edited(BASE, "/process/cwd", "x"), "/mounts/1/destination", "dev")
     document = edited(document, "/process/args", [])
     document = edited(document, "/linux/sysctl", {"vm.x": "1", "kernel.hostname": "a"})
-    os.close(bundle(tmp_path, document, indent=1))
-    assert report.print_report(str(tmp_path)) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0].split(" ")[-1] for line in lines if not line.startswith("warning")] == [
+    assert [line.split(": ")[0] for line in told(document)] == [
         "/process/args",
         "/process/cwd",
         "/linux/sysctl/vm.x",
         "/linux/sysctl/kernel.hostname",
     ]
-    assert sum(line.startswith("warning: config.json:") for line in lines) == 1
+    assert len(everything.Found(document).doubts) == 1
 
 
-def test_validate_says_nothing_about_a_good_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.close(bundle(tmp_path, BASE))
-    assert report.print_report(str(tmp_path)) == 0
-    assert capsys.readouterr().out == ""
-    assert report.print_report(str(tmp_path / "missing")) == 1
-    assert "No such file" in capsys.readouterr().out
+def test_mistakes_by_schema_and_by_rules_stand_together() -> None:
+    document = edited(edited(BASE, "/hostname", 7), "/process/cwd", "x")
+    limits = [{"type": 7, "soft": 1, "hard": 1}, {"type": "RLIMIT_NONE", "soft": 1, "hard": 1}]
+    lines = told(edited(document, "/process/rlimits", limits))
+    assert [line.split(": ")[0] for line in lines] == [
+        "/process/cwd",
+        "/process/rlimits/0/type",
+        "/process/rlimits/1/type",  # not 0: what is cut out for the rules moves no pointer
+        "/hostname",
+    ]
+
+
+def test_what_follows_from_a_mistake_is_not_told() -> None:
+    assert len(told(edited(BASE, "/root", {"path": 5}))) == 1
+    assert len(told(edited(BASE, "/process/args", "sh"))) == 1
+    broken = [{"type": "mount"}, {"type": "utz"}]
+    assert len(told(edited(BASE, "/linux/namespaces", broken))) == 1  # though hostname has no UTS namespace left
+
+
+def test_misspelt_names() -> None:
+    document = edited(BASE, "/process/argz", ["sh"])
+    del document["process"]["args"]
+    lines = told(document)
+    assert '/process/argz: no member is called "argz"; is it args?' in lines
+    lines = told(edited(BASE, "/process/capabilities/bounding", ["CAP_SYSADMIN", "cap_chown"]))
+    assert len(lines) == 1
+    assert lines[0].startswith('/process/capabilities/bounding/0: no kernel has a capability "CAP_SYSADMIN"; is it')
+    found = everything.Found(edited(BASE, "/process/xyzzy", 1))
+    assert not found.mistakes  # the specification wants unknown members ignored
+    assert [doubt.path for doubt in found.doubts] == [("process", "xyzzy")]
+
+
+def test_nothing_is_wrong_with_a_good_one() -> None:
+    found = everything.Found(BASE)
+    assert (found.mistakes, found.doubts) == ([], [])
 
 
 # Places

@@ -323,7 +323,18 @@ def test_the_rootless_spec_is_valid_and_runs(container):
 def test_validate_of_a_valid_bundle(container):
     c = container()
     c.bundle.write()
-    assert c.runtime("validate", "--bundle", c.bundle.path).err == ""
+    result = c.runtime("validate", "--bundle", c.bundle.path)
+    assert (result.out, result.err) == ("OK\n", "")
+
+
+def test_validate_knows_the_names_of_system_calls_and_looks_for_the_root(container):
+    rules = [{"names": ["read", "opne", "socketcall", "mseal"], "action": "SCMP_ACT_ERRNO"}]
+    c = container(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}, root={"path": "nowhere"})
+    c.bundle.write()
+    lines = c.runtime("validate", "--bundle", c.bundle.path, check=False).out.splitlines()
+    assert len(lines) == 2
+    assert "/root/path: the root file system nowhere: no such file" in lines[0]
+    assert '/linux/seccomp/syscalls/0/names/1: no kernel has a system call "opne"; is it open?' in lines[1]
 
 
 def test_validate_names_every_mistake_and_its_place(container):

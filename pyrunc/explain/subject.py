@@ -1,0 +1,95 @@
+"""A configuration, with what the questions about it have in common answered once."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pyrunc.spec.types import Config, Mount
+
+ALL_IDS = 4294967295
+HOSTS_OWN = ("/proc/1/ns/", "/proc/self/ns/")
+FILES = {"mount": "mnt", "network": "net"}  # where a namespace's type and its name in /proc/PID/ns differ
+
+
+class Subject:
+    """A configuration that is valid.
+
+    Attributes:
+        namespaces: type: the path of one that is joined, or "" for a new one. One of the host's own is not among them.
+        of_host: the types of those that it shares with the host: by leaving them out, or by their path.
+        is_root: whether its program runs as user 0.
+        root_is_hosts: whether user 0 in it is user 0 of the host.
+        gains: whether set-user-ID programs and file capabilities work.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.process: Any = config.get("process") or {}
+        self.linux: Any = config.get("linux") or {}
+        listed = {n["type"]: n.get("path", "") for n in self.linux.get("namespaces") or []}
+        self.namespaces = {kind: path for kind, path in listed.items() if not _is_hosts(kind, path)}
+        kinds = ("mount", "pid", "network", "ipc", "uts", "user", "cgroup")
+        self.of_host = {kind for kind in kinds if kind not in self.namespaces}
+        self.is_root = not self.process.get("user", {}).get("uid", 0)
+        self.gains = not self.process.get("noNewPrivileges")
+        self.root_is_hosts = "user" in self.of_host or self._maps_host_root()
+
+    def _maps_host_root(self) -> bool:
+        """Whether its root is the host's. Of a namespace that is joined nobody knows before."""
+        return any(
+            m["containerID"] == 0 and m["hostID"] == 0 and m["size"] for m in self.linux.get("uidMappings") or []
+        )
+
+    @property
+    def is_host_root(self) -> bool:
+        return self.is_root and self.root_is_hosts
+
+    @property
+    def own_user_namespace(self) -> bool:
+        """Whether capabilities are over what is the container's only."""
+        return "user" not in self.of_host
+
+    def mounts(self) -> Iterator[tuple[str, Mount]]:
+        """Each with its pointer."""
+        for index, mount in enumerate(self.config.get("mounts") or []):
+            yield f"/mounts/{index}", mount
+
+    def capabilities(self) -> tuple[set[str], set[str]]:
+        """Those that the program has, and those that it can get by a set-user-ID program or a file's capabilities.
+
+        capabilities(7): user 0 has at execve what the bounding set has, unless no_new_privs keeps it to what it had.
+        """
+        sets = {kind: {name.upper() for name in names} for kind, names in self.process.get("capabilities", {}).items()}
+        bounding = sets.get("bounding", set())
+        if self.is_root:
+            has = sets.get("permitted", set()) | sets.get("effective", set()) | (bounding if self.gains else set())
+        else:
+            has = sets.get("ambient", set())
+        return has, (bounding if self.gains else set()) - has
+
+    def has(self, name: str) -> bool:
+        has, can_get = self.capabilities()
+        return name in has or name in can_get
+
+    def options(self, mount: Mount) -> set[str]:
+        return {*(mount.get("options") or [])}
+
+
+def _is_hosts(kind: str, path: str) -> bool:
+    """Whether a path leads to the host's own namespace, as far as can be seen from here."""
+    if path.startswith(HOSTS_OWN):
+        return True
+    try:
+        return bool(path) and os.path.samefile(path, f"/proc/1/ns/{FILES.get(kind, kind)}")
+    except OSError:
+        return False
+
+
+def is_bind(mount: Mount) -> bool:
+    return mount.get("type") == "bind" or bool({"bind", "rbind"} & {*(mount.get("options") or [])})
+
+
+def is_read_only(mount: Mount) -> bool:
+    """Of several options the last counts."""
+    said = [option for option in mount.get("options") or [] if option in ("ro", "rw", "rro", "rrw")]
+    return bool(said) and said[-1] in ("ro", "rro")
