@@ -4,12 +4,12 @@ import copy
 from typing import Any
 
 import pytest
-from spec_support import CONFIG
 
 from pyrunc.explain import report
 from pyrunc.explain.system_calls import Filter
 from pyrunc.spec.default import default
 from pyrunc.spec.rules import CAPABILITIES
+from unit.spec_support import CONFIG
 
 GOOD: dict[str, Any] = {
     **default(),
