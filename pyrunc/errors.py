@@ -20,11 +20,24 @@ class PyruncError(Exception):
         self.cause = cause
         self.hint = hint
 
+    @property
+    def fields(self) -> "tuple[str, str, str, str]":
+        return self.operation, self.subject, self.cause, self.hint
+
     def __str__(self) -> str:
         text = f"{self.operation} {self.subject}" if self.subject else self.operation
         if self.cause:
             text = f"{text}: {self.cause}"
         return f"{text}; {self.hint}" if self.hint else text
+
+
+def packed(*fields: str) -> str:
+    """Texts as one, for another process to take apart: the fields of an error, or of another message."""
+    return "\0".join(field.replace("\0", "\\x00") for field in fields)
+
+
+def unpacked(text: str) -> "list[str]":
+    return text.split("\0")
 
 
 class ConfigError(PyruncError):

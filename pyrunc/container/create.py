@@ -4,16 +4,16 @@ import posix
 import time
 
 from pyrunc.cgroups import make
-from pyrunc.container import delegation, launch, notify, receivers
-from pyrunc.container.container import Container
+from pyrunc.container import ids, launch, notify, prepare
 from pyrunc.container.options import Options
+from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init import labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
 from pyrunc.init.namespaces import is_same, own
-from pyrunc.linux.fd import Fd, open_at, replace_file
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount_options import asks_for_mapping
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.linux.process import capget, set_dumpable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def create(
     root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
-) -> Container:
+) -> Recorded:
     """Make a container. All that the configuration, the options and the host can be wrong about is looked at
     first; nothing is left when this raises."""
     options = options or Options()
@@ -46,18 +46,18 @@ def create(
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     config["linux"] = config.get("linux") or {}
     process = config.get("process")
-    take_master = receivers.of_master(options, bool(process and process.get("terminal")))
-    take_pidfd = receivers.of_pidfd(options, "standard")
+    take_master = prepare.receiver_of_master(options, bool(process and process.get("terminal")))
+    take_pidfd = prepare.receiver_of_pidfd(options, "standard")
     _look_at_user_namespace(config)
     _look_at_mount_namespace(config, log)
-    verify_preserved(options.preserve_fds + _listen_fds())
+    prepare.verify_preserved(options.preserve_fds + _listen_fds())
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
     validate_id(container_id)
     creation = Creation(container_id, config, options, take_master, take_pidfd)
     record = _record(container_id, config, bundle, rootfs)
     directory = StateDirectory.make(root, container_id)
-    container = Container(directory, record, log)
+    container = Recorded(directory, record, log)
     container.known_config = config
     try:
         creation.run(container)
@@ -170,7 +170,7 @@ class Creation(launch.Parent):
 
     __slots__ = ("cgroup", "config", "container", "group", "net_devices", "options")
 
-    container: Container
+    container: Recorded
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Creation(launch.Parent):
         self.net_devices = _net_devices(config, options)
         self.group = _rdt_group(config, container_id)
 
-    def run(self, container: Container) -> None:
+    def run(self, container: Recorded) -> None:
         self.container = container
         self._record_what_will_be()
         if self.cgroup.unit is None:
@@ -206,7 +206,7 @@ class Creation(launch.Parent):
         own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
         child = launch.Launch(context, self.container.log, self)
         child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
-        write_pid_file(self.options.pid_file, child)
+        prepare.write_pid_file(self.options.pid_file, child)
         if self.group is not None:
             self.group.settle()
             self.container.record["rdt"] = self.group.record()
@@ -240,11 +240,11 @@ class Creation(launch.Parent):
     def _limit(self) -> None:
         resources = self.config["linux"].get("resources") or {}
         make.set_limits(self.cgroup, resources, may_set_devices=not _is_rootless(self.options))
-        delegation.delegate(self.cgroup, self.config)
+        _delegate(self.cgroup, self.config)
 
     def _context(self) -> Context:
         context = _context(self.container, self.config, self.options)
-        launch.use_cgroup(context, self.cgroup)
+        prepare.use_cgroup(context, self.cgroup)
         return context
 
     def settle(self, pid: int) -> None:
@@ -279,7 +279,7 @@ class Creation(launch.Parent):
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
         self.container.run_hooks("createRuntime", "creating")
 
-    def undo(self, container: Container) -> None:
+    def undo(self, container: Recorded) -> None:
         """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
         removed is left for `delete --force`, and said."""
         try:
@@ -311,13 +311,13 @@ def _is_rootless(options: Options) -> bool:
     return options.rootless if options.rootless is not None else not is_root_of_host()
 
 
-def _context(container: Container, config: "Config", options: Options) -> Context:
+def _context(container: Recorded, config: "Config", options: Options) -> Context:
     context = Context()
     context.config = config
     context.process = config.get("process") or {"cwd": "/"}  # REQUIRED by start only (config.md#process)
     context.bundle = container.record["bundle"]
     context.rootfs = container.record["rootfs"]
-    context.host_proc = launch.open_proc()
+    context.host_proc = prepare.open_proc()
     context.state = container.hook_state
     context.no_pivot = options.no_pivot
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
@@ -326,7 +326,7 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     context.listen_names = posix.environ.get(b"LISTEN_FDNAMES", b"").decode("utf-8", "surrogateescape")
     context.fifo = container.directory.make_fifo()
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
-    use_filter(context, container)
+    prepare.use_filter(context, container)
     labels.prepare(context, container.log)
     if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
         m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
@@ -337,15 +337,22 @@ def _context(container: Container, config: "Config", options: Options) -> Contex
     return context
 
 
-def use_filter(context: Context, container: Container) -> None:
-    """The container's seccomp filter, for its first process and for every other."""
-    profile = context.config["linux"].get("seccomp")
-    if profile:
-        from pyrunc.seccomp import cache
-
-        with container.directory.root.open() as root:
-            context.bpf, context.bpf_flags = cache.program(profile, root)
-        container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
+def _delegate(cgroup: "Cgroup", config: "Config") -> None:
+    """A container with a cgroup namespace of its own, and a writable view of it, may arrange what is in its cgroup:
+    v2's directory is its user's then."""
+    linux = config["linux"]
+    new = {n["type"] for n in linux.get("namespaces") or [] if not n.get("path")}
+    if "cgroup" not in new or not cgroup.unified:
+        return
+    writable = any(
+        mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or [])
+        for mount in config.get("mounts") or []
+    )
+    process = config.get("process")
+    uid = process["user"]["uid"] if process and process.get("user") else 0
+    owner = ids.on_the_host(uid, linux.get("uidMappings") or []) if "user" in new else uid
+    if writable and owner is not None:
+        make.delegate(cgroup, owner)
 
 
 def _rootfs(config: "Config", bundle: str) -> str:
@@ -365,27 +372,3 @@ def _listen_fds() -> int:
     if not (count.isdigit() and meant_for.isdigit() and len(count + meant_for) < 20):
         return 0  # -1 would be one of the standard streams
     return int(count) if int(meant_for) in (0, posix.getpid()) else 0
-
-
-def verify_preserved(count: int) -> None:
-    """That the caller gave us what the container is to get. What is closed by execve is not his but ours."""
-    for number in range(3, 3 + count):
-        try:
-            given = posix.get_inheritable(number)
-        except OSError:
-            given = False
-        if not given:
-            raise PyruncError("preserving descriptor", str(number), "the caller did not open it")
-
-
-def write_pid_file(path: str, child: "launch.Launch") -> None:
-    """By rename, and when all else stands: an engine that sees it can go on. On failure the child is killed."""
-    if not path:
-        return
-    folder, slash, name = path.rpartition("/")
-    try:
-        with open_at(None, folder or slash or ".", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
-            replace_file(directory, name, str(child.pid).encode(), 0o644)
-    except OSError as error:
-        child.kill()
-        raise PyruncError("writing pid file", path, reason(error)) from error

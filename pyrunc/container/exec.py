@@ -3,9 +3,8 @@
 import posix
 
 from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
-from pyrunc.container import launch, receivers
+from pyrunc.container import launch, prepare
 from pyrunc.container.container import Container
-from pyrunc.container.create import use_filter, verify_preserved, write_pid_file
 from pyrunc.container.options import Options
 from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.init import labels, namespaces, steps
@@ -39,7 +38,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
     """Run `what` in the container. Returns its pid once its program runs; it is this process's child."""
     child = begin(container, what, options, ignore_paused)
     child.lead()
-    write_pid_file(options.pid_file, child)
+    prepare.write_pid_file(options.pid_file, child)
     return child.pid
 
 
@@ -63,8 +62,8 @@ def begin(
     for pointer, doubt, hint in rules.process_warnings(what):
         log.warning(f"process {pointer}: {doubt}{hint and '; '}{hint}")
     process.set_dumpable(False)
-    take_master = receivers.of_master(options, bool(what.get("terminal")))
-    take_pidfd = receivers.of_pidfd(options, "setns")
+    take_master = prepare.receiver_of_master(options, bool(what.get("terminal")))
+    take_pidfd = prepare.receiver_of_pidfd(options, "setns")
     with pidfd_open(container.pid) as init:
         if not container.is_alive():
             raise StateError("cannot exec in a stopped container", container.id)
@@ -112,17 +111,17 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     context.process = what
     context.bundle = container.record["bundle"]
     context.state = container.hook_state
-    context.host_proc = launch.open_proc()
+    context.host_proc = prepare.open_proc()
     context.keyring = "" if options.no_new_keyring else f"_ses.{container.id}"
     context.preserve_fds = options.preserve_fds
-    verify_preserved(context.preserve_fds)
+    prepare.verify_preserved(context.preserve_fds)
     if options.wait_fifo:
         from pyrunc.container import waiting
 
         context.fifo, context.opened = waiting.prepare(options.wait_fifo)
-    launch.use_cgroup(context, _cgroup(container, options.cgroups))
+    prepare.use_cgroup(context, _cgroup(container, options.cgroups))
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
-    use_filter(context, container)
+    prepare.use_filter(context, container)
     labels.prepare(context, container.log)
     return context
 

@@ -5,8 +5,8 @@ import time
 
 from pyrunc.cgroups import make
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.container.container import SIGKILL, Container
 from pyrunc.container.patience import FORCED_SECONDS, POLITE_SECONDS
+from pyrunc.container.recorded import SIGKILL, Recorded
 from pyrunc.container.state import CONFIG, StateDirectory
 from pyrunc.errors import PyruncError
 from pyrunc.linux.pid import kill_group, pidfd_open, pidfd_send_signal, start_time
@@ -38,7 +38,7 @@ def _end_what_it_waits_for(directory: StateDirectory, log: "Log | None") -> None
     except PyruncError:
         record = None  # damaged
     if record is not None and record["pid"]:
-        Container(directory, record, log).kill_quietly()
+        Recorded(directory, record, log).kill_quietly()
     hook = directory.hook()
     leader = _opened(*hook) if hook else None
     if hook and leader:
@@ -122,7 +122,7 @@ def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]")
         if container_id == directory.id:
             continue
         try:
-            other = Container.load(directory.root, container_id)
+            other = Recorded.load(directory.root, container_id)
             if other.is_alive() and ours & {*other.cgroup.paths.values()}:
                 record["cgroup"] = Cgroup({}, False).record()
         except (PyruncError, OSError):

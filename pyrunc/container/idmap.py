@@ -6,16 +6,17 @@ container's process applies it (init.mounts.map_ids), or asks the runtime to, wh
 
 import posix
 
-from pyrunc.container import userns
+from pyrunc.container import ids, userns
+from pyrunc.container.errand import Errand
 from pyrunc.errors import PyruncError, StepError, reason
-from pyrunc.init.context import IN_INIT, ROOT, Channel
+from pyrunc.init.context import IN_INIT, ROOT
 from pyrunc.init.mounts import map_ids
 from pyrunc.init.namespaces import own
 from pyrunc.init.rootfs import mount_on_itself
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import open_tree
 from pyrunc.linux.mount_options import MountOptions
-from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, setns
+from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def prepare(context: "Context") -> None:
             context.idmaps[index] = open_at(None, joined, posix.O_RDONLY)
             continue
         uids, gids = _mappings(context, entry, options.mapping)
-        key = userns.lines(uids) + "/" + userns.lines(gids)
+        key = ids.as_text(uids) + "/" + ids.as_text(gids)
         if key not in known:
             known[key] = namespace_of(uids, gids)
         context.idmaps[index] = known[key]
@@ -96,26 +97,18 @@ def _triplet(text: str, known: "list[IDMapping]") -> "IDMapping":
         raise ValueError(f"expected FILE-HOST-SIZE, found {text}")
     inside, host, size = map(int, words)
     if text.startswith("@"):
-        host = userns.on_the_host(host, known, size)
+        there = ids.on_the_host(host, known, size)
+        if there is None:
+            raise ValueError(f"{host} is in no range of the container's user namespace")
+        host = there
     return {"containerID": inside, "hostID": host, "size": size}
 
 
 def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
     """A user namespace with these mappings, that nothing lives in."""
-    read, write = posix.pipe2(posix.O_CLOEXEC)
-
-    def wait() -> None:
-        posix.close(write)
-        posix.read(read, 1)  # until the parent's end is closed
-
-    pid, pidfd = in_child(wait, CLONE_NEWUSER)
-    with pidfd, Fd(read, "pipe"), Fd(write, "pipe") as release:
-        try:
-            userns.write_maps(pid, {"uidMappings": uids, "gidMappings": gids})
-            return open_at(None, own("user", pid), posix.O_RDONLY)
-        finally:
-            release.close()
-            posix.waitpid(pid, 0)
+    with Errand(lambda: None, CLONE_NEWUSER) as inside:
+        userns.write_maps(inside.pid, {"uidMappings": uids, "gidMappings": gids})
+        return open_at(None, own("user", inside.pid), posix.O_RDONLY)
 
 
 def tree_of(context: "Context", index: int, pid: int) -> Fd:
@@ -124,32 +117,26 @@ def tree_of(context: "Context", index: int, pid: int) -> Fd:
 
     By a child of ours in the mount namespace of `pid`: the source may lie in a mount that was made there just now.
     """
-    ours, theirs = Channel.pair()
     mounts = open_at(None, own("mount", pid), posix.O_RDONLY)
 
-    def enter() -> None:
-        try:
-            setns(mounts, CLONE_NEWNS)
-            tree = _root(context) if index == ROOT else _source(context, index)
-        except (OSError, ValueError, OverflowError) as error:
-            theirs.send("E", reason(error))
-        else:
-            theirs.send("G", fd=tree)
+    def enter() -> Fd:
+        setns(mounts, CLONE_NEWNS)
+        return _root(context) if index == ROOT else _source(context, index)
 
-    child, pidfd = in_child(enter)
-    with pidfd, mounts:
-        theirs.close()
-        kind, text, opened = ours.receive()
-        ours.close()
-        posix.waitpid(child, 0)
-    if kind == "G" and opened is not None:
-        return opened
+    try:
+        with mounts, Errand(enter) as there:
+            assert there.brought is not None
+            return there.brought
+    except OSError as error:
+        raise _refusal(context, index, reason(error)) from error
+
+
+def _refusal(context: "Context", index: int, cause: str) -> StepError:
     if index == ROOT:
         hint = "its file system must have ID-mapped mounts: overlayfs has none" if ROOT in context.idmaps else ""
-        raise StepError(f"{IN_INIT}: mounting the root file system", context.rootfs, text or "the helper died", hint)
+        return StepError(f"{IN_INIT}: mounting the root file system", context.rootfs, cause, hint)
     entry = context.config["mounts"][index]
-    subject = f'"{entry["source"]}" to rootfs at "{entry["destination"]}"'
-    raise StepError(f"{IN_INIT}: error mounting", subject, text or "the helper died")
+    return StepError(f"{IN_INIT}: error mounting", f'"{entry["source"]}" to rootfs at "{entry["destination"]}"', cause)
 
 
 def _root(context: "Context") -> Fd:

@@ -4,58 +4,26 @@ import posix
 import time
 
 from pyrunc.container import patience, userns
-from pyrunc.errors import Interrupted, PyruncError, StepError, reason
+from pyrunc.errors import Interrupted, StepError, reason
 from pyrunc.hook_runner import describe
-from pyrunc.init import attributes, hooks, namespaces, steps
-from pyrunc.init.context import Channel, Context, title
+from pyrunc.init import attributes, channel, hooks, namespaces, steps
+from pyrunc.init.channel import Channel, Message
+from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at, write_file
-from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
 from pyrunc.linux.pid import has_ended, pid_of, pidfd_send_signal, reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.init.context import Step
     from pyrunc.log import Log
     from pyrunc.spec.types import Namespace
 
 # E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
 INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
-LAST_WORDS = ("", "R", "W", "D", "K", "E")  # of a process that was complete when it became visible
-LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
-
-
-def open_proc() -> Fd:
-    """The host's procfs, before anything of a container's is entered. What is mounted over it is no procfs."""
-    proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
-    if filesystem_type(proc) != PROC_SUPER_MAGIC:
-        raise PyruncError("opening", "/proc", "is no procfs on this host")
-    return proc
-
-
-def refuse_threads() -> None:
-    """A clone of one thread of several is a process whose locks nobody will open. Each thread is a link of task/."""
-    if posix.stat("/proc/self/task").st_nlink > 3:
-        hint = "use the runtime from a process with one thread, such as a worker of your own"
-        raise PyruncError("starting a process", "", "this process has several threads", hint)
-
-
-def use_cgroup(context: Context, cgroup: "Cgroup") -> None:
-    """The process's cgroup, and when it goes there: v1's as soon as it can, v2's at birth; or at the end, where there
-    is little memory, but enough for a program. Not in systemd's scopes, which end when they are empty; not where the
-    image's files are copied (tmpcopyup), which is the container's to pay for."""
-    context.cgroup = cgroup
-    context.cgroup_tasks = cgroup.open_tasks()
-    memory = (context.config["linux"].get("resources") or {}).get("memory") or {}
-    little = LITTLE[0] <= (memory.get("limit") or 0) < LITTLE[1] and cgroup.unified and cgroup.unit is None
-    if little and not any("tmpcopyup" in (m.get("options") or []) for m in context.config.get("mounts") or []):
-        from pyrunc.cgroups import late
-
-        context.late = late.entry(cgroup)
 
 
 class Parent:
@@ -120,7 +88,7 @@ class Launch:
     def begin(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
         """Clone, and send the child on its way. Who has begun calls `lead`, or `hear` as often as it says something and
         `give_up` when it says nothing for too long."""
-        refuse_threads()
+        process.refuse_threads()
         self.steps = list_of_steps
         self.channel, self.context.channel = Channel.pair()
         self.context.progress = process.SharedByte()
@@ -144,7 +112,7 @@ class Launch:
 
     def hear(self) -> bool:
         """Listen to it, and do what it asks for. Whether it is where it should be."""
-        arrived = self._attempt(lambda: self._advance(*self._receive()))
+        arrived = self._attempt(lambda: self._advance(self._receive()))
         if arrived:
             self._end()
         return arrived
@@ -157,7 +125,8 @@ class Launch:
         self.watch.look(f"waiting for its process, which is {self._step()}", number, may_wait)
 
     def _step(self) -> str:
-        return title(self.steps[self.context.progress.page[0]])
+        number: int = self.context.progress.page[0]
+        return self.steps[number].title
 
     def give_up(self) -> None:
         self.kill()
@@ -191,7 +160,7 @@ class Launch:
     def _watch(self) -> None:
         self.watch = patience.Watch(self.pid, patience.FIRST_LOOKS if self.context.init else patience.ADDED_LOOKS)
 
-    def _receive(self) -> "tuple[str, str, Fd | None]":
+    def _receive(self) -> Message:
         """What it says next."""
         while True:
             try:
@@ -220,8 +189,8 @@ class Launch:
 
     def _hear_last_words(self) -> None:
         """It died while we spoke, or did something for it: what counts is what it said last, or that it died."""
-        kind, text, fd = self._receive()
-        self._answer(kind if kind == "E" else "", text, fd)
+        said = self._receive()
+        (self._fail if said.kind == channel.FAILED else self._unexpected)(said)
 
     def _send_off(self, clone_flags: int, rootless: bool) -> bool:
         if rootless:
@@ -236,85 +205,77 @@ class Launch:
         if not self.context.second_clone:
             self.parent.born(self.pid)
         self.parent.settle(self.pid)
-        self.channel.send("G")
+        self.channel.send(channel.GO)
         return False
 
-    def _advance(self, kind: str, text: str, fd: "Fd | None") -> bool:
+    def _advance(self, said: Message) -> bool:
         """To where it waits for start. Of `exec`, where nothing is waited for: execve closes the channel, or an error
         comes through it."""
-        if self.ready and not kind:
+        if self.ready and said.kind == channel.END:
             return True
-        if kind == "R" and not self.ready:
+        if said.kind == channel.READY and not self.ready:
             assert self.pidfd is not None
             self.parent.take_pidfd(self.pidfd)
-            self.channel.send("G")
+            self.channel.send(channel.GO)
             self.ready = True
             return self.context.fifo is not None
-        self._answer(kind, text, fd)
+        self._answer(said)
         return False
 
-    def _answer(self, kind: str, text: str, fd: "Fd | None") -> None:
-        if self.followed and self.context.unseen and kind not in LAST_WORDS:
+    def _answer(self, said: Message) -> None:
+        if self.followed and self.context.unseen and said.kind not in LAST_WORDS:
             raise StepError("preparing the container", "", "its process asks for what it does not need")
-        if kind == "M":
-            self._write_maps()
-            self.channel.send("G")
-        elif kind == "L":
-            attributes.write_limits(self.context.process, self.pid)
-            self.channel.send("G")
-        elif kind == "S":
-            from pyrunc.container.seccomp_agent import hand_over
-
-            assert self.pidfd is not None
-            hand_over(self.context, self.pid, self.pidfd, int(text))
-            self.channel.send("G")
-        elif kind == "T":
-            write_file(f"/proc/{self.pid}/timens_offsets", text.encode())
-            self.channel.send("G")
-        elif kind == "O":
-            from pyrunc.container import idmap
-
-            self.channel.send("G", fd=idmap.tree_of(self.context, int(text), self.pid))
-        elif kind == "V":
-            from pyrunc.container import nodes
-
-            self.channel.send("G", fd=nodes.make(self.context, int(text)))
-        elif kind == "U":
-            assert fd is not None
-            userns.give(fd, self.pid, self.context.process)
-            self.channel.send("G")
-        elif kind == "P":
-            self._follow(text, fd)
-            self.channel.send("G")
-        elif kind == "N":
-            assert fd is not None
-            self.parent.move_devices(fd)
-            self.channel.send("G")
-        elif kind == "H":
-            self.parent.run_hooks()
-            self.channel.send("G")
-        elif kind == "C":
-            assert fd is not None
-            self.parent.take_master(fd)
-        elif kind == "W":
-            self.log.warning(text)
-        elif kind == "D":
-            self.log.debug(text)
-        elif kind == "K":
-            name, began, ended = text.split("\0")
-            self.log.took(name, int(began), int(ended))
-        elif kind == "E":
-            raise StepError(*text.split("\0"))
+        if said.kind in ANSWERS:
+            self.channel.send(channel.GO, fd=ANSWERS[said.kind](self, said))
         else:
-            raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
+            NEWS.get(said.kind, Launch._unexpected)(self, said)
 
-    def _follow(self, number: str, pidfd: "Fd | None") -> None:
+    def _unexpected(self, _: Message) -> None:
+        raise StepError("preparing the container", "", f"its process ended unexpectedly: {self._death()}")
+
+    # --- what it asks for: the answer carries what is returned
+
+    def _write_maps(self, _: "Message | None" = None) -> None:
+        userns.write_maps(self.pid, self.context.config["linux"])
+
+    def _write_time_offsets(self, said: Message) -> None:
+        write_file(f"/proc/{self.pid}/timens_offsets", said.text.encode())
+
+    def _set_limits(self, _: Message) -> None:
+        attributes.write_limits(self.context.process, self.pid)
+
+    def _move_net_devices(self, said: Message) -> None:
+        self.parent.move_devices(_descriptor(said))
+
+    def _open_mount(self, said: Message) -> Fd:
+        from pyrunc.container import idmap
+
+        return idmap.tree_of(self.context, int(said.text), self.pid)
+
+    def _make_device(self, said: Message) -> "Fd | None":
+        from pyrunc.container import nodes
+
+        return nodes.make(self.context, int(said.text))
+
+    def _give_stream(self, said: Message) -> None:
+        userns.give(_descriptor(said), self.pid, self.context.process)
+
+    def _run_hooks(self, _: Message) -> None:
+        self.parent.run_hooks()
+
+    def _hand_over_listener(self, said: Message) -> None:
+        from pyrunc.container.seccomp_agent import hand_over
+
+        assert self.pidfd is not None
+        hand_over(self.context, self.pid, self.pidfd, int(said.text))
+
+    def _follow(self, said: Message) -> None:
         """To the process of the second clone. In a process namespace with others it may be theirs already, and its
         words too: it must be a child of ours, there is one alone, and which it is the kernel says.
 
-        Args:
-            number: of the pidfd in the process that speaks, where its filter may forbid it to send one.
+        The process that speaks sends a pidfd, or the number that this has there where its filter may forbid to send it.
         """
+        number, pidfd = said.text, said.descriptor
         if self.pidfd is not None and self.context.unseen and not self.followed and number.isdecimal():
             pidfd = process.pidfd_getfd(self.pidfd, int(number))
         if pidfd is None or self.followed or not self.context.second_clone:
@@ -329,8 +290,25 @@ class Launch:
         self._watch()
         self.parent.born(self.pid)
 
-    def _write_maps(self) -> None:
-        userns.write_maps(self.pid, self.context.config["linux"])
+    # --- what it tells
+
+    def _take_terminal(self, said: Message) -> None:
+        self.parent.take_master(_descriptor(said))
+
+    def _warn(self, said: Message) -> None:
+        self.log.warning(said.text)
+
+    def _debug(self, said: Message) -> None:
+        self.log.debug(said.text)
+
+    def _note_step(self, said: Message) -> None:
+        name, began, ended = said.fields
+        self.log.took(name, int(began), int(ended))
+
+    def _fail(self, said: Message) -> None:
+        raise StepError(*said.fields)
+
+    # --- its end
 
     def _reap(self) -> int:
         """Its status, when it has ended: one that hangs in a system call outlives even SIGKILL, and is left alone."""
@@ -356,6 +334,39 @@ class Launch:
             except ProcessLookupError:
                 pass
             self._reap()
+
+
+# What it asks for, and what is done for it.
+ANSWERS: "dict[str, Callable[[Launch, Message], Fd | None]]" = {
+    channel.WRITE_ID_MAPS: Launch._write_maps,
+    channel.WRITE_TIME_OFFSETS: Launch._write_time_offsets,
+    channel.SET_LIMITS: Launch._set_limits,
+    channel.FOLLOW: Launch._follow,
+    channel.MOVE_NET_DEVICES: Launch._move_net_devices,
+    channel.OPEN_MOUNT: Launch._open_mount,
+    channel.MAKE_DEVICE: Launch._make_device,
+    channel.GIVE_STREAM: Launch._give_stream,
+    channel.RUN_HOOKS: Launch._run_hooks,
+    channel.HAND_OVER_LISTENER: Launch._hand_over_listener,
+}
+# What it tells, and does not wait for.
+NEWS: "dict[str, Callable[[Launch, Message], None]]" = {
+    channel.TERMINAL: Launch._take_terminal,
+    channel.WARNING: Launch._warn,
+    channel.DEBUG: Launch._debug,
+    channel.STEP_TAKEN: Launch._note_step,
+    channel.FAILED: Launch._fail,
+}
+# Of a process that was complete when it became visible.
+LAST_WORDS = (
+    channel.READY, channel.WARNING, channel.DEBUG, channel.STEP_TAKEN, channel.FAILED, channel.END,
+)  # fmt: skip
+
+
+def _descriptor(said: Message) -> Fd:
+    if said.descriptor is None:
+        raise StepError("preparing the container", "", "its process has sent no descriptor")
+    return said.descriptor
 
 
 def open_namespace(path: str) -> Fd:

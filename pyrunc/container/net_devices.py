@@ -9,11 +9,11 @@ import posix
 import select
 import time
 
-from pyrunc.container.launch import refuse_threads
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.init.namespaces import is_same, own, verify_kinds
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.netlink import Link, Netlink
+from pyrunc.linux.process import refuse_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 import posix
 
-from pyrunc.container.userns import on_the_host
+from pyrunc.container import ids
+from pyrunc.container.errand import Errand
 from pyrunc.errors import StepError, reason
-from pyrunc.init.context import IN_INIT, Channel
+from pyrunc.init.context import IN_INIT
 from pyrunc.init.dev import KINDS, wanted
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import (
@@ -18,7 +19,7 @@ from pyrunc.linux.mount import (
     open_tree,
     set_propagation,
 )
-from pyrunc.linux.process import CLONE_NEWNS, in_child, unshare
+from pyrunc.linux.process import CLONE_NEWNS, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,30 +37,19 @@ def make(context: "Context", index: int) -> "Fd | None":
     """
     linux = context.config["linux"]
     device = wanted(linux)[index]
+    uid = ids.on_the_host(device.get("uid", 0), linux.get("uidMappings") or [])
+    gid = ids.on_the_host(device.get("gid", 0), linux.get("gidMappings") or [])
+    if uid is None or gid is None:
+        unmapped = device.get("uid", 0) if uid is None else device.get("gid", 0)
+        cause = f"{unmapped} is in no range of the container's user namespace"
+        raise StepError(f"{IN_INIT}: making device", device["path"], cause)
     try:
-        uid = on_the_host(device.get("uid", 0), linux.get("uidMappings") or [])
-        gid = on_the_host(device.get("gid", 0), linux.get("gidMappings") or [])
-    except ValueError as error:
-        raise StepError(f"{IN_INIT}: making device", device["path"], str(error)) from error
-    ours, theirs = Channel.pair()
-
-    def work() -> None:
-        try:
-            theirs.send("G", fd=_make(device, uid, gid))
-        except PermissionError:
-            theirs.send("N")
-        except OSError as error:
-            theirs.send("E", reason(error))
-
-    pid, pidfd = in_child(work)
-    with pidfd:
-        theirs.close()
-        kind, text, node = ours.receive()
-        ours.close()
-        posix.waitpid(pid, 0)
-    if kind not in ("G", "N"):
-        raise StepError(f"{IN_INIT}: making device", device["path"], text or "the helper died")
-    return node
+        with Errand(lambda: _make(device, uid, gid)) as elsewhere:
+            return elsewhere.brought
+    except PermissionError:
+        return None
+    except OSError as error:
+        raise StepError(f"{IN_INIT}: making device", device["path"], reason(error)) from error
 
 
 def _make(device: "Device", uid: int, gid: int) -> Fd:

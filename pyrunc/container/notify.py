@@ -11,7 +11,7 @@ import select
 import sys
 
 from pyrunc.errors import reason
-from pyrunc.init.context import rights
+from pyrunc.init.channel import rights
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import filesystem_type
 from pyrunc.linux.pid import pidfd_open

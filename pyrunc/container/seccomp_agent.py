@@ -5,7 +5,7 @@ import posix
 
 from pyrunc.container.sender import limit, why
 from pyrunc.errors import PyruncError
-from pyrunc.init.context import rights
+from pyrunc.init.channel import rights
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.process import pidfd_getfd
 from pyrunc.spec.jsonc import dumps, loads

@@ -6,7 +6,7 @@ import sys
 
 from pyrunc.container.patience import RECEIVER_SECONDS
 from pyrunc.errors import PyruncError, UsageError, reason
-from pyrunc.init.context import rights
+from pyrunc.init.channel import rights
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
 

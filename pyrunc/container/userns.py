@@ -2,6 +2,7 @@
 
 import posix
 
+from pyrunc.container import ids
 from pyrunc.container.patience import HELPER_SECONDS
 from pyrunc.errors import Overdue, PyruncError, reason
 from pyrunc.linux.fd import Fd, read_file, write_file
@@ -24,7 +25,7 @@ def write_maps(pid: int, linux: "Linux") -> None:
         if not mappings:
             continue
         try:
-            _write(pid, file, lines(mappings))
+            _write(pid, file, ids.as_text(mappings))
         except PermissionError as error:
             if not posix.geteuid():
                 raise PyruncError("writing", f"/proc/{pid}/{file}", reason(error)) from error
@@ -38,25 +39,12 @@ def write_maps(pid: int, linux: "Linux") -> None:
 def give(pipe: Fd, pid: int, process: "Process") -> None:
     """A pipe that is a standard stream, to the user of a process, which has no name for the pipe's owner."""
     uid = process.get("user", {}).get("uid", 0)
-    for line in read_file(f"/proc/{pid}/uid_map").splitlines():
-        inside, outside, size = map(int, line.split())
-        if 0 <= uid - inside < size:
-            try:
-                posix.fchown(pipe.number, outside + uid - inside, -1)
-            except PermissionError:
-                pass  # we are no root
-
-
-def on_the_host(number: int, mappings: "list[IDMapping]", size: int = 1) -> int:
-    """Which ID an ID of the container is, or the first of several. Raises ValueError."""
-    for each in mappings:
-        if each["containerID"] <= number and number + size <= each["containerID"] + each["size"]:
-            return number - each["containerID"] + each["hostID"]
-    raise ValueError(f"{number} is in no range of the container's user namespace")
-
-
-def lines(mappings: "list[IDMapping]") -> str:
-    return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+    owner = ids.on_the_host(uid, ids.of_text(read_file(f"/proc/{pid}/uid_map")))
+    if owner is not None:
+        try:
+            posix.fchown(pipe.number, owner, -1)
+        except PermissionError:
+            pass  # we are no root
 
 
 def _write(pid: int, file: str, text: str) -> None:

@@ -3,7 +3,8 @@
 import posix
 
 from pyrunc.errors import PyruncError, StepError, reason
-from pyrunc.init.context import Context
+from pyrunc.init import channel
+from pyrunc.init.context import Context, step
 from pyrunc.linux import process
 from pyrunc.linux.fd import write_file
 from pyrunc.spec.rules import RLIMITS
@@ -32,11 +33,12 @@ MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 
 DOMAINS = {"LINUX": 0, "LINUX32": 0x0008}
 
 
+@step("setting the OOM score adjustment")
 def set_oom_score(context: Context) -> None:
-    """setting the OOM score adjustment (config.md#linux-process)
-
-    First of all steps: while our own /proc/self still is ours. Not dumpable, its files are root's, and a rootless
+    """First of all steps: while our own /proc/self still is ours. Not dumpable, its files are root's, and a rootless
     caller needs them to be its own for a moment.
+
+    config.md#linux-process
     """
     score = context.process.get("oomScoreAdj")
     if score is None:
@@ -54,8 +56,9 @@ def set_oom_score(context: Context) -> None:
             process.set_dumpable(False)
 
 
+@step("setting the scheduler and the I/O priority")
 def set_scheduling(context: Context) -> None:
-    """setting the scheduler and the I/O priority (config.md#linux-process)"""
+    """config.md#linux-process"""
     scheduler = context.process.get("scheduler")
     if scheduler:
         flags = 0
@@ -81,19 +84,18 @@ def set_scheduling(context: Context) -> None:
             raise StepError("setting the I/O priority", f"{priority['class']} {number}", reason(error)) from error
 
 
+@step("setting the CPUs until the cgroup is entered")
 def set_initial_affinity(context: Context) -> None:
-    """setting the CPUs until the cgroup is entered (config.md#linux-process, execCPUAffinity)"""
+    """config.md#linux-process, execCPUAffinity"""
     cpus = (context.process.get("execCPUAffinity") or {}).get("initial")
     if cpus and not context.init:
         posix.sched_setaffinity(0, process.numbers(cpus))
         _say_affinity(context)
 
 
+@step("setting the CPUs")
 def set_affinity(context: Context) -> None:
-    """setting the CPUs
-
-    Without a wish, all that the cgroup has: a container does not inherit what the engine was bound to.
-    """
+    """Without a wish, all that the cgroup has: a container does not inherit what the engine was bound to."""
     cpus = (context.process.get("execCPUAffinity") or {}).get("final")
     posix.sched_setaffinity(0, process.numbers(cpus) if cpus and not context.init else range(process.MAX_CPUS))
     _say_affinity(context)
@@ -102,13 +104,12 @@ def set_affinity(context: Context) -> None:
 def _say_affinity(context: Context) -> None:
     if context.debug:
         mask = sum(1 << cpu for cpu in posix.sched_getaffinity(0))
-        context.channel.send("D", f"nsexec: affinity: {mask:#x}")  # as runc says it
+        context.channel.send(channel.DEBUG, f"nsexec: affinity: {mask:#x}")  # as runc says it
 
 
+@step("setting resource limits")
 def set_limits(context: Context) -> None:
-    """setting resource limits
-
-    As late as can be, as they bind us too; before the change of user, which takes the right to raise them. What a
+    """As late as can be, as they bind us too; before the change of user, which takes the right to raise them. What a
     process in a user namespace may not raise itself, the runtime raises for it.
     """
     if not context.process.get("rlimits"):
@@ -118,8 +119,7 @@ def set_limits(context: Context) -> None:
     except PyruncError:
         if not context.userns:
             raise
-        context.channel.send("L")
-        context.wait_for_go()
+        context.ask(channel.SET_LIMITS)
 
 
 def write_limits(of: "Process", pid: int) -> None:
@@ -130,8 +130,9 @@ def write_limits(of: "Process", pid: int) -> None:
             raise PyruncError("error setting rlimit", limit["type"], reason(error)) from error
 
 
+@step("setting the memory policy")
 def set_memory_policy(context: Context) -> None:
-    """setting the memory policy (config-linux.md#memory-policy)"""
+    """config-linux.md#memory-policy"""
     policy = context.config["linux"].get("memoryPolicy") or {}
     if policy.get("mode"):
         mode = MEMORY_MODES[policy["mode"]]
@@ -145,8 +146,9 @@ def set_memory_policy(context: Context) -> None:
             raise StepError("setting the memory policy", f'{policy["mode"]} "{nodes}"', reason(error), hint) from error
 
 
+@step("setting the personality")
 def set_personality(context: Context) -> None:
-    """setting the personality (config-linux.md#personality); before the filter, which may forbid it"""
+    """Before the filter, which may forbid it. config-linux.md#personality"""
     personality = context.config["linux"].get("personality")
     if personality:
         process.personality(DOMAINS[personality["domain"]])

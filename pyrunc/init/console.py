@@ -4,7 +4,8 @@ import fcntl
 import posix
 
 from pyrunc.errors import StepError
-from pyrunc.init.context import Context
+from pyrunc.init import channel
+from pyrunc.init.context import Context, step
 from pyrunc.linux import path
 from pyrunc.linux.fd import FLAGS, Fd, open_at
 from pyrunc.linux.mount import DEVPTS_SUPER_MAGIC, filesystem_type, move_mount, open_tree
@@ -17,10 +18,9 @@ PTMX = posix.makedev(5, 2)
 PTMX_INODE = 2
 
 
+@step("allocating the terminal")
 def allocate(context: Context) -> None:
-    """allocating the terminal
-
-    Both ends are had by fd: the master from a ptmx that is verified to be devpts' own, the slave from the master
+    """Both ends are had by fd: the master from a ptmx that is verified to be devpts' own, the slave from the master
     (TIOCGPTPEER, Linux 4.13), never by the path /dev/pts/N, which may be somebody else's (CVE-2025-52565).
     """
     if not context.process.get("terminal"):
@@ -41,7 +41,7 @@ def allocate(context: Context) -> None:
     posix.fchown(slave.number, uid, -1)
     if context.init and context.root is not None:
         _bind_console(root, slave)
-    context.channel.send("C", "", master)
+    context.channel.send(channel.TERMINAL, fd=master)
     master.close()
     context.terminal = slave
 
@@ -61,8 +61,8 @@ def _bind_console(root: Fd, slave: Fd) -> None:
             move_mount(open_tree(slave), place)
 
 
+@step("making the terminal the process's standard streams")
 def become_streams(context: Context) -> None:
-    """making the terminal the process's standard streams"""
     slave = context.terminal
     if slave is None:
         return
@@ -71,7 +71,7 @@ def become_streams(context: Context) -> None:
     slave.close()
 
 
+@step("making the terminal the session's own")
 def control(context: Context) -> None:
-    """making the terminal the session's own"""
     if context.terminal is not None:
         fcntl.ioctl(0, TIOCSCTTY, 0)

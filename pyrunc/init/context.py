@@ -1,92 +1,50 @@
-"""What the steps share, and the line to the parent."""
+"""What the steps share: the context of a process on its way to execve, and what a step is."""
 
-import _socket
-import posix
-import sys
-import time
-
-from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.init import channel
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.process import PR_SET_PDEATHSIG, SIGKILL, keep_only, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.late import LateEntry
     from pyrunc.init.capabilities import Sets
+    from pyrunc.init.channel import Channel
     from pyrunc.linux.process import SharedByte
     from pyrunc.spec.types import Config, Process
 
-    Status = Literal["creating", "created", "running", "stopped"]
-    Step = Callable[["Context"], None]
 
-SOL_SOCKET = _socket.SOL_SOCKET
-SCM_RIGHTS = _socket.SCM_RIGHTS
-GLANCE = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
-MESSAGE = 1 << 16
 IN_INIT = "error during container init"
-# What runc's debug log says when it has come as far: scripts look for it.
-MILESTONES = {
-    ("set_oom_score", True): "nsexec container setup",
-    ("set_oom_score", False): "nsexec container setup",
-    ("join_keyring", True): "child process in init()",
-    ("join_keyring", False): "child process in init()",
-    ("leave_nothing", True): "init: closing the pipe to signal completion",
-    ("leave_nothing", False): "setns_init: about to exec",
-}  # by the step's name, and whether it is of the container's first process
 ROOT = -1  # in place of an index in mounts: the root file system
 
 
-class Channel:
-    """One end of a SOCK_SEQPACKET pair between the runtime and the process that becomes the container.
+class Step:
+    """One thing that happens to a process between clone and execve.
 
-    A message is a letter and its text: `G` go on; `M` write my ID maps; `P` my pidfd, after a second clone; `L` set my
-    limits; `S` fetch this descriptor of mine, the filter's listener; `T` write my time offsets; `N` move network
-    devices to my network namespace, its fd attached; `O` open the source of this mount for me, or mount my root; `V`
-    make this device for me; `U`
-    give my user this pipe; `H` the mounts stand, run the runtime's hooks; `R` ready to wait for start; `C` the
-    console's master, its fd attached; `W` a warning; `D` debug; `K` a step has been taken, its name and its times; `E`
-    failed, with the four fields of the error. The end of the stream: the other side is dead.
+    Args:
+        title: what it does, as errors say it.
+        take: the function that does it.
+
+    Attributes:
+        name: as the debug log has it: `rootfs.pivot`.
     """
 
-    __slots__ = ("socket",)
+    __slots__ = ("name", "take", "title")
 
-    def __init__(self, socket: _socket.socket) -> None:
-        self.socket = socket
+    def __init__(self, title: str, take: "Callable[[Context], None]") -> None:
+        self.title = title
+        self.take = take
+        self.name = f"{take.__module__.rpartition('.')[2]}.{take.__name__}"
 
-    @staticmethod
-    def pair() -> "tuple[Channel, Channel]":
-        pair = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
-        return Channel(pair[0]), Channel(pair[1])
-
-    def send(self, kind: str, text: str = "", fd: "Fd | None" = None) -> None:
-        data = (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE]
-        self.socket.sendmsg([data], [] if fd is None else [rights(fd)], _socket.MSG_NOSIGNAL)
-
-    def write(self, kind: str, text: str = "") -> None:
-        """The same by write(2), which a filter that is in force forbids last."""
-        posix.write(self.socket.fileno(), (kind + text).encode("utf-8", "surrogateescape")[:MESSAGE])
-
-    def receive(self) -> "tuple[str, str, Fd | None]":
-        """(kind, text, fd); kind is "" when the other side is gone."""
-        data, control, _, _ = self.socket.recvmsg(MESSAGE, 64, _socket.MSG_CMSG_CLOEXEC)
-        fd = None
-        for level, kind, payload in control:
-            if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                fd = Fd(int.from_bytes(payload[:4], sys.byteorder), "a descriptor of the container")
-        text = data.decode("utf-8", "surrogateescape")
-        return text[:1], text[1:], fd
-
-    def close(self) -> None:
-        Fd(self.socket.detach()).close()
+    def __call__(self, context: "Context") -> None:
+        self.take(context)
 
 
-def rights(fd: Fd) -> "tuple[int, int, bytes]":
-    """The control message that carries a descriptor. unix(7)"""
-    return SOL_SOCKET, SCM_RIGHTS, fd.number.to_bytes(4, sys.byteorder)
+def step(title: str) -> "Callable[[Callable[[Context], None]], Step]":
+    """Makes a function a step."""
+    return lambda take: Step(title, take)
 
 
 class Context:
@@ -109,7 +67,7 @@ class Context:
 
     config: "Config"
     process: "Process"
-    channel: Channel
+    channel: "Channel"
     host_proc: Fd
     progress: "SharedByte"
     sets: "Sets"
@@ -188,67 +146,35 @@ class Context:
         keep_only(3 + self.preserve_fds + self.listen_fds, [self.channel.socket.fileno(), *own])
 
     def warn(self, text: str) -> None:
-        self.channel.send("W", text)
+        self.channel.send(channel.WARNING, text)
+
+    def ask(self, kind: str, *fields: str, fd: "Fd | None" = None) -> None:
+        """Have the runtime do something for us, and wait until it is done."""
+        self.channel.send(kind, *fields, fd=fd)
+        self.wait_for_go()
+
+    def ask_for_descriptor(self, kind: str, index: int) -> "Fd | None":
+        """The same, where the answer carries a descriptor."""
+        self.channel.send(kind, str(index))
+        answer = self.channel.receive()
+        if answer.kind != channel.GO:
+            raise SystemExit(1)
+        return answer.descriptor
 
     def ask_for_mount(self, index: int) -> Fd:
         """Have the runtime, in our mount namespace but with its own rights, open the source of a mount."""
-        self.channel.send("O", str(index))
-        kind, _, mount = self.channel.receive()
-        if kind != "G" or mount is None:
+        mount = self.ask_for_descriptor(channel.OPEN_MOUNT, index)
+        if mount is None:
             raise SystemExit(1)
         return mount
 
-    def ask_for_device(self, index: int) -> "Fd | None":
-        """Have the runtime make a device node. None where that may not either."""
-        self.channel.send("V", str(index))
-        kind, _, node = self.channel.receive()
-        if kind != "G":
-            raise SystemExit(1)
-        return node
-
     def wait_for_go(self) -> None:
         """Until the parent says so. A parent that died never will, and its container must not live on."""
-        if posix.read(self.channel.socket.fileno(), MESSAGE) != b"G":
+        if not self.channel.read_go():
             raise SystemExit(1)
 
     def die_with_runtime(self) -> None:
-        """Until the container is on its own. The kernel forgets it in a child, and when credentials change: prctl(2)
-
-        No poll(2), which wants a higher RLIMIT_NOFILE than a container may have.
-        """
+        """Until the container is on its own. The kernel forgets it in a child, and when credentials change: prctl(2)"""
         prctl(PR_SET_PDEATHSIG, SIGKILL)
-        try:
-            alive = self.channel.socket.recv(1, GLANCE)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            alive = b""
-        if not alive:
+        if self.channel.is_alone():
             raise SystemExit(1)  # it died before
-
-
-def run(steps: "tuple[Step, ...]", context: Context) -> None:
-    """Take the steps in order. The only place that turns a failure into words."""
-    began = time.time_ns() if context.debug else 0
-    page = context.progress.page
-    for number, step in enumerate(steps):
-        page[0] = number
-        try:
-            step(context)
-        except PyruncError as error:
-            if error.operation.startswith("exec"):
-                raise  # the program's own fault, which has a form of its own
-            raise StepError(f"{IN_INIT}: {error.operation}", error.subject, error.cause, error.hint) from error
-        except (OSError, ValueError, OverflowError) as error:
-            raise StepError(f"{IN_INIT}: {title(step)}", "", reason(error)) from error
-        if context.debug:
-            now = time.time_ns()
-            context.channel.write("K", f"{step.__module__.rpartition('.')[2]}.{step.__name__}\0{began}\0{now}")
-            if (step.__name__, context.init) in MILESTONES:
-                context.channel.write("D", MILESTONES[step.__name__, context.init])
-            began = now
-
-
-def title(step: "Step") -> str:
-    """The first line of a step's docstring, as errors show it."""
-    return (step.__doc__ or step.__name__).partition("\n")[0].rstrip(".")

@@ -6,8 +6,9 @@ The order is the kernel's: each step takes away a right that the steps before it
 import posix
 
 from pyrunc.errors import StepError, reason
+from pyrunc.init import channel
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, Sets, names_of
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import filesystem_type
 from pyrunc.linux.process import (
@@ -30,8 +31,9 @@ NULL = posix.makedev(1, 3)
 PIPEFS_MAGIC = 0x50495045
 
 
+@step("dropping capabilities from the bounding set")
 def limit_bounding(context: Context) -> None:
-    """dropping capabilities from the bounding set, while CAP_SETPCAP is still ours"""
+    """While CAP_SETPCAP is still ours."""
     sets = context.sets = _grantable(context, Sets(context.process.get("capabilities") or {}))
     for number in range(64):
         if sets.bounding >> number & 1:
@@ -56,11 +58,12 @@ def _grantable(context: Context, sets: Sets) -> Sets:
     return sets
 
 
+@step("giving the standard streams to the user")
 def own_streams(context: Context) -> None:
-    """giving the standard streams to the user
+    """Otherwise the user could not open them again through /dev/stdout.
 
-    As the user could else not reopen them through /dev/stdout. Not the null device: it is everybody's. What the host's
-    root has is not a user namespace's to give: of that the runtime gives pipes, and not files.
+    The null device is left alone: it is everybody's. A process in a user namespace may not give away what belongs to
+    the host's root. The runtime does that for it: with pipes, but not with files.
     """
     uid = context.process.get("user", {}).get("uid", 0)
     for number in (0, 1, 2):
@@ -73,16 +76,14 @@ def own_streams(context: Context) -> None:
             if error.errno not in (EPERM, EINVAL, EROFS, 9):  # not ours to give, not mapped, read-only, closed
                 raise
             if context.userns and error.errno in (EPERM, EINVAL) and filesystem_type(stream) == PIPEFS_MAGIC:
-                context.channel.send("U", fd=stream)
-                context.wait_for_go()
+                context.ask(channel.GIVE_STREAM, fd=stream)
         finally:
             stream.take()
 
 
+@step("becoming the user")
 def set_user(context: Context) -> None:
-    """becoming the user
-
-    Groups first, as a user may not change them. Capabilities stay permitted over the change of user, so that
+    """Groups first, as a user may not change them. Capabilities stay permitted over the change of user, so that
     those that config.json grants can be kept.
     """
     user = context.process.get("user") or {}
@@ -107,11 +108,12 @@ def set_user(context: Context) -> None:
     context.die_with_runtime()
 
 
+@step("setting capabilities")
 def set_capabilities(context: Context) -> None:
-    """setting capabilities
+    """CAP_SYS_ADMIN stays until the filter is installed: without no_new_privs it takes that right (seccomp(2)).
 
-    CAP_SYS_ADMIN stays until the filter is installed, where no_new_privs does not stand in for it (seccomp(2)). It is
-    not the program's, whose rights execve works out from the bounding, inheritable and ambient sets (capabilities(7)).
+    The program does not get it: execve computes the program's rights from the bounding, inheritable and ambient sets
+    (capabilities(7)).
     """
     sets = context.sets
     extra = capget()[1] & CAP_SYS_ADMIN if context.bpf and not context.process.get("noNewPrivileges") else 0
@@ -126,8 +128,9 @@ def set_capabilities(context: Context) -> None:
     _raise_ambient(sets.ambient, context)
 
 
+@step("giving up the right to install a filter")
 def finish_capabilities(context: Context) -> None:
-    """giving up the right to install a filter, where we could be traced before execve takes it"""
+    """Where the process could be traced before execve takes that right."""
     sets = context.sets
     if context.bpf and not context.process.get("noNewPrivileges"):
         capset(sets.effective, sets.permitted | sets.effective, sets.inheritable)
@@ -159,12 +162,13 @@ def _warn(context: Context, text: str) -> None:
         context.warn(text)
 
 
+@step("setting no_new_privs")
 def no_new_privileges(context: Context) -> None:
-    """setting no_new_privs"""
     if context.process.get("noNewPrivileges"):
         prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+@step("setting the umask")
 def set_umask(context: Context) -> None:
-    """setting the umask (config.md#posix-platform-user)"""
+    """config.md#posix-platform-user"""
     posix.umask(context.process.get("user", {}).get("umask", 0o022) & 0o777)

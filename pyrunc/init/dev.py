@@ -3,7 +3,8 @@
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init.context import Context
+from pyrunc.init import channel
+from pyrunc.init.context import Context, step
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
@@ -40,10 +41,9 @@ def is_bound(context: Context) -> bool:
     return False
 
 
+@step("making devices")
 def create(context: Context) -> None:
-    """making devices
-
-    By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) one of the host's, or of the
+    """By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) one of the host's, or of the
     runtime's, is bound there.
     """
     if is_bound(context):
@@ -91,7 +91,7 @@ def _node_to_bind(context: Context, index: int, device: "Device", place: str) ->
             return open_tree(host)
     except (FileNotFoundError, NotADirectoryError, StepError):
         host = None
-    made = context.ask_for_device(index) if context.userns else None
+    made = context.ask_for_descriptor(channel.MAKE_DEVICE, index) if context.userns else None
     if made is not None:
         _verify(made, device)
         return made
@@ -138,10 +138,10 @@ def _verify(node: Fd, device: "Device") -> None:
         raise StepError("device", device["path"], f"is in the way, and is not the device {what}")
 
 
+@step("linking /dev")
 def link(context: Context) -> None:
-    """linking /dev
-
-    By the fd of the directory, inside the root: an image's `/dev -> /root` of the host leads nowhere (CVE-2026-41579).
+    """By the fd of the directory, inside the root: a link `/dev -> /root` in an image can't lead to the host's /root
+    (CVE-2026-41579).
     """
     if is_bound(context):
         return
@@ -190,10 +190,9 @@ def verified_null(context: Context) -> Fd:
     return context.null
 
 
+@step("opening the container's own /dev/null in place of the host's")
 def reopen_null(context: Context) -> None:
-    """opening the container's own /dev/null in place of the host's
-
-    A standard stream that is the host's /dev/null would be a way to the host's file. Only when it is that very
+    """A standard stream that is the host's /dev/null would be a way to the host's file. Only when it is that very
     device, and only onto the verified one (crun CVE-2026-88265).
     """
     for number in (0, 1, 2):

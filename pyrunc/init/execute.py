@@ -7,9 +7,9 @@ import sys
 
 from pyrunc.errors import StepError
 from pyrunc.hook_runner import as_mapping
-from pyrunc.init import credentials
+from pyrunc.init import channel, credentials
 from pyrunc.init.capabilities import CAP_SYS_PTRACE
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.linux import path, process
 from pyrunc.linux.fd import open_at, read_all
 from pyrunc.linux.process import (
@@ -27,10 +27,9 @@ PASSWD_LIMIT = 1 << 20
 IN_CLOSE_NOWRITE = 0x10  # inotify(7): what was open for reading alone has been closed
 
 
+@step("preparing the environment")
 def set_environment(context: Context) -> None:
-    """preparing the environment
-
-    HOME comes from the container's own passwd where config.json has none. That file is read as data, by number:
+    """HOME comes from the container's own passwd where config.json has none. That file is read as data, by number:
     a user *named* "1000" is not user 1000 (CVE-2016-3697).
     """
     environment = as_mapping(context.process.get("env") or [])
@@ -65,10 +64,9 @@ def _home(context: Context) -> str:
     return "/"
 
 
+@step("looking for the program")
 def find(context: Context) -> None:
-    """looking for the program
-
-    As the user and with the rights that it will run with, and already in `create`, so that a missing program is
+    """As the user and with the rights that it will run with, and already in `create`, so that a missing program is
     the engine's error and not a container that dies at start.
     """
     arguments = context.process.get("args") or []
@@ -117,10 +115,9 @@ def _problem(candidate: str) -> str:
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 
 
+@step("closing descriptors and resetting signals")
 def leave_nothing(context: Context) -> None:
-    """closing descriptors and resetting signals
-
-    While every system call is still allowed. The program gets its three streams and what it was promised; until
+    """While every system call is still allowed. The program gets its three streams and what it was promised; until
     start the container holds the fifo of start, and nothing of the host's besides. From here on it outlives the
     runtime; but as long as that has not answered report_ready, its end of the channel tells whether it lives.
     """
@@ -136,36 +133,33 @@ def leave_nothing(context: Context) -> None:
     keep_only(first, kept)
 
 
+@step("installing the seccomp filter, and giving its listener to the runtime")
 def filter_and_notify(context: Context) -> None:
-    """installing the seccomp filter, and giving its listener to the runtime
+    """Only a profile with SCMP_ACT_NOTIFY is installed here, while the runtime is still there.
 
-    A profile with SCMP_ACT_NOTIFY goes in while the runtime is still there: it fetches the listener by its number, told
-    by write(2), which such a profile may not name, and hands it to the agent before we go on. Until execve we then only
-    read, write and close, as runc does.
+    The runtime is told the listener's number by write(2), which such a profile may not name. It fetches the listener
+    and hands it to the agent before this goes on. From then until execve we only read, write and close, as runc does.
     """
     if context.bpf and context.bpf_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER:
         number = seccomp_filter(context.bpf, context.bpf_flags)
         context.bpf_installed = True
-        context.channel.write("S", str(number))
+        context.channel.write(channel.HAND_OVER_LISTENER, str(number))
         context.wait_for_go()
         posix.close(number)
 
 
+@step("telling the runtime that the container is created")
 def report_ready(context: Context) -> None:
-    """telling the runtime that the container is created
-
-    Its answer says that this is on record: without it the container would be nobody's, and ends.
-    """
-    context.channel.write("R")
+    """Its answer says that this is on record: without it the container would be nobody's, and ends."""
+    context.channel.write(channel.READY)
     context.wait_for_go()
     context.waiting = context.fifo is not None  # the parent has gone: errors are for `start` now
     context.debug = False  # nobody listens any more
 
 
+@step("waiting for start")
 def wait_for_start(context: Context) -> None:
-    """waiting for start
-
-    On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
+    """On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
     both directions, so that a `start` that dies after opening it is not the end of the file. It stays open until
     execve closes it: that is how `start` learns that the program runs; why it does not is written there too.
 
@@ -183,10 +177,9 @@ def wait_for_start(context: Context) -> None:
         set_dumpable(False)
 
 
+@step("waiting for the caller")
 def wait_for_caller(context: Context) -> None:
-    """waiting for the caller (exec --exec-wait-fifo)
-
-    Until somebody has the fifo open for reading, or had it: an event that says that it was opened comes for writing
+    """Until somebody has the fifo open for reading, or had it: an event that says that it was opened comes for writing
     too. Like start, the caller sees the end of the fifo when the program runs, or reads why it can't.
     """
     fifo, opened = context.fifo, context.opened
@@ -220,21 +213,22 @@ def _die(number: int, _: object) -> None:
     posix._exit(128 + number)
 
 
+@step("installing the seccomp filter")
 def filter_system_calls(context: Context) -> None:
-    """installing the seccomp filter (config-linux.md#seccomp)
-
-    Before execve only where somebody could use us without it: from here on every system call of our own must be one
+    """Before execve only where somebody could use us without it: from here on every system call of our own must be one
     that the profile allows.
+
+    config-linux.md#seccomp
     """
     if context.bpf and not context.bpf_installed:
         seccomp_filter(context.bpf, context.bpf_flags)
         context.bpf_installed = True
 
 
+@step("installing the seccomp filter before startContainer hooks")
 def filter_before_hooks(context: Context) -> None:
-    """installing the seccomp filter before startContainer hooks
-
-    What they leave running could trace us, with CAP_SYS_PTRACE: then nothing of ours may be more than the program has.
+    """Processes that such hooks leave running could trace us, if the container has CAP_SYS_PTRACE. So from here on we
+    may have no right that the program does not have.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer")
     if hooks and context.sets.any() & CAP_SYS_PTRACE:
@@ -242,10 +236,11 @@ def filter_before_hooks(context: Context) -> None:
         credentials.finish_capabilities(context)
 
 
+@step("installing the seccomp filter and executing the program")
 def execute(context: Context) -> None:
-    """installing the seccomp filter (config-linux.md#seccomp) and executing the program
+    """In one step: nothing of ours comes after the filter.
 
-    In one step: nothing of ours comes after the filter.
+    config-linux.md#seccomp
     """
     if not context.executable:
         posix._exit(0)

@@ -3,13 +3,13 @@
 import posix
 
 from pyrunc.hook_runner import run_all
-from pyrunc.init.context import Context
+from pyrunc.init import channel
+from pyrunc.init.context import Context, step
 
 
+@step("running createContainer hooks")
 def create_container(context: Context) -> None:
-    """running createContainer hooks
-
-    In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see. The
+    """In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see. The
     pid that they read is the one that it has there (config.md#createcontainer-hooks).
     """
     hooks = (context.config.get("hooks") or {}).get("createContainer") or []
@@ -18,10 +18,9 @@ def create_container(context: Context) -> None:
     run_all("createContainer", hooks, context.state("creating", posix.getpid()), {})
 
 
+@step("running startContainer hooks")
 def start_container(context: Context) -> None:
-    """running startContainer hooks
-
-    Programs of the container's, in the container, as its user: whatever the filter and the rights let them do. The
+    """Programs of the container's, in the container, as its user: whatever the filter and the rights let them do. The
     filter is each one's own, and not yet ours: it may forbid what it takes to run them.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
@@ -29,12 +28,9 @@ def start_container(context: Context) -> None:
     run_all("startContainer", hooks, context.state("created", posix.getpid()), context.environment, filter=filter)
 
 
+@step("waiting for the runtime's hooks")
 def ask_runtime(context: Context) -> None:
-    """waiting for the runtime's hooks
-
-    prestart and createRuntime are the runtime's to run, in its own namespaces, once ours exist.
-    """
+    """prestart and createRuntime are the runtime's to run, in its own namespaces, once ours exist."""
     hooks = context.config.get("hooks") or {}
     if hooks.get("prestart") or hooks.get("createRuntime"):
-        context.channel.send("H")
-        context.wait_for_go()
+        context.ask(channel.RUN_HOOKS)

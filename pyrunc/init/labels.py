@@ -7,7 +7,7 @@ or not mounted at all, and either would lose the confinement.
 import posix
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 from pyrunc.linux.mount import filesystem_type
@@ -66,10 +66,11 @@ def has_selinux() -> bool:
         raise PyruncError("asking whether the kernel has SELinux:", SELINUX, reason(error)) from error
 
 
+@step("setting the AppArmor profile and the SELinux label for the program")
 def for_program(context: Context) -> None:
-    """setting the AppArmor profile and the SELinux label for the program (config.md#linux-process)
+    """Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
 
-    Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
+    config.md#linux-process
     """
     if context.apparmor_profile:
         _write(context, "apparmor/exec", f"exec {context.apparmor_profile}")
@@ -77,14 +78,15 @@ def for_program(context: Context) -> None:
         _write(context, "exec", context.selinux_label)
 
 
+@step("labelling the session keyring")
 def for_keyring(context: Context) -> None:
-    """labelling the session keyring: what keyrings(7) makes from now on is the container's"""
+    """What keyrings(7) makes from now on is the container's."""
     if context.selinux_label and context.keyring:
         _write(context, "keycreate", context.selinux_label)
 
 
+@step("labelling no more keyrings")
 def no_longer_for_keyring(context: Context) -> None:
-    """ending that"""
     if context.selinux_label and context.keyring:
         _write(context, "keycreate", "")
 

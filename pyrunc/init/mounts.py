@@ -4,7 +4,7 @@ import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init import cgroup_mounts, copy_up, labels
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.init.placing import propagate, put
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
@@ -49,11 +49,9 @@ PROC_OVERMOUNTS = (
 )  # fmt: skip
 
 
+@step("mounting")
 def mount_all(context: Context) -> None:
-    """mounting
-
-    In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier.
-    """
+    """In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier."""
     for index, entry in enumerate(context.config.get("mounts", ())):
         try:
             _mount_one(context, index, entry)
@@ -351,7 +349,7 @@ def normal(destination: str) -> str:
     return "/" + "/".join(parts)
 
 
+@step("making read-only what had to be writable until now")
 def make_read_only(context: Context) -> None:
-    """making read-only what had to be writable until now"""
     for mount in context.read_only_later:
         mount_setattr(mount, set=MOUNT_ATTR_RDONLY)

@@ -5,7 +5,8 @@ import fcntl
 import posix
 
 from pyrunc.errors import StepError
-from pyrunc.init.context import Context
+from pyrunc.init import channel
+from pyrunc.init.context import Context, step
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.process import (
     CLONE_NEWCGROUP,
@@ -52,8 +53,9 @@ KEY_USR_SEARCH = 0x00080000
 KEY_OTH_SEARCH = 0x00000008
 
 
+@step("entering the cgroup")
 def enter_cgroup(context: Context) -> None:
-    """entering the cgroup (v1; into v2's we were born)
+    """Of v1; in that of v2 the process was born.
 
     By writing "0" to `tasks` ourselves: for the caller's own single thread the kernel takes no lock. To move a
     process from outside, through cgroup.procs, waits for an RCU grace period: 4 to 60 ms (Linux >= 5.4).
@@ -63,10 +65,9 @@ def enter_cgroup(context: Context) -> None:
             posix.write(tasks.number, b"0")
 
 
+@step("joining namespaces")
 def join(context: Context) -> None:
-    """joining namespaces
-
-    Those that belong to our own user namespace first, while we still may; then the user namespace; then those
+    """Those that belong to our own user namespace first, while we still may; then the user namespace; then those
     that belong to that one. A mount namespace last of all: it changes what /proc/self/ns means.
     """
     waiting = []
@@ -94,21 +95,18 @@ def _try_setns(namespace: Fd, flag: int) -> bool:
     return True
 
 
+@step("making the user namespace")
 def make_user(context: Context) -> None:
-    """making the user namespace
-
-    Alone and first, so that it owns those made after it; its maps are written by the parent, who may.
-    """
+    """Alone and first, so that it owns those made after it; its maps are written by the parent, who may."""
     if context.new_namespaces & CLONE_NEWUSER:
         set_dumpable(True)  # else /proc/PID/uid_map belongs to root and a rootless parent can't write it
         unshare(CLONE_NEWUSER)
-        context.channel.send("M")
-        context.wait_for_go()
+        context.ask(channel.WRITE_ID_MAPS)
         set_dumpable(False)
 
 
+@step("becoming root of the user namespace")
 def become_root(context: Context) -> None:
-    """becoming root of the user namespace"""
     if context.userns:
         posix.setresgid(0, 0, 0)
         posix.setresuid(0, 0, 0)
@@ -116,17 +114,18 @@ def become_root(context: Context) -> None:
         context.die_with_runtime()
 
 
+@step("making namespaces")
 def make_rest(context: Context) -> None:
-    """making namespaces"""
     flags = context.new_namespaces & ~(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWTIME)
     if flags:
         unshare(flags)
 
 
+@step("making the time namespace")
 def make_time(context: Context) -> None:
-    """making the time namespace (config-linux.md#timeoffsets)
+    """The offsets can be set until the first process is in it: so unshare, write, and only then enter it.
 
-    The offsets can be set until the first process is in it: so unshare, write, and only then enter it.
+    config-linux.md#timeoffsets
     """
     if context.new_namespaces & CLONE_NEWTIME:
         unshare(CLONE_NEWTIME)
@@ -151,14 +150,12 @@ def _write_offsets(context: Context, lines: str) -> None:
             write_file("self/timens_offsets", lines.encode(), context.host_proc)
             set_dumpable(False)
             return
-        context.channel.send("T", lines)
-        context.wait_for_go()
+        context.ask(channel.WRITE_TIME_OFFSETS, lines)
 
 
+@step("entering the process namespace")
 def fork(context: Context) -> None:
-    """entering the process namespace
-
-    A process never changes its own: its child is born in it. As a sibling (CLONE_PARENT), so that the runtime is
+    """A process never changes its own: its child is born in it. As a sibling (CLONE_PARENT), so that the runtime is
     the parent of the container's process, and this one can go. Who that is this one says: it can't be kept from it.
     """
     if not context.second_clone:
@@ -170,15 +167,16 @@ def fork(context: Context) -> None:
             context.die_with_runtime()
         return
     if context.unseen:  # a filter is in force: we only write and read, until the runtime has the descriptor and ends us
-        context.channel.write("P", str(pidfd.number))
+        context.channel.write(channel.FOLLOW, str(pidfd.number))
         context.wait_for_go()
     else:
-        context.channel.send("P", fd=pidfd)
+        context.channel.send(channel.FOLLOW, fd=pidfd)
     posix._exit(0)
 
 
+@step("making the cgroup namespace")
 def make_cgroup(context: Context) -> None:
-    """making the cgroup namespace: only now, as its root is the cgroup that we are in (cgroup_namespaces(7))"""
+    """Only now: its root is the cgroup that its maker is in. cgroup_namespaces(7)"""
     if not context.new_namespaces & CLONE_NEWCGROUP:
         return
     if context.late:
@@ -188,22 +186,22 @@ def make_cgroup(context: Context) -> None:
         context.late.leave()
 
 
+@step("entering the cgroup")
 def enter_late(context: Context) -> None:
-    """entering the cgroup (v2's, of little memory: see cgroups.late)"""
+    """Of v2, where it has little memory: see cgroups.late."""
     if context.late:
         context.late.enter()
 
 
+@step("starting a session")
 def session(_: Context) -> None:
-    """starting a session: no terminal of the caller's stays within reach (TIOCSTI)"""
+    """No terminal of the caller's stays within reach (TIOCSTI)."""
     posix.setsid()
 
 
+@step("joining a session keyring")
 def join_keyring(context: Context) -> None:
-    """joining a session keyring
-
-    Else the container would hold the caller's (keyrings(7)). A kernel without keyrings has nothing to hold.
-    """
+    """Else the container would hold the caller's (keyrings(7)). A kernel without keyrings has nothing to hold."""
     if not context.keyring:
         return
     try:
@@ -215,8 +213,8 @@ def join_keyring(context: Context) -> None:
             raise
 
 
+@step("bringing up the loopback device of the new network namespace")
 def loopback_up(context: Context) -> None:
-    """bringing up the loopback device of the new network namespace"""
     if not context.new_network:
         return
     any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
@@ -226,12 +224,12 @@ def loopback_up(context: Context) -> None:
     any_socket.close()
 
 
+@step("having network devices moved here")
 def take_devices(context: Context) -> None:
-    """having network devices moved here (config-linux.md#network-devices): by the runtime, which may on both sides"""
+    """The runtime does it: it has the rights on both sides. config-linux.md#network-devices"""
     if context.config["linux"].get("netDevices"):
         with open_at(context.host_proc, "self/ns/net", posix.O_RDONLY) as namespace:
-            context.channel.send("N", fd=namespace)
-        context.wait_for_go()
+            context.ask(channel.MOVE_NET_DEVICES, fd=namespace)
 
 
 def verify_kinds(opened: "Iterable[tuple[str, Fd]]") -> None:

@@ -1,7 +1,7 @@
 """Paths that the container must not see or change. config-linux.md#masked-paths, #readonly-paths"""
 
 from pyrunc.init import labels
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.init.dev import verified_null
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
@@ -16,10 +16,9 @@ from pyrunc.linux.mount import (
 EINVAL = 22
 
 
+@step("making paths read-only")
 def protect(context: Context) -> None:
-    """making paths read-only
-
-    A copy of what is there, made read-only while nobody can reach it, on top of itself: from one fd, so that
+    """A copy of what is there, made read-only while nobody can reach it, on top of itself: from one fd, so that
     nothing can be swapped in between (youki GHSA-3q8j-pf29-vwv8).
     """
     for place in context.config["linux"].get("readonlyPaths") or []:
@@ -32,11 +31,9 @@ def protect(context: Context) -> None:
             move_mount(copy, target)
 
 
+@step("masking paths")
 def mask(context: Context) -> None:
-    """masking paths
-
-    Files with the verified null device, directories with one empty, read-only tmpfs that all of them share.
-    """
+    """Files with the verified null device, directories with one empty, read-only tmpfs that all of them share."""
     empty: Fd | None = None
     for place in dict.fromkeys(context.config["linux"].get("maskedPaths") or []):
         found = _resolve(context, place)

@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init.context import ROOT, Context
+from pyrunc.init.context import ROOT, Context, step
 from pyrunc.linux import ENOSYS, path
 from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
 from pyrunc.linux.mount import (
@@ -27,10 +27,9 @@ from pyrunc.linux.mount_options import PROPAGATION
 EINVAL = 22
 
 
+@step("cutting the mount namespace off from the host's")
 def isolate(context: Context) -> None:
-    """cutting the mount namespace off from the host's
-
-    Before any mount of ours, which would else propagate to the host. `shared` is what an engine asks for when a
+    """Before any mount of ours, which would else propagate to the host. `shared` is what an engine asks for when a
     volume must propagate back to the host; even then nothing above the root file system may (pivot_root(2)).
     """
     flags = _requested(context) or MS_SLAVE | MS_REC
@@ -57,10 +56,9 @@ def _make_private_mount_of(directory: Fd) -> None:
         directory = open_at(directory, "..", posix.O_PATH | posix.O_DIRECTORY)
 
 
+@step("mounting the root file system")
 def mount(context: Context) -> None:
-    """mounting the root file system
-
-    A mount of its own, as pivot_root(2) needs one. The fd of that mount is from now on the only root that
+    """A mount of its own, as pivot_root(2) needs one. The fd of that mount is from now on the only root that
     anything is resolved in. The runtime makes it where its rights are needed: to map its IDs; or to get there, as
     root of a user namespace is nobody in folders of the host's root.
     """
@@ -84,11 +82,9 @@ def mount_on_itself(rootfs: str, namespace: "Fd | None" = None) -> Fd:
     return tree
 
 
+@step("changing to the container's root")
 def pivot(context: Context) -> None:
-    """changing to the container's root
-
-    pivot_root(".", "."): the old root is stacked below, made a slave so that its unmounting stays here, and gone.
-    """
+    """pivot_root(".", "."): the old root is stacked below, made a slave so that its unmounting stays here, and gone."""
     root = context.root
     assert root is not None
     if context.no_pivot:
@@ -137,19 +133,21 @@ def _unescaped(text: str) -> str:
     return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
+@step("changing to the container's root")
 def chroot(context: Context) -> None:
-    """changing to the container's root, in a mount namespace that is not the container's own"""
+    """In a mount namespace that is not the container's own: there is nothing to pivot."""
     posix.chroot(context.rootfs)
     posix.chdir("/")
     context.root = open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
 
 
+@step("setting the root's propagation")
 def propagate(context: Context) -> None:
-    """setting the root's propagation
+    """Shared and unbindable are set only now: pivot_root(2) refuses a shared new root, and no part of an unbindable one
+    could have been bound. The others were set before any mount was made.
 
-    Shared and unbindable only now: pivot_root(2) refuses a shared new root, and of an unbindable one no part could have
-    been bound. The others were set before any mount was made. It is that of all mounts, but for those with one of
-    their own: what must not reach the host, or come from there, stays so.
+    It is set on all mounts. Those that have a propagation of their own get that back: what must not reach the host, or
+    come from there, stays so.
     """
     flags = _requested(context)
     if flags & (MS_SHARED | MS_UNBINDABLE):
@@ -158,20 +156,23 @@ def propagate(context: Context) -> None:
             propagate_as(mounted, own)
 
 
+@step("making the root read-only")
 def protect(context: Context) -> None:
-    """making the root read-only (config.md#root)"""
+    """config.md#root"""
     if context.config["root"].get("readonly"):
         assert context.root is not None
         mount_setattr(context.root, set=MOUNT_ATTR_RDONLY)
 
 
+@step("taking the container's root")
 def adopt(context: Context) -> None:
-    """taking the container's root, which we have joined"""
+    """It is the one of the mount namespace that was joined."""
     context.root = open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY)
 
 
+@step("making the working directory")
 def make_cwd(context: Context) -> None:
-    """making the working directory, where the image has none, while the root can be written to"""
+    """Where the image has none, and while the root can be written to."""
     assert context.root is not None
     try:
         path.ensure_directory(context.root, context.process["cwd"]).close()
@@ -179,12 +180,13 @@ def make_cwd(context: Context) -> None:
         pass  # why not is said when it is entered, perhaps by one who may more
 
 
+@step("entering the working directory")
 def enter_cwd(context: Context) -> None:
-    """entering the working directory
+    """It is made where the image has none, as other runtimes do, but only for the container's first process: `exec`
+    must not make folders that belong to root for a user.
 
-    Made where the image has none, as every peer does, but only for the container's first process: `exec` must not make
-    folders of root's for a user. Resolved inside the root, so /proc/self/fd/N of a leaked descriptor is no way out
-    (CVE-2024-21626), and asked for afterwards: the kernel says whether it is reachable.
+    It is resolved inside the root, so that /proc/self/fd/N of a leaked descriptor is no way out (CVE-2024-21626).
+    Afterwards the kernel is asked whether it can be reached from there.
     """
     cwd = context.process["cwd"]
     root = context.root

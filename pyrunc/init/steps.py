@@ -1,15 +1,19 @@
-"""What happens to a container's process between clone and execve, in order. The reasons stand with each step."""
+"""What happens to a container's process between clone and execve, in order. The reasons stand with each step.
+
+To add one, write a function with `@step("its title")` in the module of its subject, and put it into the lists here.
+"""
 
 import _signal
 import gc
 import posix
 import sys
+import time
 
-from pyrunc.errors import PyruncError, StepError, reason
+from pyrunc.errors import PyruncError, StepError, packed, reason
 from pyrunc.init import (
     attributes,
+    channel,
     console,
-    context,
     credentials,
     dev,
     execute,
@@ -21,12 +25,13 @@ from pyrunc.init import (
     rootfs,
     sysctl,
 )
+from pyrunc.init.context import IN_INIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.init.context import Context, Step
 
-ENTER: "tuple[Step, ...]" = (
+ENTER_NAMESPACES: "tuple[Step, ...]" = (
     attributes.set_oom_score,  # while /proc/self is ours
     attributes.set_initial_affinity,
     namespaces.enter_cgroup,  # its root is that of a new cgroup namespace
@@ -36,12 +41,20 @@ ENTER: "tuple[Step, ...]" = (
     namespaces.become_root,  # the owner of what is made from here on
     namespaces.make_rest,
     namespaces.make_time,
-    namespaces.fork,  # a new or joined process namespace is only for children
-    namespaces.make_cgroup,  # its root is the cgroup that we are in
-    namespaces.session,
+)
+
+KEYRING: "tuple[Step, ...]" = (
     labels.for_keyring,
     namespaces.join_keyring,
     labels.no_longer_for_keyring,
+)
+
+ENTER: "tuple[Step, ...]" = (
+    *ENTER_NAMESPACES,
+    namespaces.fork,  # a new or joined process namespace is only for children
+    namespaces.make_cgroup,  # its root is the cgroup that we are in
+    namespaces.session,
+    *KEYRING,
 )
 
 PREPARE: "tuple[Step, ...]" = (
@@ -104,6 +117,10 @@ BECOME: "tuple[Step, ...]" = (
     namespaces.enter_late,
     execute.leave_nothing,
     execute.filter_and_notify,
+)
+
+# create ends here, and start goes on.
+WAIT_AND_START: "tuple[Step, ...]" = (
     execute.report_ready,
     execute.wait_for_start,
     execute.filter_before_hooks,
@@ -111,7 +128,18 @@ BECOME: "tuple[Step, ...]" = (
     execute.execute,  # and the filter: between the two there is nothing that it could forbid
 )
 
-PREPARE_EXEC: "tuple[Step, ...]" = (
+INIT = (*ENTER, *PREPARE, *BECOME, *WAIT_AND_START)
+INIT_IN_FOREIGN_MOUNTS = (*ENTER, *PREPARE_IN_FOREIGN_MOUNTS, *BECOME, *WAIT_AND_START)
+
+# `exec`: the container's own hooks have run, and what is waited for is the caller at most.
+WAIT_AND_EXECUTE: "tuple[Step, ...]" = (
+    execute.report_ready,
+    execute.wait_for_caller,
+    execute.execute,
+)
+
+EXEC: "tuple[Step, ...]" = (
+    *ENTER,
     rootfs.adopt,
     attributes.set_scheduling,
     attributes.set_memory_policy,
@@ -119,31 +147,38 @@ PREPARE_EXEC: "tuple[Step, ...]" = (
     console.become_streams,
     console.control,
     dev.reopen_null,
+    *BECOME,
+    *WAIT_AND_EXECUTE,
 )
-
-# `exec` waits for its caller at most, and the container's hooks have run.
-BECOME_ANOTHER: "tuple[Step, ...]" = tuple(
-    execute.wait_for_caller if step is execute.wait_for_start else step
-    for step in BECOME
-    if step not in (execute.filter_before_hooks, hooks.start_container)
-)
-
-INIT = ENTER + PREPARE + BECOME
-INIT_IN_FOREIGN_MOUNTS = ENTER + PREPARE_IN_FOREIGN_MOUNTS + BECOME
-EXEC = ENTER + PREPARE_EXEC + BECOME_ANOTHER
-
-
-def _unseen(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
-    """The same, with what makes the process visible to the container moved to the end."""
-    visible = (namespaces.fork, namespaces.session, console.control)
-    rest = tuple(step for step in steps if step not in visible)
-    ready = rest.index(execute.report_ready)
-    return (*rest[:ready], execute.filter_system_calls, credentials.finish_capabilities, *visible, *rest[ready:])
-
 
 # Into a container that could trace what it sees (CAP_SYS_PTRACE, without a user namespace of its own): there is
 # nothing to see until the process has no right and no descriptor that the container has not.
-EXEC_UNSEEN = _unseen(EXEC)
+EXEC_UNSEEN: "tuple[Step, ...]" = (
+    *ENTER_NAMESPACES,
+    namespaces.make_cgroup,
+    *KEYRING,
+    rootfs.adopt,
+    attributes.set_scheduling,
+    attributes.set_memory_policy,
+    console.allocate,
+    console.become_streams,
+    dev.reopen_null,
+    *BECOME,
+    execute.filter_system_calls,
+    credentials.finish_capabilities,
+    namespaces.fork,  # from here on the container sees the process
+    namespaces.session,
+    console.control,
+    *WAIT_AND_EXECUTE,
+)
+
+# What runc's debug log says when it has come as far: scripts look for it. Of the container's first process, and of one
+# that is added.
+MILESTONES = {
+    attributes.set_oom_score: ("nsexec container setup", "nsexec container setup"),
+    namespaces.join_keyring: ("child process in init()", "child process in init()"),
+    execute.leave_nothing: ("init: closing the pipe to signal completion", "setns_init: about to exec"),
+}
 
 
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:
@@ -159,7 +194,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         container.die_with_runtime()
         _signal.set_wakeup_fd(-1)  # it may be a pipe of the caller's, to whom our signals are nothing
         container.wait_for_go()
-        context.run(steps, container)
+        take(steps, container)
     except PyruncError as error:
         report(container, error)
     except SystemExit:
@@ -170,6 +205,28 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         report(container, StepError("preparing the container", "", f"{type(error).__name__}: {error}"))
     finally:
         posix._exit(code)
+
+
+def take(steps: "tuple[Step, ...]", context: "Context") -> None:
+    """Take the steps in order. The only place that turns a failure into words."""
+    began = time.time_ns() if context.debug else 0
+    page = context.progress.page
+    for number, step in enumerate(steps):
+        page[0] = number
+        try:
+            step(context)
+        except PyruncError as error:
+            if error.operation.startswith("exec"):
+                raise  # the program's own fault, which has a form of its own
+            raise StepError(f"{IN_INIT}: {error.operation}", error.subject, error.cause, error.hint) from error
+        except (OSError, ValueError, OverflowError) as error:
+            raise StepError(f"{IN_INIT}: {step.title}", "", reason(error)) from error
+        if context.debug:
+            now = time.time_ns()
+            context.channel.write(channel.STEP_TAKEN, step.name, str(began), str(now))
+            if step in MILESTONES:
+                context.channel.write(channel.DEBUG, MILESTONES[step][0 if context.init else 1])
+            began = now
 
 
 FIFO_ROOM = 4096  # what one write to a pipe keeps together
@@ -186,12 +243,10 @@ def forget_imports() -> None:
 
 def report(container: "Context", error: PyruncError) -> None:
     """By write(2): the filter may be in force by now."""
-    fields = (error.operation, error.subject, error.cause, error.hint)
-    text = "\0".join(field.replace("\0", "\\x00") for field in fields)
     if container.waiting and container.fifo is not None:
-        posix.write(container.fifo.number, text.encode("utf-8", "replace")[:FIFO_ROOM])
+        posix.write(container.fifo.number, packed(*error.fields).encode("utf-8", "replace")[:FIFO_ROOM])
         return
     try:
-        container.channel.write("E", text)
+        container.channel.write(channel.FAILED, *error.fields)
     except OSError:
         pass  # the parent is dead

@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.errors import StepError, reason
-from pyrunc.init.context import Context
+from pyrunc.init.context import Context, step
 from pyrunc.init.namespaces import is_the_callers
 from pyrunc.linux import encoded, path, process
 from pyrunc.linux.fd import Fd, open_at, read_file
@@ -16,8 +16,8 @@ OWN = "its path in linux.namespaces leads to the one that the runtime is in"
 READ_ONLY = "/proc/sys is mounted read-only where the runtime was started"
 
 
+@step("setting the host and domain name")
 def set_names(context: Context) -> None:
-    """setting the host and domain name"""
     wanted = (
         ("hostname", context.config.get("hostname"), process.sethostname),
         ("domainname", context.config.get("domainname"), process.setdomainname),
@@ -31,10 +31,9 @@ def set_names(context: Context) -> None:
             raise StepError(f'{member} "{name}" not allowed in host uts namespace', "", "", OWN)
 
 
+@step("writing kernel parameters")
 def write(context: Context) -> None:
-    """writing kernel parameters
-
-    Through the host's procfs, opened before anything of the container's was mounted: a file mounted over one in
+    """Through the host's procfs, opened before anything of the container's was mounted: a file mounted over one in
     the container's /proc can't take the value, nor send it to another (CVE-2025-52881). Which parameters may be
     written (those of the container's own namespaces) was decided when config.json was read. Whether a namespace that
     is given by its path is the container's own, and not the host's, tells only what we are in now.

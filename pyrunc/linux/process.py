@@ -3,6 +3,7 @@
 import fcntl
 import posix
 
+from pyrunc.errors import PyruncError
 from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd
@@ -40,6 +41,13 @@ CLOSE_RANGE_CLOEXEC = 4
 MAX_CPUS = 8192  # the most that a kernel is built for; those that are not there don't count
 
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+
+
+def refuse_threads() -> None:
+    """A clone of one thread of several is a process whose locks nobody will open. Each thread is a link of task/."""
+    if posix.stat("/proc/self/task").st_nlink > 3:
+        hint = "use the runtime from a process with one thread, such as a worker of your own"
+        raise PyruncError("starting a process", "", "this process has several threads", hint)
 
 
 def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":

@@ -305,10 +305,13 @@ class Config(TypedDict, total=False):
     linux: Linux
 
 
+Status = Literal["creating", "created", "running", "stopped"]
+
+
 class State(TypedDict, total=False):
     ociVersion: Required[str]
     id: Required[str]
-    status: Required[Literal["creating", "created", "running", "stopped"]]
+    status: Required[Status]
     pid: int
     bundle: Required[str]
     annotations: dict[str, str]

@@ -24,7 +24,6 @@ ORDER = (
 UPWARD: set[tuple[str, str]] = set()
 CIRCLES = {
     ("pyrunc.cgroups.cgroup", "pyrunc.cgroups.systemd"),
-    ("pyrunc.container.container", "pyrunc.container.create", "pyrunc.container.forced"),
     ("pyrunc.spec.rules", "pyrunc.spec.rules_rare"),
     ("shim.events", "shim.publish"),
     ("shim.fuse", "shim.idmap", "shim.mounts"),

@@ -18,7 +18,7 @@ from sizes import size
 
 def list_of_steps():
     """Asked of the package itself, in a process of its own: importing the runtime here would not be its start."""
-    code = "from pyrunc.init import steps; print(*dict.fromkeys(f'{s.__module__}.{s.__name__}' for s in steps.INIT))"
+    code = "from pyrunc.init import steps; print(*dict.fromkeys(s.name for s in steps.INIT))"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/"
     ).stdout.split()

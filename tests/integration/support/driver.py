@@ -16,18 +16,18 @@ def error():
 
 def break_step(name):
     from pyrunc.init import steps
+    from pyrunc.init.context import Step
 
     def failing(step):
         def replacement(context):
             raise error()
 
-        replacement.__doc__, replacement.__name__, replacement.__module__ = step.__doc__, step.__name__, step.__module__
-        return replacement
+        broken = Step(step.title, replacement)
+        broken.name = step.name
+        return broken
 
     for kind in ("INIT", "INIT_IN_FOREIGN_MOUNTS", "EXEC"):
-        found = tuple(
-            failing(step) if f"{step.__module__}.{step.__name__}" == name else step for step in getattr(steps, kind)
-        )
+        found = tuple(failing(step) if step.name == name else step for step in getattr(steps, kind))
         setattr(steps, kind, found)
 
 

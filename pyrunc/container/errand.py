@@ -1,0 +1,69 @@
+"""One thing that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
+
+import errno
+
+from pyrunc.container.patience import DEATH_SECONDS
+from pyrunc.errors import reason
+from pyrunc.init import channel
+from pyrunc.init.channel import Channel
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import has_ended, pidfd_send_signal, reap
+from pyrunc.linux.process import SIGKILL, in_child, refuse_threads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Errand:
+    """To be entered: the child has done `work` and stays where it is until the block ends, and it with that.
+
+    Args:
+        work: done by the child; the descriptor that it returns is `brought` to us.
+        flags: CLONE_NEW*, of the namespaces that the child is born in.
+
+    Raises OSError: what failed there, or that the child died.
+    """
+
+    __slots__ = ("brought", "line", "pid", "pidfd")
+
+    def __init__(self, work: "Callable[[], Fd | None]", flags: int = 0) -> None:
+        refuse_threads()
+        self.line, theirs = Channel.pair()
+
+        def run() -> None:
+            self.line.close()  # else its end would not be the end of the stream
+            try:
+                brought = work()
+            except (OSError, ValueError, OverflowError) as error:
+                theirs.send(channel.FAILED, str(getattr(error, "errno", 0) or 0), reason(error))
+            else:
+                theirs.send(channel.GO, fd=brought)
+                theirs.receive()  # until our end is closed
+
+        self.pid, self.pidfd = in_child(run, flags)
+        theirs.close()
+        try:
+            said = self.line.receive()
+            if said.kind == channel.FAILED:
+                raise OSError(int(said.fields[0]), said.fields[1])
+            if said.kind != channel.GO:
+                raise OSError(errno.ECHILD, "the helper died")
+        except BaseException:
+            self.close()
+            raise
+        self.brought = said.descriptor
+
+    def __enter__(self) -> "Errand":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """It has nothing left to do, or is not waited for any more: one that hangs in a system call is left alone."""
+        self.line.close()
+        with self.pidfd:
+            pidfd_send_signal(self.pidfd, SIGKILL)
+            if has_ended(self.pidfd, DEATH_SECONDS):
+                reap(self.pidfd)
