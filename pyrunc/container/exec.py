@@ -64,9 +64,7 @@ def begin(
     process.set_dumpable(False)
     take_master = prepare.receiver_of_master(options, bool(what.get("terminal")))
     take_pidfd = prepare.receiver_of_pidfd(options, "setns")
-    with pidfd_open(container.pid) as init:
-        if not container.is_alive():
-            raise StateError("cannot exec in a stopped container", container.id)
+    with _first_process(container) as init:
         context = _context(container, what, options)
         group = container.rdt_group()
         child = launch.Launch(context, log, _Parent(take_master, take_pidfd, group))
@@ -75,6 +73,17 @@ def begin(
         with _Entrance(container, context, init):
             child.begin(steps.EXEC_UNSEEN if context.unseen else steps.EXEC, 0)
     return child
+
+
+def _first_process(container: Container) -> Fd:
+    """The process by which the namespaces are found. It may have ended since the status was asked for."""
+    try:
+        init = pidfd_open(container.pid)
+        if container.is_alive():
+            return init
+    except ProcessLookupError:
+        pass
+    raise StateError("cannot exec in a stopped container", container.id)
 
 
 class _Parent(launch.Parent):

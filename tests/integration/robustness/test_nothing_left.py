@@ -73,7 +73,7 @@ def test_a_step_that_fails(container, runtime, step):
 )
 def test_a_step_of_exec_that_fails(container, runtime, step):
     c = container(seccomp={"defaultAction": "SCMP_ACT_ALLOW"}).up()
-    result = Faulty(runtime, "step", f"pyrunc.init.{step}")("exec", c.id, "sleep", "4321", check=False)
+    result = Faulty(runtime, "step", step)("exec", c.id, "sleep", "4321", check=False)
     assert result.code == 255, repr(result)
     assert "injected failure" in result.err
     assert "4321" not in c.exec("ps")
