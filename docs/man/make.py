@@ -105,7 +105,8 @@ SHIM = r""".TH CONTAINERD\-SHIM\-PYRUNC\-V2 8 "" pyrunc "System Administration"
 containerd\-shim\-pyrunc\-v2 \- containerd's shim, with the runtime in it
 .SH SYNOPSIS
 .B containerd\-shim\-pyrunc\-v2
-\fB\-namespace\fR \fINAMESPACE\fR \fB\-id\fR \fIID\fR \fB\-address\fR \fISOCKET\fR [\fIOPTIONS\fR] \fBstart\fR|\fBdelete\fR
+\fB\-namespace\fR \fINAMESPACE\fR \fB\-id\fR \fIID\fR \fB\-address\fR \fISOCKET\fR [\fIOPTIONS\fR]
+\fBstart\fR|\fBdelete\fR
 .SH DESCRIPTION
 containerd and Docker call it; nobody else needs to. It is found in PATH by its name, where a container is to have
 the runtime
