@@ -71,9 +71,14 @@ EXAMPLES = {
         ("A shell beside the program:", "pyrunc exec --tty web sh"),
         ("As another user, in another folder:", "pyrunc exec --user 1000:1000 --cwd /tmp web id"),
     ),
+    "doctor": (("What this host has, for root:", "sudo pyrunc doctor"),),
     "explain": (
-        ("What a configuration gives away, worst first:", "pyrunc explain --bundle bundle"),
+        ("What a configuration gives away, worst first:", "pyrunc explain ./bundle"),
         ("And a container that runs:", "pyrunc explain web"),
+        (
+            "In CI: fail when a change gives away more:",
+            "pyrunc explain --compare ./before.json --fail-on high ./after.json",
+        ),
     ),
     "features": (("Which mount options are known:", "pyrunc features | jq .mountOptions"),),
     "kill": (("Ask it to end; then make it:", "pyrunc kill web", "pyrunc kill web KILL"),),
@@ -97,6 +102,7 @@ EXAMPLES = {
             "pyrunc update --memory 256M --cpu-period 100000 --cpu-quota 50000 web",
         ),
     ),
+    "wait": (("How a detached container has ended:", "pyrunc run --detach --exit-record web", "pyrunc wait web"),),
     "validate": (("Every mistake in a configuration:", "pyrunc validate --bundle bundle"),),
 }
 

@@ -9,6 +9,7 @@ VERBS = {
     "completion": "print a script that completes verbs, flags and IDs in a shell",
     "create": "create a container",
     "delete": "delete a container and all that belongs to it",
+    "doctor": "say what this host has for containers, what it lacks, and what to do",
     "events": "show what a container uses, and when it runs out of memory",
     "exec": "execute a new process in a container",
     "explain": "say what a configuration or a container grants and withholds",
@@ -23,6 +24,7 @@ VERBS = {
     "start": "run the program of a created container",
     "state": "show a container's state, as JSON",
     "update": "change the limits of a container",
+    "wait": "wait for the end of a container, and print its exit status",
     "validate": "check a bundle's configuration and explain every mistake",
 }
 

@@ -7,10 +7,15 @@ from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 BUNDLE = Flag("bundle", "b", help="the bundle: a folder with config.json (default: the current one)", value="DIR")
 CONSOLE_SOCKET = Flag("console-socket", help="a socket that gets the terminal's master", value="SOCKET")
 PIDFD_SOCKET = Flag("pidfd-socket", help="a socket that gets a pidfd of the process", value="SOCKET")
 PID_FILE = Flag("pid-file", help="write the process's ID to FILE", value="FILE")
+EXIT_RECORD = Flag("exit-record", help="leave a process behind that puts the container's end on record: see wait")
 PRESERVE_FDS = Flag("preserve-fds", help="how many descriptors from 3 on the program keeps", value="N", default="0")
 
 FLAGS = (
@@ -21,6 +26,7 @@ FLAGS = (
     Flag("no-pivot", help="chroot in place of pivot_root (root on a ramdisk); less safe"),
     Flag("no-new-keyring", help="leave the caller's session keyring to the container"),
     PRESERVE_FDS,
+    EXIT_RECORD,
 )
 
 USAGE = Usage(
@@ -47,6 +53,7 @@ def options(call: Call) -> Options:
         no_new_keyring=arguments.on("no-new-keyring"),
         rootless=call.rootless,
         systemd=call.systemd,
+        exit_record=arguments.on("exit-record"),
     )
 
 
@@ -54,5 +61,19 @@ def absolute(path: str) -> str:
     return path if not path or path.startswith("/") else f"{posix.getcwd()}/{path}"
 
 
-def main(call: Call) -> None:
-    Container.create(call.state_root, call.id, call.arguments.text("bundle") or ".", options(call), call.log)
+def main(call: Call) -> int:
+    def make() -> Container:
+        bundle = call.arguments.text("bundle") or "."
+        return Container.create(call.state_root, call.id, bundle, options(call), call.log)
+
+    return make_and_leave(call, make)
+
+
+def make_and_leave(call: Call, make: "Callable[[], Container]") -> int:
+    """Make a container that nobody waits for here."""
+    if not call.arguments.on("exit-record"):
+        make()
+        return 0
+    from pyrunc.container import ended
+
+    return ended.leave_keeper(make)

@@ -2,9 +2,9 @@
 
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call
-from pyrunc.cli.create import FLAGS, options
+from pyrunc.cli.create import FLAGS, make_and_leave, options
 from pyrunc.container.container import Container
-from pyrunc.errors import NoSuchContainer
+from pyrunc.errors import NoSuchContainer, UsageError
 
 USAGE = Usage(
     "run",
@@ -28,9 +28,16 @@ def main(call: Call) -> int:
     settings = options(call)
     bundle = arguments.text("bundle") or "."
     if arguments.on("detach"):
-        container = Container.create(call.state_root, call.id, bundle, settings, call.log)
-        _start(container, call)
-        return 0
+
+        def make() -> Container:
+            container = Container.create(call.state_root, call.id, bundle, settings, call.log)
+            _start(container, call)
+            return container
+
+        return make_and_leave(call, make)
+    if arguments.on("exit-record") and not arguments.on("keep"):
+        cause = "the container is deleted when it has ended, and its record with it"
+        raise UsageError("--exit-record", "", cause, "use --detach or --keep with it")
     from pyrunc.container.foreground import Foreground
 
     settings.detach = False
@@ -41,6 +48,10 @@ def main(call: Call) -> int:
             proxy = container.notify_proxy()
             container.start(notified=False)
             status = foreground.wait(container.pid, proxy)
+            if arguments.on("exit-record"):
+                from pyrunc.container import ended
+
+                ended.save(container, foreground.status)
         finally:
             if not arguments.on("keep"):
                 _delete(call)

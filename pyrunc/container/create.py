@@ -56,6 +56,8 @@ def create(
     validate_id(container_id)
     creation = Creation(container_id, config, options, take_master, take_pidfd)
     record = _record(container_id, config, bundle, rootfs)
+    if options.exit_record:
+        record["exitRecord"] = True
     directory = StateDirectory.make(root, container_id)
     container = Recorded(directory, record, log)
     container.known_config = config

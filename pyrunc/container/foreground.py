@@ -29,7 +29,17 @@ class Foreground:
     Until there is a process to pass them on to, signals that end a program end ours, by way of its clean-up.
     """
 
-    __slots__ = ("_handlers", "interrupted", "pending", "pidfd", "subreaper", "terminal", "wake_read", "wake_write")
+    __slots__ = (
+        "_handlers",
+        "interrupted",
+        "pending",
+        "pidfd",
+        "status",
+        "subreaper",
+        "terminal",
+        "wake_read",
+        "wake_write",
+    )
 
     def __init__(self, subreaper: bool = True) -> None:
         self.subreaper = subreaper
@@ -37,6 +47,7 @@ class Foreground:
         self.pidfd: Fd | None = None
         self.pending: list[int] = []
         self.interrupted = False
+        self.status = 0  # of the process that was waited for, as waitpid(2) has it
 
     def __enter__(self) -> "Foreground":
         if self.subreaper:
@@ -108,6 +119,7 @@ class Foreground:
             status = self._reap(pid)
             if status is not None:
                 relay.drain()
+                self.status = status
                 return exit_code(status)
             relay.turn()
 

@@ -20,6 +20,7 @@ class Options:
         pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
         preserve_fds: how many descriptors from 3 on the program keeps.
         no_pivot, no_new_keyring: see the verbs.
+        exit_record: the container's end is to be on record: see ended.py.
         systemd: let systemd make the cgroup.
         wait_fifo: of `exec`: the path of a fifo; the program runs when somebody opens it for reading.
         rootless: go without cgroups where we may not make them; None: when we are not root of the host.
@@ -30,6 +31,7 @@ class Options:
         "console",
         "console_socket",
         "detach",
+        "exit_record",
         "no_new_keyring",
         "no_pivot",
         "pid_file",
@@ -57,6 +59,7 @@ class Options:
         pidfd: "Callable[[Fd], None] | None" = None,
         pidfd_socket: str = "",
         wait_fifo: str = "",
+        exit_record: bool = False,
     ) -> None:
         self.pid_file = pid_file
         self.cgroups = cgroups or []
@@ -71,3 +74,4 @@ class Options:
         self.pidfd = pidfd
         self.pidfd_socket = pidfd_socket
         self.wait_fifo = wait_fifo
+        self.exit_record = exit_record

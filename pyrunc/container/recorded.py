@@ -1,7 +1,7 @@
 """A container as it is on record: what it is, how it does, and the hooks that it has. runtime.md#state"""
 
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.container.state import CONFIG, StateDirectory, StateRoot
+from pyrunc.container.state import CONFIG, EXIT, StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
 from pyrunc.log import Log
@@ -117,7 +117,12 @@ class Recorded:
             "created": self.record["created"],
             **({"annotations": self.record["annotations"]} if self.record["annotations"] else {}),
             "owner": self.record["owner"],
+            **({"exit": self.exit_record()} if status == "stopped" and self.record.get("exitRecord") else {}),
         }
+
+    def exit_record(self) -> "dict[str, Any] | None":
+        """How it ended, where `create` was asked to have that on record: see ended.py."""
+        return self.directory.load(EXIT) if self.record.get("exitRecord") else None
 
     def hook_state(self, status: "Status", pid: "int | None" = None) -> bytes:
         """What hooks read on standard input."""

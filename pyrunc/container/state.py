@@ -19,6 +19,7 @@ ID_LENGTH = 1024
 STATE = "state.json"
 CONFIG = "config.json"
 FIFO = "exec.fifo"
+EXIT = "exit.json"
 NOTIFY = "notify"
 HOLDER = "holder"
 HOOK = "hook"

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 OFF_THE_PATH = (
-    "pyrunc.cli.completion", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help", "pyrunc.cli.validate",
-    "pyrunc.container.features", "pyrunc.explain", "pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build",
-    "pyrunc.seccomp.names", "pyrunc.seccomp.profile", "pyrunc.spec.everything",
-    "pyrunc.spec._checker_rest", "pyrunc.spec._compile", "pyrunc.spec.default",
+    "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help",
+    "pyrunc.cli.validate", "pyrunc.container.features", "pyrunc.doctor", "pyrunc.explain", "pyrunc.image",
+    "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.seccomp.names", "pyrunc.seccomp.profile",
+    "pyrunc.spec._checker_rest", "pyrunc.spec._compile", "pyrunc.spec.default", "pyrunc.spec.everything",
     "pyrunc.spec.report", "pyrunc.spec.types",
 )  # fmt: skip
 

@@ -49,6 +49,9 @@ int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits);
 int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count, const char *license);
 int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags);
 int sys_inotify(const char *path, uint32_t events);
+int sys_landlock_create_ruleset(const char *attributes, size_t size, unsigned int flags);
+int sys_landlock_add_rule(int ruleset, unsigned int type, const char *attributes);
+int sys_landlock_restrict_self(int ruleset);
 int reset_signals(void);
 unsigned char *shared_page(void);
 void drop_shared_page(unsigned char *page);
@@ -283,6 +286,14 @@ static int sys_inotify(const char *path, uint32_t events)
     }
     return fd;
 }
+
+/* Linux 5.13; the same numbers on every machine. */
+static int sys_landlock_create_ruleset(const char *attributes, size_t size, unsigned int flags)
+{ return syscall(444, attributes, size, flags); }
+static int sys_landlock_add_rule(int ruleset, unsigned int type, const char *attributes)
+{ return syscall(445, ruleset, type, attributes, 0); }
+static int sys_landlock_restrict_self(int ruleset)
+{ return syscall(446, ruleset, 0); }
 
 /* Every handler to its default and nothing blocked: an ignored signal and the mask survive execve(2), and
    CPython ignores SIGPIPE and SIGXFSZ. */

@@ -18,6 +18,7 @@ ORDER = (
     ("init", "explain"),
     ("container",),
     ("checkpoint",),
+    ("doctor",),
     ("cli", "shim"),
 )
 # What is still to be mended. Nothing may be added, and what is mended must go.

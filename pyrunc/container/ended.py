@@ -1,0 +1,154 @@
+"""How a container has ended: a record that outlives its process, and waiting for the end of one that is not our child.
+
+The kernel tells a process's exit status to its parent; since Linux 6.15 also to whoever has a pidfd of it open. A
+container that runs detached has neither for long: `create --exit-record` leaves a keeper behind, a process that is the
+container's parent, waits, and writes the record. It costs nothing where it is not asked for.
+"""
+
+import fcntl
+import posix
+import select
+import time
+
+from pyrunc.container.container import Container, exit_code
+from pyrunc.container.state import EXIT, StateDirectory
+from pyrunc.errors import NoSuchContainer, StateError
+from pyrunc.linux import exits
+from pyrunc.linux.fd import Fd, replace_file
+from pyrunc.linux.inotify import watch
+from pyrunc.linux.pid import pidfd_open
+from pyrunc.linux.process import keep_only
+from pyrunc.log import rfc3339
+from pyrunc.spec.jsonc import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+IN_DELETE = 0x200
+RECORD_SECONDS = 5.0  # for a keeper that has seen the end
+
+
+# The keeper
+
+
+def leave_keeper(make: "Callable[[], Container]") -> int:
+    """Have a child make the container, and stay. Returns when it has made it, with its exit status: 0, or when the
+    making has failed, which it has said itself, another. In the child this does not return."""
+    read, write = posix.pipe2(posix.O_CLOEXEC)
+    parent = str(posix.getpid()).encode()
+    pid = posix.fork()
+    if pid:
+        return _wait_until_it_is_made(pid, read, write)
+    posix.close(read)
+    if posix.environ.get(b"LISTEN_PID") == parent:  # what socket activation gave to us is now for it
+        posix.environ[b"LISTEN_PID"] = str(posix.getpid()).encode()
+    container = make()
+    with pidfd_open(container.pid) as pidfd:
+        _detach(container, pidfd, write)
+    posix._exit(0)
+
+
+def _wait_until_it_is_made(pid: int, read: int, write: int) -> int:
+    posix.close(write)
+    try:
+        made = posix.read(read, 1) == b"0"
+    except KeyboardInterrupt as interrupt:
+        posix.kill(pid, interrupt.args[0] if interrupt.args else 15)  # it undoes what it has made
+        posix.waitpid(pid, 0)
+        raise
+    posix.close(read)
+    return 0 if made else exit_code(posix.waitpid(pid, 0)[1])
+
+
+def _detach(container: Container, pidfd: Fd, write: int) -> None:
+    """On our own from here on: nothing of the caller's is held, but for what would tell us of start and end."""
+    directory = container.directory
+    started = watch(directory.path, IN_DELETE)
+    posix.setsid()
+    posix.chdir("/")
+    null = posix.open("/dev/null", posix.O_RDWR)
+    posix.write(write, b"0")
+    for number in (0, 1, 2):
+        posix.dup2(null, number)
+    keep_only(3, [directory.fd.number, pidfd.number, started.number])
+    began = "" if directory.has_fifo() else rfc3339(time.time_ns())
+    began = began or _wait_for_start(directory, pidfd, started)
+    status = posix.waitpid(container.pid, 0)[1]
+    save(container, status, began)
+
+
+def _wait_for_start(directory: StateDirectory, pidfd: Fd, started: Fd) -> str:
+    """When `start` took the fifo away. "" where it has ended before."""
+    poll = select.poll()
+    for each in (pidfd, started):
+        poll.register(each.number, select.POLLIN)
+    while directory.has_fifo():
+        if any(number == pidfd.number for number, _ in poll.poll()):
+            return ""
+        posix.read(started.number, 4096)
+    return rfc3339(time.time_ns())
+
+
+def save(container: Container, status: int, started: str = "") -> None:
+    """Put its end on record. Under its lock: what is being deleted gets no new files."""
+    directory = container.directory
+    document: dict[str, Any] = {"exitStatus": exit_code(status)}
+    if posix.WIFSIGNALED(status):
+        document["signal"] = posix.WTERMSIG(status)
+    document["oomKilled"] = bool(container.cgroup.oom_kills())
+    if started:
+        document["started"] = started
+    document["finished"] = rfc3339(time.time_ns())
+    fcntl.flock(directory.fd.number, fcntl.LOCK_EX)
+    try:
+        if not directory.is_gone:
+            replace_file(directory.fd, EXIT, dumps(document).encode())
+    finally:
+        fcntl.flock(directory.fd.number, fcntl.LOCK_UN)
+
+
+# What is asked of it
+
+
+def wait(container: Container) -> "dict[str, Any]":
+    """Wait for its end. What is on record; or, where the kernel tells it, exitStatus, signal and finished.
+
+    Raises StateError where nobody can tell.
+    """
+    found = container.exit_record()
+    if found is not None:
+        return found
+    status = None
+    try:
+        with pidfd_open(container.pid) as pidfd:
+            if container.is_alive():
+                status = exits.wait(pidfd, container.pid, container.record["start"])
+    except ProcessLookupError:
+        pass
+    if container.record.get("exitRecord"):
+        found = _wait_for_record(container)
+        if found is not None:
+            return found
+    if status is None:
+        cause = "has ended, and who was its parent has not told how"
+        raise StateError("container", f'"{container.id}"', cause, "create it with --exit-record to know")
+    document: dict[str, Any] = {"exitStatus": exit_code(status)}
+    if posix.WIFSIGNALED(status):
+        document["signal"] = posix.WTERMSIG(status)
+    document["finished"] = rfc3339(time.time_ns())
+    return document
+
+
+def _wait_for_record(container: Container) -> "dict[str, Any] | None":
+    """Its keeper writes it at once; None: there is no keeper any more."""
+    deadline = time.monotonic() + RECORD_SECONDS
+    while time.monotonic() < deadline:
+        found = container.exit_record()
+        if found is not None:
+            return found
+        if container.directory.is_gone:
+            raise NoSuchContainer(container.id)
+        select.select([], [], [], 0.01)
+    return None

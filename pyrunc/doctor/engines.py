@@ -1,0 +1,84 @@
+"""The engines that are installed, whether they know pyrunc, and the lines that tell them."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pyrunc.doctor.check import text_of
+from pyrunc.doctor.host import path_of
+
+SHIM = "containerd-shim-pyrunc-v2"
+
+
+class Engine(NamedTuple):
+    """
+    Attributes:
+        name, program: and where that is.
+        file: its configuration, as far as it is about us.
+        knows: whether that names pyrunc.
+        lines: what belongs in there.
+        then: what makes them known.
+        trial: a command that runs a container.
+    """
+
+    name: str
+    program: str
+    file: str
+    knows: bool
+    lines: str
+    then: str
+    trial: str
+
+
+def installed(folder: str) -> Iterator[Engine]:
+    """`folder`: where pyrunc and the shim are."""
+    rootless = bool(os.geteuid())
+    home = os.environ.get("XDG_CONFIG_HOME") or f"{os.environ.get('HOME', '/root')}/.config"
+    docker = f"{home}/docker/daemon.json" if rootless else "/etc/docker/daemon.json"
+    podman = f"{home}/containers/containers.conf" if rootless else "/etc/containers/containers.conf"
+    for name, program, file, lines, then, trial in (
+        ("Docker", "dockerd", docker, _docker(folder), "systemctl reload docker",
+         "docker run --rm --runtime pyrunc busybox echo hello"),
+        ("containerd", "containerd", "/etc/containerd/config.toml", _containerd(folder), "systemctl restart containerd",
+         f"ctr run --rm --runtime {folder}/{SHIM} docker.io/library/busybox:latest try echo hello"),
+        ("Podman", "podman", podman, _podman(folder), "", "podman --runtime pyrunc run --rm busybox echo hello"),
+        ("CRI-O", "crio", "/etc/crio/crio.conf.d/10-pyrunc.conf", _crio(folder), "systemctl reload crio", ""),
+    ):  # fmt: skip
+        found = path_of(program)
+        if found:
+            yield Engine(name, found, file, "pyrunc" in text_of(file), lines, then, trial)
+
+
+def _docker(folder: str) -> str:
+    return f"""\
+{{
+  "runtimes": {{
+    "pyrunc": {{ "runtimeType": "{folder}/{SHIM}" }},
+    "pyrunc-path": {{ "path": "{folder}/pyrunc" }}
+  }}
+}}"""
+
+
+def _containerd(folder: str) -> str:
+    """Which version: by its configuration, as its program would have to be run."""
+    version = 3 if "version = 3" in text_of("/etc/containerd/config.toml") else 2
+    plugin = "io.containerd.cri.v1.runtime" if version == 3 else "io.containerd.grpc.v1.cri"
+    quote = "'" if version == 3 else '"'
+    return f"""\
+version = {version}
+[plugins.{quote}{plugin}{quote}.containerd.runtimes.pyrunc]
+  runtime_type = "io.containerd.pyrunc.v2"  # {SHIM} in PATH of containerd, or in /usr/local/bin"""
+
+
+def _podman(folder: str) -> str:
+    return f"""\
+[engine.runtimes]
+pyrunc = ["{folder}/pyrunc"]"""
+
+
+def _crio(folder: str) -> str:
+    return f"""\
+[crio.runtime.runtimes.pyrunc]
+runtime_path = "{folder}/pyrunc"
+runtime_type = "oci"
+runtime_root = "/run/pyrunc\""""
