@@ -20,8 +20,8 @@ from typing import Any
 import common
 
 try:
-    from pyrunc import Container, StateRoot
-    from pyrunc.cgroups import make
+    from pyrunc import Container, StateRoot, cgroups
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.container import launch
     from pyrunc.linux import process
     from pyrunc.log import Log
@@ -33,9 +33,9 @@ Times = dict[str, list[float]]
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("read and check config.json", load, "config"),
-    ("find the cgroup's place", make, "place"),
-    ("make the cgroup", make, "create"),
-    ("set its limits", make, "set_limits"),
+    ("find the cgroup's place", cgroups, "place"),
+    ("make the cgroup", Cgroup, "make"),
+    ("set its limits", Cgroup, "limit"),
     ("clone3", process, "clone3"),
     ("lead the child to ready", launch.Launch, "_lead"),
 )

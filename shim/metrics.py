@@ -1,6 +1,6 @@
 """Stats: a cgroup's statistics as containerd's messages have them, io.containerd.cgroups.v1 and v2."""
 
-from pyrunc.cgroups.statistics import keyed, number, statistics, text
+from pyrunc.cgroups.counters import keyed, number, text
 from pyrunc.protobuf import STRING, UINT32, UINT64, encode
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ def metrics(cgroup: "Cgroup") -> "dict[str, Any]":
 
 def _legacy(cgroup: "Cgroup") -> "Values":
     """Parts of which nothing is known are sent empty: Docker's daemon dies of a part that is missing."""
-    found = statistics(cgroup, NOT_SENT)
+    found = cgroup.statistics(NOT_SENT)
     memory = found["memory"]
     return {
         "hugetlb": [{**values, "pagesize": size} for size, values in found["hugetlb"].items()],
@@ -91,7 +91,7 @@ def _legacy(cgroup: "Cgroup") -> "Values":
 
 def _unified(cgroup: "Cgroup") -> "Values":
     directory = cgroup.directory("memory") or ""
-    found = statistics(cgroup, NOT_SENT)
+    found = cgroup.statistics(NOT_SENT)
     raw = found["memory"].get("raw", {})
     memory = {
         **raw,

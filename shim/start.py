@@ -128,14 +128,12 @@ def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]"
 
 def _join(cgroup: str, pid: int) -> None:
     """The option ShimCgroup: a path in every hierarchy, made where it is not there."""
-    from pyrunc.cgroups import make
+    from pyrunc import cgroups
 
     try:
-        place = make.place(cgroup if cgroup.startswith("/") else f"/{cgroup}", "shim")
-        make.create(place)
-        for directory in place.paths.values():
-            with open_at(None, f"{directory}/cgroup.procs", posix.O_WRONLY) as file:
-                posix.write(file.number, str(pid).encode())
+        place = cgroups.place(cgroup if cgroup.startswith("/") else f"/{cgroup}", "shim")
+        place.make()
+        place.join(pid)
     except BaseException:
         posix.kill(pid, 9)
         raise

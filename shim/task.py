@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from pyrunc.container.events import Legacy, Unified
+    from pyrunc.cgroups.oom import Watch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
     from pyrunc.spec.types import Process as Spec
@@ -96,7 +96,7 @@ class Task:
 
     __slots__ = (
         "bundle", "container", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring", "oom",
-        "owner", "paused", "standard", "turns",
+        "owner", "paused", "root", "standard", "turns",
     )  # fmt: skip
 
     container: Container
@@ -112,7 +112,7 @@ class Task:
         self.made = False
         self.execs: dict[str, Process] = {}
         self.paused = False
-        self.oom: Legacy | Unified | None = None
+        self.oom: Watch | None = None
         self.turns = Turns(loop)
 
     # --- its making
@@ -121,34 +121,26 @@ class Task:
         names = request["stdin"], request["stdout"], request["stderr"]
         return Streams(self.loop, names, request["terminal"])
 
-    def note(self, found: "dict[str, Any]") -> StateRoot:
-        """Before anything of it is made: what `delete` needs after a shim that was killed. Where its state will be."""
+    def create(self, line: "Line", request: "dict[str, Any]", streams: Streams) -> "dict[str, Any]":
+        """In a worker: all of it, or nothing. Raises PyruncError. Returns what `adopt` takes."""
+        found = options.options(request["options"], self.log)
         root = StateRoot(options.state_root(found, self.namespace))
+        owner = (found["io_uid"], found["io_gid"])
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
         companions.note(self.id, self.bundle, root.path)
-        return root
-
-    def options_of(self, found: "dict[str, Any]", console: "Callable[[Fd], None] | None") -> Options:
-        return Options(
-            pid_file=f"{self.bundle}/init.pid",
-            console=console,
-            no_pivot=found["no_pivot_root"],
-            no_new_keyring=found["no_new_keyring"],
-            systemd=found["systemd_cgroup"],
-        )
-
-    def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
-        """In a worker: all of it, or nothing. Raises PyruncError."""
-        root = self.note(found)
         with line.log.step("create.mount_rootfs"):
             mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
             with line.log.step("create.open_streams"):
                 self.open_streams(line, streams)
-            streams.own((found["io_uid"], found["io_gid"]))
-            asked = self.options_of(
-                found, (lambda master: line.say(MASTER, None, [master])) if streams.terminal else None
+            streams.own(owner)
+            asked = Options(
+                pid_file=f"{self.bundle}/init.pid",
+                console=(lambda master: line.say(MASTER, None, [master])) if streams.terminal else None,
+                no_pivot=found["no_pivot_root"],
+                no_new_keyring=found["no_new_keyring"],
+                systemd=found["systemd_cgroup"],
             )
             self.standard.lend(streams.child)
             Container.create(root, self.id, self.bundle, asked, line.log)
@@ -156,6 +148,7 @@ class Task:
             unmount_all(f"{self.bundle}/{ROOTFS}")
             companions.forget(self.id, self.bundle)
             raise
+        return {"root": root.path, "owner": owner, "no_new_keyring": found["no_new_keyring"]}
 
     def open_streams(self, line: "Line", streams: Streams) -> None:
         """In a worker."""
@@ -163,13 +156,14 @@ class Task:
 
         line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace), READER_SECONDS))
 
-    def adopt(self, container: Container, init: Process, found: "dict[str, Any]") -> None:
-        """A container that was made, with these options."""
-        self.owner = (found["io_uid"], found["io_gid"])
-        self.no_new_keyring = found["no_new_keyring"]
-        self.container = container
+    def adopt(self, made: "dict[str, Any]", init: Process) -> None:
+        """A container that a worker has made. Raises PyruncError."""
+        self.root = StateRoot(made["root"])
+        self.owner = tuple(made["owner"])
+        self.no_new_keyring = made["no_new_keyring"]
+        self.container = Container.load(self.root, self.id, self.log)
         self.init = init
-        self.init.pid = container.pid
+        self.init.pid = self.container.pid
         self.made = True
         self._watch_memory()
 
@@ -201,7 +195,7 @@ class Task:
     def delete(self, line: "Line") -> None:
         """One that somebody else has deleted has a root file system here still."""
         try:
-            Container.delete(self.container.directory.root, self.id, log=line.log)
+            Container.delete(self.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
         companions.forget(self.id, self.bundle)
@@ -209,16 +203,6 @@ class Task:
             unmount_all(f"{self.bundle}/{ROOTFS}")
 
     # --- at once
-
-    def delete_at_once(self, log: "Log") -> bool:
-        """Whether that was possible; of one that somebody else has deleted it is."""
-        try:
-            if not self.container.delete_at_once(log):
-                return False
-        except NoSuchContainer:
-            pass
-        companions.forget(self.id, self.bundle)
-        return True
 
     def kill(self, process: Process, signal: int, everybody: bool) -> None:
         if process is self.init:
@@ -245,11 +229,8 @@ class Task:
     # --- memory
 
     def _watch_memory(self) -> None:
-        from pyrunc.container.events import Legacy, Unified
-
         try:
-            cgroup = self.container.cgroup
-            self.oom = Unified(cgroup) if cgroup.unified else Legacy(cgroup)
+            self.oom = self.container.cgroup.watch_oom()
         except (PyruncError, OSError) as error:
             self.log.debug(f"container {self.id}: nobody will tell when it runs out of memory: {error}")
 

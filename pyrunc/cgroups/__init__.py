@@ -1,1 +1,56 @@
-"""Control groups: v1, hybrid and v2, found by themselves. config-linux.md#control-groups, cgroups(7)"""
+"""A container's cgroup: where it is to be, or where it is. What can be done with it: cgroup.py.
+
+There are three kinds: v1.py, v2.py, and scope.py for systemd's. The code of a kind is loaded with the first of it.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.cgroups.cgroup import Cgroup
+    from pyrunc.cgroups.scope import Scope
+    from pyrunc.cgroups.systemd import Unit
+
+NONE: "dict[str, Any]" = {"paths": {}, "unified": False, "mounts": {}, "unit": None}  # the record of no cgroup
+
+
+def place(cgroups_path: "str | None", container_id: str) -> "Cgroup":
+    """Where linux.cgroupsPath says. Nothing is made. config-linux.md#cgroups-path"""
+    from pyrunc.cgroups import hierarchy
+
+    found = hierarchy.find()
+    paths = hierarchy.directories(found, cgroups_path or container_id)
+    return _kind(hierarchy.is_unified(found), paths, {h.name: h.mount for h in found}, None)
+
+
+def place_scope(cgroups_path: "str | None", container_id: str, user: bool) -> "Scope":
+    """systemd's scope of the name in linux.cgroupsPath. Its directories are known when systemd has made it.
+
+    Args:
+        user: whether the caller's own instance of systemd is to make it, and not the system's.
+    """
+    from pyrunc.cgroups import hierarchy, scope, systemd
+
+    found = hierarchy.find()
+    unit = systemd.unit_of(cgroups_path or "", container_id, user)
+    systemd.version(user)  # whether it answers, before anything is made
+    return scope.kind(hierarchy.is_unified(found))({}, {h.name: h.mount for h in found}, unit)
+
+
+def load(record: "dict[str, Any]") -> "Cgroup":
+    """The cgroup of an existing container, as `Cgroup.record` has written it down."""
+    return _kind(record["unified"], record["paths"], record["mounts"], record.get("unit"))
+
+
+def _kind(unified: bool, paths: "dict[str, str]", mounts: "dict[str, str]", unit: "Unit | None") -> "Cgroup":
+    if unit is not None:
+        from pyrunc.cgroups import scope
+
+        return scope.kind(unified)(paths, mounts, unit)
+    if unified:
+        from pyrunc.cgroups.v2 import CgroupV2
+
+        return CgroupV2(paths, mounts)
+    from pyrunc.cgroups.v1 import CgroupV1
+
+    return CgroupV1(paths, mounts)

@@ -7,20 +7,21 @@ from pyrunc.errors import PyruncError, UsageError
 
 
 def choose(cgroup: Cgroup, wanted: "list[str]") -> Cgroup:
-    """`PATH` in every hierarchy, or `CONTROLLER[,CONTROLLER]:PATH` in those of v1. It must be there already."""
+    """The cgroup that --cgroup names: `PATH` in every hierarchy, or `CONTROLLER[,CONTROLLER]:PATH` in some of v1's.
+    It must be there already."""
     paths = {**cgroup.paths}
     for controller, path in _parse(wanted).items():
         names = [name for name in paths if not controller or controller in name.split(",")]
         if controller and (cgroup.unified or not names):
             raise UsageError("--cgroup", controller, f"unknown controller {controller}")
         for name in names:
-            if name or cgroup.unified:  # of a hybrid host's v2 nothing is asked
+            if name not in cgroup.dispensable:
                 paths[name] = _inside(cgroup.paths[name], path)
-    return Cgroup(paths, cgroup.unified, cgroup.mounts, cgroup.unit)
+    return cgroup.at(paths)
 
 
 def _parse(wanted: "list[str]") -> "dict[str, str]":
-    """controller ("" for all of them) -> path"""
+    """Controller ("" for all of them) -> path."""
     found: dict[str, str] = {}
     for word in wanted:
         before, colon, path = word.rpartition(":")
@@ -36,7 +37,8 @@ def _parse(wanted: "list[str]") -> "dict[str, str]":
 
 
 def _inside(directory: str, path: str) -> str:
-    """Never above, nor beside."""
+    """The directory of a path below another one. Refused is whatever would lead out of it: above or beside it nothing
+    limits the process, or is killed with it."""
     parts = path.strip("/").split("/") if path.strip("/") else []
     if any(part in ("", ".", "..") for part in parts):
         raise UsageError("--cgroup", path, "bad sub cgroup path")

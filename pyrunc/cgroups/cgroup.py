@@ -1,95 +1,220 @@
-"""A container's cgroup, as it is: one directory in every hierarchy. Making and limiting it: make.py"""
+"""A container's cgroup: what can be done with it, whichever kind it is. The kinds are v1.py, v2.py and scope.py."""
 
+import errno
 import posix
 import select
 import time
 
 from pyrunc.cgroups import tree
-from pyrunc.cgroups.limits import write
+from pyrunc.cgroups.files import UNIFIED, write, write_all
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from collections.abc import Callable
+    from typing import Any, Self
 
-    class Unit(TypedDict):
-        """A scope of systemd's, and whether of the user's own instance."""
+    from pyrunc.cgroups.files import Write
+    from pyrunc.cgroups.oom import Watch
+    from pyrunc.spec.types import Resources
 
-        name: str
-        slice: str
-        user: bool
-
-
-UNIFIED = ""  # the name of the v2 hierarchy, as in /proc/PID/cgroup
-NOT_PERMITTED = (1, 13)  # EPERM, EACCES
+NOT_PERMITTED = (errno.EPERM, errno.EACCES, errno.EROFS)
 SIGKILL = 9
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 KILL_SECONDS = 2.0
-THAW_V1 = ("freezer.self_freezing", "freezer.state", b"THAWED")  # what says that it must be, and what does it
-THAW_V2 = ("cgroup.freeze", "cgroup.freeze", b"0")
 AT_A_TIME = 64  # processes that are signalled together: each takes a descriptor
 
 
 class Cgroup:
-    """The directories of a container's cgroup, by the name of their hierarchy ("" is v2's).
+    """One directory in every hierarchy.
 
     Attributes:
-        paths: name of the hierarchy -> directory.
+        paths: name of the hierarchy ("" is v2's) -> directory.
+        mounts: name of the hierarchy -> where it is mounted.
+
+    What the kinds differ in:
         unified: whether v2 is the only hierarchy.
-        unit: what systemd made it for; None: we did.
+        needs_process: whether it can only be made for a process that is there: see `start`.
+        may_be_empty: whether it lasts while no process is in it. Then a process may enter late: see late.py.
+        dispensable: hierarchies in which nothing is limited: it need not be in them.
+        freezer: the name of the hierarchy with the freezer.
+        freeze_file, freeze_value, thaw_value: the file that freezes and thaws, and what is written to it.
+        frozen_values: what that file says of a cgroup that is frozen, or being frozen.
+        asked_file: says 1 when the cgroup itself has been asked to freeze, and not only one above it.
+        oom_file: has a line with the number of processes killed for want of memory.
     """
 
-    __slots__ = ("mounts", "paths", "unified", "unit")
+    __slots__ = ("mounts", "paths")
 
-    def __init__(
-        self,
-        paths: "dict[str, str]",
-        unified: bool,
-        mounts: "dict[str, str] | None" = None,
-        unit: "Unit | None" = None,
-    ) -> None:
+    unified: bool
+    needs_process = False
+    may_be_empty = True
+    dispensable: "tuple[str, ...]" = ()
+    freezer: str
+    freeze_file: str
+    freeze_value: str
+    thaw_value: str
+    frozen_values: "tuple[bytes, ...]"
+    asked_file: str
+    oom_file: str
+
+    def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None" = None) -> None:
         self.paths = paths
-        self.unified = unified
         self.mounts = mounts or {}
-        self.unit = unit
 
     def record(self) -> "dict[str, Any]":
-        """For state.json."""
-        return {"paths": self.paths, "unified": self.unified, "mounts": self.mounts, "unit": self.unit}
+        """For state.json. See `load` in __init__.py."""
+        return {"paths": self.paths, "unified": self.unified, "mounts": self.mounts, "unit": None}
 
-    @property
-    def freezer(self) -> "str | None":
-        """The directory with the freezer's files."""
-        return self.paths.get(UNIFIED if self.unified else "freezer")
+    def at(self, paths: "dict[str, str]") -> "Self":
+        """The same kind of cgroup in other directories."""
+        return type(self)(paths, self.mounts)
 
     def directory(self, controller: str) -> "str | None":
-        if self.unified:
-            return self.paths.get(UNIFIED)
-        for name, path in self.paths.items():
-            if controller in name.split(","):
-                return path
-        return None
+        """Where a controller's files are. None: it is not there for us."""
+        raise NotImplementedError
+
+    # --- making it
 
     def refuse_used(self) -> None:
-        """A directory that is there already must hold no process, nor may one below it, and it must not be frozen:
-        whatever runs in there would else be ours to limit and to kill."""
+        """Refuse directories that are there already, if a process is in or below one, or if they are frozen: whatever
+        runs in there would become ours to limit and to kill."""
         for path in self.paths.values():
             if tree.all_processes(path):
                 raise PyruncError(
                     "cgroup", path, "container's cgroup is not empty", "give the container another cgroupsPath"
                 )
         if self.is_frozen():
-            raise PyruncError("cgroup", str(self.freezer), "container's cgroup unexpectedly frozen")
+            raise PyruncError("cgroup", str(self._freezer()), "container's cgroup unexpectedly frozen")
+
+    def make(self, tolerant: bool = False) -> None:
+        """Make the directories, or use those that are there: see `refuse_used`.
+
+        Args:
+            tolerant: leave out a hierarchy that we may not change. Rootless callers often have none of their own.
+        """
+        for name, path in [*self.paths.items()]:
+            try:
+                self._make_directory(name, path)
+            except OSError as error:
+                if error.errno not in NOT_PERMITTED or not (tolerant or name in self.dispensable):
+                    raise PyruncError("unable to apply cgroup configuration: creating", path, reason(error)) from error
+                del self.paths[name]
+
+    def _make_directory(self, name: str, path: str) -> None:
+        raise NotImplementedError
+
+    def start(self, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]") -> None:
+        """Make it for a process that is there, and put the process into it. Only for what `needs_process`."""
+        raise NotImplementedError
+
+    def give_to(self, uid: int) -> None:
+        """Let a user arrange what is below it. config-linux.md#cgroup-ownership"""
+
+    # --- limits
+
+    def limit(self, resources: "Resources", may_set_devices: bool = True) -> None:
+        """Apply linux.resources. A limit that no controller of this host can hold is an error: nothing may be silently
+        unlimited."""
+        for directory, writes in self.plan(resources):
+            write_all(directory, writes)
+        if may_set_devices:
+            self.set_devices(resources)
+
+    def update(self, resources: "Resources") -> None:
+        """Change the limits that are named, but for the rules for devices. When the kernel refuses one, those before
+        it are put back as they were."""
+        from pyrunc.cgroups import undo
+
+        plan = self.plan(resources)
+        before = undo.of(plan)
+        take_back = self.announce(resources)
+        try:
+            for directory, writes in plan:
+                write_all(directory, writes)
+        except PyruncError as error:
+            failures = undo.all_of((take_back, *before))
+            if failures:
+                error.hint = f"and not all that was written before it could be put back: {'; '.join(failures)}"
+            raise
+
+    def announce(self, resources: "Resources") -> "Callable[[], None]":
+        """Tell whoever else manages the cgroup of new limits. Returns what takes that back."""
+        return lambda: None
+
+    def plan(self, resources: "Resources") -> "list[tuple[str, list[Write]]]":
+        """What linux.resources asks for, but for devices: the writes to each controller's directory."""
+        from pyrunc.cgroups.controllers import CONTROLLERS
+
+        members: dict[str, Any] = {**resources}
+        found = []
+        for controller in CONTROLLERS:
+            values, name = members.get(controller.member), controller.names[self.unified]
+            directory = self.directory(name)
+            writes = controller.writes(self.unified, directory or "", values) if values else []
+            if writes and directory:
+                found.append((directory, writes))
+            elif writes:
+                cause = f"this host has no cgroup controller {name} for us"
+                if not self.paths:
+                    cause = f"cannot set {controller.member} limit: container could not join or create cgroup"
+                raise PyruncError("linux.resources", controller.member, cause)
+        return found
+
+    def set_devices(self, resources: "Resources") -> None:
+        """Allow the devices that the rules allow, and no other. Without rules too."""
+        directory = self.directory("devices")
+        if directory is None:
+            cause = f"this host has no {'cgroup v2' if self.unified else 'cgroup controller devices'} for us"
+            raise PyruncError("linux.resources", "devices", f"{cause}, and all devices could be used")
+        self._set_devices(directory, resources)
+
+    def _set_devices(self, directory: str, resources: "Resources") -> None:
+        raise NotImplementedError
+
+    # --- statistics
+
+    def statistics(self, but: "tuple[str, ...]" = ()) -> "dict[str, Any]":
+        """What it has used, as `events` prints it: the members and their order are those of runc's JSON. A controller
+        that is not there counts nothing.
+
+        Args:
+            but: the members that nobody wants to know.
+        """
+        from pyrunc.cgroups.controllers import CONTROLLERS
+
+        found: dict[str, Any] = {}
+        for controller in CONTROLLERS:
+            name = controller.names[0]
+            if controller.statistics and name not in but:
+                counted_by = controller.counted_by[:1] if self.unified else controller.counted_by
+                directories = [self.directory(each) or "" for each in counted_by]
+                found[name] = controller.statistics[self.unified](*directories)
+        return {**found, "intel_rdt": {}, "network_interfaces": None}
+
+    def watch_oom(self) -> "Watch":
+        """What to poll to hear of kills for want of memory."""
+        raise NotImplementedError
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        try:
+            lines = read_file(f"{self.directory('memory') or ''}/{self.oom_file}").decode().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.partition(" ")[2]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    # --- processes
 
     def open_tasks(self) -> "list[Fd]":
-        """v1's `tasks` files, for a process to move itself with: see init.namespaces.enter_cgroup."""
+        """v1's `tasks` files, with which a process moves itself: see init.namespaces.enter_cgroup."""
         return [_open(f"{path}/tasks", posix.O_WRONLY) for name, path in self.paths.items() if name != UNIFIED]
 
     def open_unified(self) -> "Fd | None":
-        """v2's directory, for clone3's CLONE_INTO_CGROUP: a process is born in its cgroup, never moved."""
+        """v2's directory, for clone3's CLONE_INTO_CGROUP: a process is born in its cgroup, and never moved."""
         path = self.paths.get(UNIFIED)
         return _open(path, posix.O_PATH | posix.O_DIRECTORY) if path else None
 
@@ -100,20 +225,38 @@ class Cgroup:
         try:
             write_file(f"{self.paths[UNIFIED]}/cgroup.procs", str(pid).encode())
         except OSError as error:
-            if self.unit is None or error.errno not in NOT_PERMITTED:
-                raise PyruncError(f"adding pid {pid} to cgroups", self.paths[UNIFIED], reason(error)) from error
-            from pyrunc.cgroups import systemd
+            raise PyruncError(f"adding pid {pid} to cgroups", self.paths[UNIFIED], reason(error)) from error
 
-            systemd.attach(self.unit, pid)
+    def for_exec(self, pid: int, container_id: str) -> "Self":
+        """The cgroup for one more process of a container whose first process has this pid."""
+        return self
+
+    def join(self, pid: int) -> None:
+        """Move a process into every hierarchy. On v1 this takes milliseconds: see `open_tasks`."""
+        for path in self.paths.values():
+            write(path, "cgroup.procs", str(pid))
+
+    def _of_processes(self) -> "str | None":
+        """The directory that tells which processes are the container's: one that they can't leave by themselves."""
+        return self._freezer() or next(iter(self.paths.values()), None)
+
+    def processes(self) -> "list[int]":
+        """Every process in it and below."""
+        path = self._of_processes()
+        return tree.all_processes(path) if path else []
+
+    # --- freezing
+
+    def _freezer(self) -> "str | None":
+        """The directory with the freezer's files."""
+        return self.paths.get(self.freezer)
 
     def is_frozen(self) -> bool:
-        directory = self.freezer
+        directory = self._freezer()
         if directory is None:
             return False
         try:
-            if self.unified:
-                return read_file(f"{directory}/cgroup.freeze").strip() == b"1"
-            return read_file(f"{directory}/freezer.state").strip() in (b"FROZEN", b"FREEZING")
+            return read_file(f"{directory}/{self.freeze_file}").strip() in self.frozen_values
         except OSError as error:
             if error.errno in tree.NOT_THERE:
                 return False  # gone, or a kernel without it: then nothing is frozen
@@ -122,20 +265,16 @@ class Cgroup:
     def freeze(self) -> None:
         """Stop every process in it, and wait until they stand still. cgroups(7), freezer
 
-        v1 may stay FREEZING while a process is being forked or traced: it is asked again, and thawed when it won't.
+        v1 may stay FREEZING while a process is being forked or traced. So it is asked again, and thawed when that does
+        not help.
         """
-        directory = self.freezer
+        directory = self._freezer()
         if directory is None:
             raise PyruncError("freezing", "", "this host has no freezer for us")
         deadline = time.monotonic() + FREEZE_SECONDS
         while True:
-            if self.unified:
-                write(directory, "cgroup.freeze", "1")
-                still = b"frozen 1" in read_file(f"{directory}/cgroup.events")
-            else:
-                write(directory, "freezer.state", "FROZEN")
-                still = read_file(f"{directory}/freezer.state").strip() == b"FROZEN"
-            if still:
+            write(directory, self.freeze_file, self.freeze_value)
+            if self._stands_still(directory):
                 return
             if time.monotonic() > deadline:
                 self.thaw()
@@ -144,45 +283,26 @@ class Cgroup:
                 )
             select.select([], [], [], 0.001)
 
+    def _stands_still(self, directory: str) -> bool:
+        raise NotImplementedError
+
     def thaw(self) -> None:
-        directory = self.freezer
+        directory = self._freezer()
         if directory is not None and self.is_frozen():
-            if self.unified:
-                write(directory, "cgroup.freeze", "0")
-            else:
-                write(directory, "freezer.state", "THAWED")
+            write(directory, self.freeze_file, self.thaw_value)
 
     def thaw_all(self) -> None:
-        """With those below that the container has frozen itself: v1 keeps even SIGKILL from them until then."""
-        directory = self.freezer
-        asked, file, value = THAW_V2 if self.unified else THAW_V1
+        """Thaw it and those below that the container has frozen itself: v1 keeps even SIGKILL from them until then."""
+        directory = self._freezer()
         for parent, cgroup in tree.every(directory, tree.TO_REMOVE) if directory else ():
             try:
-                if read_file(f"{cgroup}/{asked}", parent).strip() == b"1":
-                    write_file(f"{cgroup}/{file}", value, parent)
+                if read_file(f"{cgroup}/{self.asked_file}", parent).strip() == b"1":
+                    write_file(f"{cgroup}/{self.freeze_file}", self.thaw_value.encode(), parent)
             except OSError as error:
                 if error.errno not in tree.GONE:
                     raise PyruncError("thawing cgroup", str(directory), reason(error)) from error
 
-    def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory."""
-        directory = self.directory("memory")
-        file = "memory.events" if self.unified else "memory.oom_control"
-        try:
-            lines = read_file(f"{directory}/{file}").decode().splitlines()
-        except OSError:
-            return 0
-        return next((int(line.partition(" ")[2]) for line in lines if line.startswith("oom_kill ")), 0)
-
-    @property
-    def _of_processes(self) -> "str | None":
-        """The directory that tells which processes are the container's: one that they can't leave by themselves."""
-        return self.freezer or next(iter(self.paths.values()), None)
-
-    def processes(self) -> "list[int]":
-        """Every process in it and below."""
-        path = self._of_processes
-        return tree.all_processes(path) if path else []
+    # --- its end
 
     def kill(self, signal: int = SIGKILL) -> None:
         """Signal every process in it and below. SIGKILL: until there is none, or none that dies at once."""
@@ -191,8 +311,8 @@ class Cgroup:
             return
         if posix.getpid() in self.processes():
             cause = "this process is one of its own, and would be held or killed before it is done"
-            raise PyruncError("killing all in cgroup", self._of_processes or "", cause, "call from outside")
-        if self._kill_at_once() and self.unified:
+            raise PyruncError("killing all in cgroup", self._of_processes() or "", cause, "call from outside")
+        if self._kill_at_once():
             return
         deadline = time.monotonic() + KILL_SECONDS
         while True:
@@ -206,27 +326,31 @@ class Cgroup:
             select.select([], [], [], 0.001)
 
     def _kill_at_once(self) -> bool:
-        """cgroup.kill, Linux 5.14. Not of a threaded cgroup (EOPNOTSUPP)."""
+        """Kill all with one write: cgroup.kill, Linux 5.14. Returns whether that was all there is to do.
+
+        A threaded cgroup refuses it (EOPNOTSUPP), an older kernel has no such file: then it is done one by one.
+        """
         directory = self.paths.get(UNIFIED)
         try:
             if directory:
                 write_file(f"{directory}/cgroup.kill", b"1")
             return bool(directory)
         except OSError:
-            return False  # an older kernel: one by one
+            return False
 
     def _hold(self) -> None:
-        """Who is frozen makes no process, and no cgroup, while we go through them. Without it we try all the same."""
-        directory = self.freezer
+        """Freeze it: a frozen process makes no process, and no cgroup, while we go through them. When that fails we go
+        through them all the same."""
+        directory = self._freezer()
         try:
             if directory is not None:
-                write(directory, *(("cgroup.freeze", "1") if self.unified else ("freezer.state", "FROZEN")))
+                write(directory, self.freeze_file, self.freeze_value)
         except PyruncError:
             pass
 
     def _signal_all(self, signal: int) -> bool:
-        """Whether there was one."""
-        path, found = self._of_processes, False
+        """Returns whether there was a process."""
+        path, found = self._of_processes(), False
         for parent, cgroup in tree.every(path, tree.TO_REMOVE) if path else ():
             waiting = [pid for pid in tree.processes(cgroup, parent) if pid]  # 0: not of our PID namespace, or gone
             while waiting:
@@ -236,7 +360,8 @@ class Cgroup:
 
     @staticmethod
     def _signal_some(pids: "list[int]", signal: int, parent: Fd, cgroup: str) -> None:
-        """By descriptor, and only who is named once more when it is open: a number may be another process's by then."""
+        """Signal by pidfd, and only those that are still in the cgroup when their pidfd is open: before that a number
+        may have become another process's."""
         opened = []
         for pid in pids:
             try:
@@ -253,14 +378,7 @@ class Cgroup:
                     continue
 
     def remove(self) -> None:
-        """Remove it with all cgroups below. Its processes must be dead; the kernel may take a moment to see it."""
-        if self.unit is not None:
-            from pyrunc.cgroups import systemd
-
-            try:
-                systemd.stop(self.unit)
-            except systemd.NotThere:
-                pass  # it finds the cgroup empty, and then gone, when it is back
+        """Remove it with all cgroups below. Its processes must be dead. The kernel may take a moment to see it."""
         deadline = time.monotonic() + REMOVE_SECONDS
         for path in self.paths.values():
             while True:
@@ -268,27 +386,15 @@ class Cgroup:
                     tree.remove(path)
                     break
                 except OSError as error:
-                    if error.errno != tree.BUSY or time.monotonic() > deadline:
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
                         raise PyruncError("removing cgroup", path, reason(error)) from error
                 self.thaw_all()  # who was killed while frozen dies now
                 select.select([], [], [], 0.005)
 
-    def remove_at_once(self) -> bool:
-        """Remove it if there is nothing in it: whether that was so. If not, `remove` does what is left."""
-        for path in self.paths.values():
-            try:
-                posix.rmdir(path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                if error.errno != tree.BUSY:
-                    raise PyruncError("removing cgroup", path, reason(error)) from error
-                return False
-        return True
-
 
 def _open(path: str, flags: int) -> Fd:
-    """Of a running container none is missing. Without one its process would stay in the caller's cgroup."""
+    """Open a file of a cgroup that a process is to enter. None may be missing: the process would stay in the cgroup of
+    the caller."""
     try:
         return open_at(None, path, flags)
     except OSError as error:

@@ -1,14 +1,15 @@
-"""devices on v2: rules as a BPF program of the cgroup. config-linux.md#allowed-device-list, bpf(2), Linux 4.15
+"""devices on v2: the rules as a BPF program of the cgroup. config-linux.md#allowed-device-list, bpf(2), Linux 4.15
 
-What is asked for are bits: mknod, read, write. The rules are tried from the last to the first; one that matches the
-device decides the bits that it names and that no later rule has decided. All allowed: granted. One denied, or left
-over at the end: refused. So "the last rule that matches wins", for each bit by itself, as v1's lists have it.
+A process asks for some of three bits: mknod, read, write. The program tries the rules from the last to the first. A
+rule that matches the device decides those bits that it names and that are still undecided. When all bits are allowed,
+access is granted. When a bit is denied, or undecided at the end, access is refused. So the last rule that matches wins,
+for each bit by itself, as in v1's lists.
 """
 
 import posix
 import struct
 
-from pyrunc.cgroups.devices import DEFAULT
+from pyrunc.cgroups.device_rules import DEFAULT
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import lib
@@ -23,14 +24,21 @@ if TYPE_CHECKING:
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
-LICENSE = b"Apache-2.0"  # what needs no helper of the kernel's need not be GPL
+LICENSE = b"Apache-2.0"  # GPL is needed only by a program that calls certain helpers of the kernel's; ours calls none
 
 KINDS = {"b": 1, "c": 2}
 ACCESS = {"m": 1, "r": 2, "w": 4}
 
 # struct bpf_insn: opcode, destination | source << 4, offset, immediate
 LOAD, AND, RIGHT, MOVE, COPY, JUMP_IF, JUMP_UNLESS, EXIT = 0x61, 0x57, 0x77, 0xB7, 0xBF, 0x15, 0x55, 0x95
-RESULT, CONTEXT, KIND, WANTED, MAJOR, MINOR = 0, 1, 2, 3, 4, 5  # registers; CONTEXT is free after the start
+RESULT, CONTEXT, KIND, WANTED, MAJOR, MINOR = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+)  # registers. After START nobody needs CONTEXT: it is free for use
 
 # struct bpf_cgroup_dev_ctx: u32 access_type (access << 16 | kind), u32 major, u32 minor
 START: "tuple[Instruction, ...]" = (

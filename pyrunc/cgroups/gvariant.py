@@ -65,7 +65,11 @@ class _Reader:
         return self.text[start : self.position]
 
     def value(self, kind: str) -> "tuple[str, Any]":
-        """One value; `kind` is its signature where that is known, "" where the text says it."""
+        """Read one value.
+
+        Args:
+            kind: its signature, where it is known; "" where the text says it.
+        """
         next_one = self.peek()
         if next_one == "@":
             self.position += 1

@@ -1,14 +1,16 @@
-"""Which hierarchies this host has, where they are mounted, and where in them this process is."""
+"""Which hierarchies this host has, where this process is in them, and where a container's cgroup is to be."""
 
 import posix
 
-from pyrunc.cgroups.cgroup import UNIFIED
+from pyrunc.cgroups.files import UNIFIED
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import open_at, read_file
 from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type
 
 CGROUP_SUPER_MAGIC = 0x27E0EB
 ROOT = "/sys/fs/cgroup"
+NAME_MAX = 255
+MOST = 3072  # of PATH_MAX: the hierarchy's mount point and the name of a file come to it
 
 
 class Hierarchy:
@@ -33,7 +35,7 @@ class Hierarchy:
 
 
 def find() -> "list[Hierarchy]":
-    """Every mounted hierarchy. v2's alone on a unified host; those of v1, and perhaps v2's, on others."""
+    """Every mounted hierarchy: on a unified host v2's alone, on others those of v1, and perhaps v2's."""
     found = []
     for line in read_file("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines():
         _, name, own = line.split(":", 2)
@@ -44,12 +46,41 @@ def find() -> "list[Hierarchy]":
 
 
 def is_unified(hierarchies: "list[Hierarchy]") -> bool:
-    """Whether v2 is all there is: its controllers are in use then, and not only its tree of processes (hybrid)."""
+    """Whether v2 has the controllers. On a hybrid host v1 has them, and v2 is mounted for its tree of processes."""
     return any(h.name == UNIFIED and h.mount == ROOT for h in hierarchies)
 
 
+def directories(hierarchies: "list[Hierarchy]", path: str) -> "dict[str, str]":
+    """Hierarchy's name -> the directory that a cgroupsPath names in it.
+
+    An absolute path starts at the hierarchy's root. A relative one starts at the caller's cgroup; on v2 at the parent
+    of that, as a cgroup with processes of its own passes no controllers on.
+    """
+    beside = is_unified(hierarchies)
+    return {each.name: _directory(each, path, beside) for each in hierarchies}
+
+
+def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    if not parts:
+        raise PyruncError("cgroupsPath", path, "the root cgroup can't be a container's")
+    if len(path) > MOST or max(len(part.encode("utf-8", "surrogateescape")) for part in parts) > NAME_MAX:
+        raise PyruncError("cgroupsPath", f"{path[:80]}…", "is longer than a path of the kernel's can be")
+    inside = "/".join(parts)
+    own = "" if path.startswith("/") else hierarchy.own.rstrip("/")
+    if beside:
+        own = own.rpartition("/")[0]
+    return f"{hierarchy.mount}{own}/{inside}"
+
+
 def _mount_of(name: str) -> str:
-    """By convention first, which is cheap and verified by the file system's type; else by mountinfo."""
+    """Where a hierarchy is mounted: at the usual place, if the file system there is a cgroup's; else where mountinfo
+    says, which costs more. "": nowhere."""
     if name == UNIFIED:
         for place in (ROOT, f"{ROOT}/unified"):
             if _type_of(place) == CGROUP2_SUPER_MAGIC:
@@ -60,8 +91,8 @@ def _mount_of(name: str) -> str:
 
 
 def _type_of(place: str) -> int:
-    """0: there is nothing. Any other failure says nothing about what is mounted: taken for "no", it would give a
-    container without limits."""
+    """The type of a file system; 0 when there is nothing. Any other failure to look is an error: taken for "nothing is
+    mounted", it would give a container without limits."""
     try:
         with open_at(None, place, posix.O_PATH | posix.O_DIRECTORY) as directory:
             return filesystem_type(directory)

@@ -1,19 +1,26 @@
-"""v2 with little memory: the cgroup is joined as late as can be.
+"""v2, for containers with little memory: the process enters its cgroup as late as it can.
 
-A page is charged to the cgroup that its process was in when it was touched, and stays so when the process moves
-(cgroup-v2.rst, Memory Ownership). Born in its cgroup the interpreter's copy takes up to 1.7 MiB of the limit. Moving
-waits for a lock of the kernel's (docs/performance.md), so this is for those who would not start, or had half of it
-taken.
+A page is charged to the cgroup that its process was in when it touched the page, and stays so when the process moves
+(cgroup-v2.rst, Memory Ownership). If the process is born in its cgroup, the pages that it copies of the interpreter
+take up to 1.7 MiB of the container's limit. With a limit of few MiB it would not start, or would lose half of its
+memory. With a larger one it is not worth the time: moving a process waits for a lock of the kernel's
+(docs/performance.md).
 """
 
 import posix
 
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
+from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.cgroups.files import UNIFIED
 from pyrunc.linux.fd import Fd, open_at, read_file
 
 
 class LateEntry:
-    """The way in for a process itself, by descriptors: nothing is looked up in the container's file system."""
+    """The way in, and out again, for a process itself. It has descriptors: in the container nothing is looked up.
+
+    Attributes:
+        home: cgroup.procs of the cgroup that we are in.
+        procs: cgroup.procs of the container's.
+    """
 
     __slots__ = ("home", "procs")
 
@@ -36,4 +43,4 @@ def entry(cgroup: Cgroup) -> "LateEntry | None":
     try:
         return LateEntry(cgroup)
     except OSError:
-        return None  # our own cgroup is not ours to return to
+        return None  # we may not write to our own cgroup, so there would be no way out again

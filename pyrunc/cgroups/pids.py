@@ -1,19 +1,26 @@
-"""pids: how many processes and threads. config-linux.md#pids"""
+"""pids: how many processes and threads there may be. config-linux.md#pids"""
 
-from pyrunc.cgroups.limits import Limits, or_max
+from pyrunc.cgroups.controller import Controller, or_max
+from pyrunc.cgroups.counters import NO_LIMIT, is_there, number, some
+from pyrunc.cgroups.tree import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from pyrunc.cgroups.limits import Write
+    from pyrunc.cgroups.counters import Values
 
 
-def limit(_: str, pids: "dict[str, Any]") -> "Iterator[Write]":
-    """0 is a limit since runtime-spec 1.3: no further process may be made. The first one counts: so it is 1."""
-    if pids.get("limit") is not None:
-        yield "pids.max", or_max(pids["limit"] or 1)
+def at_least_one(limit: int) -> str:
+    """0 is a limit since runtime-spec 1.3: no further process may be made. The first one counts, so it is 1."""
+    return or_max(limit or 1)
 
 
-V1 = V2 = Limits("pids", (), also=limit, covers=("limit",))
+def statistics(directory: str) -> "Values":
+    if not is_there(directory, "pids.current"):
+        return some(current=len(processes(directory)))
+    limit = number(directory, "pids.max")
+    return some(current=number(directory, "pids.current"), limit=0 if limit == NO_LIMIT else limit)
+
+
+CONTROLLER = Controller("pids", "pids", (
+    ("limit", ("pids.max", at_least_one), ("pids.max", at_least_one)),
+), zeros=("limit",), statistics=(statistics, statistics))  # fmt: skip

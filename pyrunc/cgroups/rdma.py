@@ -1,20 +1,22 @@
-"""rdma: handles and objects of RDMA devices. config-linux.md#rdma; one file in both versions"""
+"""rdma: handles and objects of RDMA devices. config-linux.md#rdma"""
 
-from pyrunc.cgroups.limits import Limits
+from pyrunc.cgroups.controller import Controller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
-    from pyrunc.cgroups.limits import Write
 
-
-def limits(_: str, devices: "dict[str, dict[str, Any]]") -> "Iterator[Write]":
+def lines(devices: "dict[str, dict[str, Any]]") -> "list[str]":
+    """A line for each device: `mlx5_0 hca_handle=2 hca_object=2000`."""
+    found = []
     for name, limit in devices.items():
         values = [f"hca_handle={limit['hcaHandles']}"] if limit.get("hcaHandles") is not None else []
         values += [f"hca_object={limit['hcaObjects']}"] if limit.get("hcaObjects") is not None else []
-        yield "rdma.max", " ".join([name, *values])
+        found.append(" ".join([name, *values]))
+    return found
 
 
-V1 = V2 = Limits("rdma", (), also=limits)
+CONTROLLER = Controller("rdma", "rdma", (
+    ("", ("rdma.max", lines), ("rdma.max", lines)),
+))  # fmt: skip

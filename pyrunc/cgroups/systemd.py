@@ -1,9 +1,11 @@
-"""The systemd driver: the container's cgroup is a transient scope, which systemd makes, and we may use (Delegate=).
+"""Talking to systemd over D-Bus: transient scopes are made, changed and stopped. org.freedesktop.systemd1(5)
 
-systemd owns the tree above, and would undo what is written to the scope's own files behind its back. So every limit
-that it has a property for is told to it as well. org.freedesktop.systemd1(5), systemd.resource-control(5)
+A scope is ours to use (Delegate=), but systemd owns the tree above it, and writes to the scope's own files what it
+knows itself. What we write there behind its back it would undo. So it is told every limit that it has a property for
+(systemd_properties.py).
 """
 
+import errno
 import posix
 import socket
 import time
@@ -14,20 +16,26 @@ from pyrunc.errors import PyruncError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypedDict
 
     from jeepney import Message
 
-    from pyrunc.cgroups.cgroup import Unit
-
     Property = tuple[str, tuple[str, Any]]
+
+    class Unit(TypedDict):
+        """A scope."""
+
+        name: str
+        slice: str
+        user: bool  # of the user's own instance of systemd
+
 
 BUS = "org.freedesktop.DBus"
 MANAGER = "org.freedesktop.systemd1.Manager"
 SCOPE = "org.freedesktop.systemd1.Scope"
 SYSTEMD = "org.freedesktop.systemd1"
 TOP = "/org/freedesktop/systemd1"
-JOB_SECONDS = 30.0  # for an answer, and for a job: all that is said meanwhile counts
+JOB_SECONDS = 30.0  # for an answer or a job, from the question on, whatever else is said meanwhile
 SYSTEM_SLICE, USER_SLICE = "system.slice", "user.slice"
 PREFIX = "pyrunc"
 
@@ -41,15 +49,16 @@ class BusError(Exception):
 
 
 class NotThere(PyruncError):
-    """Nobody listens."""
+    """Nobody listens where systemd should."""
 
 
 class Taken(PyruncError):
-    """There is a unit of this name, of somebody else's."""
+    """Somebody else has a unit of this name."""
 
 
 def unit_of(cgroups_path: str, container_id: str, user: bool) -> "Unit":
-    """`slice:prefix:name` as engines write it: the scope prefix-name.scope in the slice. Every part may be empty."""
+    """The scope that linux.cgroupsPath names. Engines write `slice:prefix:name` for prefix-name.scope in the slice. Any
+    part may be empty."""
     slice_name, prefix, name = "", PREFIX, container_id
     if cgroups_path:
         parts = cgroups_path.split(":")
@@ -101,7 +110,7 @@ def start(unit: "Unit", container_id: str, pid: int, properties: "list[Property]
             except BusError as error:
                 if error.name != f"{SYSTEMD}.UnitExists":
                     raise
-                manager.reset(unit["name"])  # one that has failed is there until somebody says so
+                manager.reset(unit["name"])  # a unit that has failed stays until it is reset
                 try:
                     job = manager.start(unit["name"], wanted)
                 except BusError as again:
@@ -130,7 +139,7 @@ def stop(unit: "Unit") -> None:
 
 
 def set_properties(unit: "Unit", properties: "list[Property]") -> "list[Property]":
-    """Change limits until the scope ends. Returns what undoes it."""
+    """Change properties of a scope, for as long as it lasts. Returns the properties as they were."""
     if not properties:
         return []
     try:
@@ -142,7 +151,7 @@ def set_properties(unit: "Unit", properties: "list[Property]") -> "list[Property
         raise PyruncError("systemd: unable to set unit properties of", unit["name"], reason(error)) from error
 
 
-def attach(unit: "Unit", pid: int) -> None:
+def move(unit: "Unit", pid: int) -> None:
     """Move a process into the scope, for a caller who may not write to cgroup.procs across the tree (rootless)."""
     try:
         with Manager(unit["user"]) as manager:
@@ -163,8 +172,11 @@ def version(user: bool) -> int:
 
 
 class Manager:
-    """A connection to systemd: the system's, or the user's own instance. Over the bus, or where there is none over
-    systemd's own socket, which speaks the same protocol, and doesn't mind being addressed by its name on the bus."""
+    """A connection to systemd, the system's or the user's own instance.
+
+    It goes over the bus. Where there is no bus it goes over systemd's own socket. That speaks the same protocol, and
+    does not mind that it is addressed by its name on the bus.
+    """
 
     __slots__ = ("_deadline", "_parser", "_serial", "_socket", "_waiting", "over_bus")
 
@@ -208,12 +220,12 @@ class Manager:
             self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
             data = self._socket.recv(65536)
             if not data:
-                raise ConnectionResetError(104, "systemd closed the connection")
+                raise ConnectionResetError(errno.ECONNRESET, "systemd closed the connection")
             self._parser.add_data(data)
         return message
 
     def subscribe(self) -> None:
-        """Signals are sent to those who ask for them."""
+        """Ask for the signals that say how jobs end."""
         if self.over_bus:
             rule = f"type='signal',interface='{MANAGER}',member='JobRemoved',path='{TOP}'"
             self.call("AddMatch", "s", (rule,), DBusAddress("/org/freedesktop/DBus", BUS, BUS))
@@ -224,7 +236,7 @@ class Manager:
         return job
 
     def wait(self, job: str) -> str:
-        """How a job ended: "done" is well."""
+        """Wait for a job. Returns how it ended: "done" when all is well."""
         self._deadline = time.monotonic() + JOB_SECONDS
         while True:
             message = self._waiting.pop(0) if self._waiting else self._receive()
@@ -236,7 +248,7 @@ class Manager:
         try:
             self.call("ResetFailedUnit", "s", (name,))
         except BusError:
-            pass  # it is gone, which is as good
+            pass  # there is no such unit: as good
 
     def control_group(self, name: str) -> str:
         path: str = self.scope_property(name, "ControlGroup")[1]
@@ -248,14 +260,15 @@ class Manager:
         return self.property(f"{TOP}/unit/{escaped(name)}", SCOPE, which)
 
     def property(self, path: str, interface: str, which: str) -> "tuple[str, Any]":
-        """As D-Bus has a variant: its signature and the value."""
+        """A property as a variant of D-Bus: its signature, and the value."""
         to = DBusAddress(path, SYSTEMD, "org.freedesktop.DBus.Properties")
         found: tuple[str, Any] = self.call("Get", "ss", (interface, which), to)[0]
         return found
 
 
 def escaped(name: str) -> str:
-    """A unit's name as the last part of its object's path: all but letters and digits as _xx. sd_bus_path_encode(3)"""
+    """A unit's name as the last part of its object's path: letters and digits stay, all else becomes _xx.
+    sd_bus_path_encode(3)"""
     if not name:
         return "_"
     return "".join(
@@ -265,7 +278,7 @@ def escaped(name: str) -> str:
 
 
 def _system_addresses() -> "list[tuple[str, bool]]":
-    """(socket, whether it is a bus)"""
+    """(socket, whether a bus listens there)"""
     return [
         *_from_environment(b"DBUS_SYSTEM_BUS_ADDRESS"),
         ("/run/dbus/system_bus_socket", True),
@@ -300,10 +313,11 @@ def _unescaped(value: str) -> str:
 
 
 def _connect(addresses: "list[tuple[str, bool]]") -> "tuple[socket.socket, bool]":
-    """The first that somebody listens at. D-Bus specification, authentication: EXTERNAL, by the socket's credentials
+    """Connect to the first socket where somebody listens, and authenticate: EXTERNAL, by the socket's credentials.
+    D-Bus specification, "Authentication Protocol"
 
-    BEGIN is sent along, not after the answer: systemd's own socket may read it together with the first message, which
-    then lies there until another one comes.
+    BEGIN is sent together with AUTH, not after the answer to it. Sent later, systemd's own socket may read it together
+    with the first message, and then leave that message unread until another one comes.
     """
     failure: OSError | None = None
     for path, is_bus in addresses:
@@ -314,16 +328,18 @@ def _connect(addresses: "list[tuple[str, bool]]") -> "tuple[socket.socket, bool]
             connection.sendall(b"\0AUTH EXTERNAL " + str(_own_uid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
             answer = connection.recv(1024)
             if not answer.startswith(b"OK "):
-                raise ConnectionRefusedError(111, f"authentication: {answer.decode('utf-8', 'replace').strip()}", path)
+                raise ConnectionRefusedError(
+                    errno.ECONNREFUSED, f"authentication: {answer.decode('utf-8', 'replace').strip()}", path
+                )
             return connection, is_bus
         except OSError as error:
             connection.close()
             failure = failure or error
-    raise failure or FileNotFoundError(2, "No D-Bus socket is known")
+    raise failure or FileNotFoundError(errno.ENOENT, "No D-Bus socket is known")
 
 
 def _own_uid() -> int:
-    """Ours as the host has it, which is what it compares: in a user namespace we are called something else."""
+    """Our user ID on the host, which the other end compares. In a user namespace geteuid(2) says another one."""
     uid = posix.geteuid()
     with open("/proc/self/uid_map", encoding="ascii") as maps:
         for line in maps:

@@ -1,7 +1,7 @@
 """linux.resources as properties of a unit: systemd.resource-control(5)"""
 
 from pyrunc.cgroups import blkio, cpu, memory, systemd
-from pyrunc.cgroups.devices import DEFAULT
+from pyrunc.cgroups.device_rules import DEFAULT
 from pyrunc.errors import PyruncError
 from pyrunc.linux.process import numbers
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INFINITY = 2**64 - 1
 PERIOD = 100_000  # µs, the kernel's default
-TENTH = 10_000  # systemd keeps whole per cents of a second
+PER_CENT = 10_000  # µs in a second: systemd keeps whole per cents
 IDLE_SINCE = 252
 IO_LIMITS = {
     "throttleReadBpsDevice": "IOReadBandwidthMax", "throttleWriteBpsDevice": "IOWriteBandwidthMax",
@@ -25,14 +25,17 @@ ANNOTATION = "org.systemd.property."
 
 
 def properties(resources: "Resources", unified: bool, user: bool = False) -> "list[Property]":
-    """What systemd can be told of the limits; the rest is only written to the cgroup."""
+    """The limits that systemd has properties for. The others are only written to the cgroup."""
     values: dict[str, Any] = {**resources}
     found = [*(_v2(values, user) if unified else _v1(values))]
-    return list(dict(found).items())  # of a property that is named twice the last: `unified` over the others
+    return list(dict(found).items())  # where a property comes twice, the last counts: `unified` overrules the others
 
 
 def round_up(resources: "Resources") -> "Resources":
-    """The quota that systemd can hold: less would be a bound from above."""
+    """The same resources with a quota that systemd can hold: it keeps whole per cents of a CPU.
+
+    The cgroup's file gets this quota too. It is rounded up: the cgroup may not have less than was asked for.
+    """
     processor = resources.get("cpu") or {}
     quota, period = processor.get("quota") or 0, processor.get("period") or PERIOD
     if quota <= 0:
@@ -41,7 +44,8 @@ def round_up(resources: "Resources") -> "Resources":
 
 
 def per_second(quota: int, period: int) -> int:
-    return -(-(quota * 1_000_000 // period) // TENTH) * TENTH
+    """A quota in µs a second, rounded up to a whole per cent."""
+    return -(-(quota * 1_000_000 // period) // PER_CENT) * PER_CENT
 
 
 def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
@@ -61,14 +65,14 @@ def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
 
 
 def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
-    """No rules for devices: without them systemd attaches no program, and leaves ours alone."""
+    """Without the rules for devices: if systemd knows none, it attaches no program of its own and leaves ours alone."""
     limits = resources.get("memory") or {}
-    for file, value in memory.limit_and_swap_alone("", limits):
+    for file, value in memory.limit_and_swap_v2("", limits):
         yield UNIFIED[file][0], ("t", of_text(value))
     if limits.get("reservation"):
         yield "MemoryLow", ("t", infinite(limits["reservation"]))
     processor = resources.get("cpu") or {}
-    if processor.get("shares") and processor.get("idle") != 1:
+    if cpu.has_shares(processor):
         yield "CPUWeight", ("t", int(cpu.weight_of_shares(processor["shares"])))
     if processor.get("idle"):
         yield from _idle("1", user)
@@ -96,7 +100,7 @@ def _quota(processor: "dict[str, Any]") -> "Iterator[Property]":
 def _tasks(resources: "dict[str, Any]") -> "Iterator[Property]":
     limit = (resources.get("pids") or {}).get("limit")
     if limit is not None:
-        yield "TasksMax", ("t", infinite(limit or 1))  # systemd takes no 0, and the kernel counts the first one
+        yield "TasksMax", ("t", infinite(limit or 1))  # 0 means 1: see pids.at_least_one; nor does systemd take 0
 
 
 def _io(limits: "dict[str, Any]") -> "Iterator[Property]":
@@ -110,7 +114,7 @@ def _io(limits: "dict[str, Any]") -> "Iterator[Property]":
 
 
 def _idle(value: str, user: bool) -> "Iterator[Property]":
-    """A weight of 0 is idle, since systemd 252. It has no other word for that."""
+    """systemd says "idle" by a weight of 0, since version 252. Before, it has no way to say it."""
     if value == "1" and systemd.version(user) >= IDLE_SINCE:
         yield "CPUWeight", ("t", 0)
 
@@ -142,7 +146,7 @@ def of_text(text: str) -> int:
     return INFINITY if text == "max" else int(text)
 
 
-# File of v2: the property, its type, and how the one's text becomes the other's value.
+# A file of v2 -> (the property, its type, the conversion from the file's text).
 UNIFIED: "dict[str, tuple[str, str, Callable[[str], Any]]]" = {
     "cpu.weight": ("CPUWeight", "t", int),
     "cpuset.cpus": ("AllowedCPUs", "ay", mask),
@@ -157,9 +161,11 @@ UNIFIED: "dict[str, tuple[str, str, Callable[[str], Any]]]" = {
 
 
 def allowed_devices(rules: "list[DeviceRule]") -> "list[tuple[str, str]]":
-    """For v1, where systemd writes the list of devices itself: what all rules together allow. It knows no exceptions
-    to what it allows, so a rule that forbids takes away what it covers whole, and the kernel's list, which we write
-    after systemd, has the rest."""
+    """What all rules together allow, as DeviceAllow= takes it. For v1, where systemd writes the list of devices itself.
+
+    systemd knows no exceptions to what it allows. So a rule that forbids takes away only those entries that it covers
+    wholly. The rest is in the kernel's list, which we write after systemd.
+    """
     allowed: dict[tuple[str, int, int], set[str]] = {}
     for rule in [*rules, *DEFAULT]:
         kind, access = rule.get("type") or "a", set((rule.get("access") or "rwm").replace("a", ""))
@@ -175,7 +181,7 @@ def allowed_devices(rules: "list[DeviceRule]") -> "list[tuple[str, str]]":
 
 
 def _device(kind: str, major: int, minor: int) -> str:
-    """As DeviceAllow= names one, or all of a driver's."""
+    """A device as DeviceAllow= names it, or all devices of a driver."""
     name = {"b": "block", "c": "char"}[kind]
     if minor != -1:
         return f"/dev/{name}/{major}:{minor}"
@@ -183,7 +189,7 @@ def _device(kind: str, major: int, minor: int) -> str:
 
 
 def of_annotations(annotations: "dict[str, str]") -> "list[Property]":
-    """`org.systemd.property.NAME: VALUE`, in GVariant's text format: what an administrator adds to the unit."""
+    """What an administrator adds to the unit: `org.systemd.property.NAME: VALUE`, in GVariant's text format."""
     from pyrunc.cgroups import gvariant
 
     found: list[Property] = []

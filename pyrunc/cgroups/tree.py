@@ -1,9 +1,10 @@
-"""The cgroups in a cgroup. A container may make as many as it likes, as deep as it likes, while we look at them.
+"""The cgroups below a cgroup. A container may make as many as it likes, as deep as it likes, while we look at them.
 
-So nothing here is recursive, and nothing is a path: 20 names of 200 bytes are longer than a path can be. Two
-descriptors are open at a time: 1,500 levels are more than a process may have.
+So nothing here is recursive. Nothing is a path: 20 names of 200 bytes are longer than a path can be. And only two
+descriptors are open at a time: for 1,500 levels a process may not have enough.
 """
 
+import errno
 import posix
 import time
 
@@ -15,17 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW
-GONE = (2, 19)  # ENOENT; ENODEV of a file that was opened before its cgroup went
-NOT_THERE = (*GONE, 20, 36)  # ENOTDIR, ENAMETOOLONG: of a cgroupsPath that could never be made
-BUSY = 16
-EOPNOTSUPP = 95
-# For one walk: somebody may make the tree deeper as fast as we come. To remove a cgroup takes the kernel longer the
-# deeper it is: 5,000 levels are 30 s.
+GONE = (errno.ENOENT, errno.ENODEV)  # ENODEV: its file was opened before it went
+NOT_THERE = (*GONE, errno.ENOTDIR, errno.ENAMETOOLONG)  # the last two: a cgroupsPath that could never be made
+# Seconds for one walk: somebody may make the tree deeper as fast as we come. The deeper a cgroup is, the longer the
+# kernel takes to remove it: 5,000 levels take 30 s.
 TO_LOOK, TO_REMOVE = 10.0, 60.0
 
 
 def every(path: str, seconds: float = TO_LOOK) -> "Iterator[tuple[Fd, str]]":
-    """A cgroup and all below it, the deepest first: a directory, and what the cgroup is called from there."""
+    """A cgroup and all below it, the deepest first: for each an open directory, and its name from there."""
     try:
         top = open_at(None, path, DIRECTORY)
     except OSError as error:
@@ -38,7 +37,10 @@ def every(path: str, seconds: float = TO_LOOK) -> "Iterator[tuple[Fd, str]]":
 
 
 def below(top: Fd, seconds: float) -> "Iterator[tuple[Fd, str]]":
-    """The same without itself. The way up is `..`: a cgroup can be renamed (v1), but stays in its parent."""
+    """All cgroups below one, the deepest first, as `every` has them.
+
+    The way up again is `..`: v1's cgroups can be renamed, but not moved to another parent.
+    """
     deadline = time.monotonic() + seconds
     current, names, waiting = top, [""], [_children(top)]
     while True:
@@ -75,13 +77,13 @@ def _children(directory: Fd) -> "list[str]":
 
 
 def remove(path: str) -> None:
-    """A cgroup with all below it. Raises OSError, EBUSY when there is a process in one of them."""
+    """Remove a cgroup with all below it. Raises OSError: EBUSY when there is a process in one of them."""
     try:
         return posix.rmdir(path)
     except OSError as error:
         if error.errno in NOT_THERE:
             return
-        if error.errno != BUSY:
+        if error.errno != errno.EBUSY:
             raise
     with open_at(None, path, DIRECTORY) as top:
         _let_nobody_add_to(top)
@@ -89,13 +91,13 @@ def remove(path: str) -> None:
             try:
                 posix.rmdir(name, dir_fd=parent.number)
             except OSError as error:
-                if error.errno not in (*GONE, BUSY):
+                if error.errno not in (*GONE, errno.EBUSY):
                     raise
     posix.rmdir(path)
 
 
 def _let_nobody_add_to(top: Fd) -> None:
-    """v2: whoever it was delegated to may not raise this limit again. v1 has none."""
+    """Allow no further cgroups in it, on v2: the user that it was given to may not raise this limit. v1 has none."""
     try:
         write_file("cgroup.max.descendants", b"0", top)
     except OSError:
@@ -103,14 +105,14 @@ def _let_nobody_add_to(top: Fd) -> None:
 
 
 def processes(cgroup: str, parent: "Fd | None" = None) -> "list[int]":
-    """Those in one cgroup. Only one that is gone has none for certain: any other failure is an error."""
+    """The processes in one cgroup: none when it is gone. Any other failure to read is an error, and not "none"."""
     try:
         try:
             return [int(pid) for pid in read_file(f"{cgroup}/cgroup.procs", parent).split()]
         except OSError as error:
-            if error.errno != EOPNOTSUPP:
+            if error.errno != errno.EOPNOTSUPP:
                 raise
-        threads = read_file(f"{cgroup}/cgroup.threads", parent).split()  # of a threaded one this is all that is told
+        threads = read_file(f"{cgroup}/cgroup.threads", parent).split()  # all that a threaded cgroup tells
     except OSError as error:
         if error.errno in NOT_THERE:
             return []
@@ -120,7 +122,7 @@ def processes(cgroup: str, parent: "Fd | None" = None) -> "list[int]":
 
 
 def _process_of(thread: int) -> int:
-    """0: it has ended."""
+    """The process that a thread belongs to. 0: it has ended."""
     try:
         lines = read_file(f"/proc/{thread}/status").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -129,5 +131,5 @@ def _process_of(thread: int) -> int:
 
 
 def all_processes(path: str) -> "list[int]":
-    """Those in a cgroup and below it."""
+    """The processes in a cgroup and below it."""
     return [pid for parent, cgroup in every(path) for pid in processes(cgroup, parent)]

@@ -3,8 +3,8 @@
 import posix
 import time
 
-from pyrunc.cgroups import make
-from pyrunc.container import ids, launch, notify, patience, prepare
+from pyrunc import cgroups
+from pyrunc.container import ids, launch, notify, prepare
 from pyrunc.container.options import Options
 from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
@@ -23,32 +23,28 @@ from pyrunc.spec import load, rules
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
     from pyrunc.container.net_devices import NetDevices
-    from pyrunc.container.recorded import HookKind
-    from pyrunc.spec.types import Config, Namespace
+    from pyrunc.spec.types import Config
 
 
 def create(
     root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
 ) -> Recorded:
-    """Make a container. Nothing is left when this raises."""
-    creation = plan(container_id, bundle, options or Options(), log or Log())
-    creation.run(root)
-    return creation.container
-
-
-def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Config | None" = None) -> "Creation":
-    """Look at all that the configuration, the options and the host can be wrong about. Nothing is made."""
+    """Make a container. All that the configuration, the options and the host can be wrong about is looked at
+    first; nothing is left when this raises."""
+    options = options or Options()
+    log = log or Log()
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
-        config = config or read_config(folder, log)
+        with log.step("create.read_config"):
+            config = load.config(folder.number)
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
+    config["linux"] = config.get("linux") or {}
     process = config.get("process")
     take_master = prepare.receiver_of_master(options, bool(process and process.get("terminal")))
     take_pidfd = prepare.receiver_of_pidfd(options, "standard")
@@ -58,41 +54,23 @@ def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Co
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
     validate_id(container_id)
+    creation = Creation(container_id, config, options, take_master, take_pidfd)
     record = _record(container_id, config, bundle, rootfs)
     if options.exit_record:
         record["exitRecord"] = True
-    return Creation(record, config, options, log, take_master, take_pidfd)
-
-
-def read_config(bundle: Fd, log: Log) -> "Config":
-    with log.step("create.read_config"):
-        config = load.config(bundle.number)
-    config["linux"] = config.get("linux") or {}
-    return config
-
-
-def waits(config: "Config", options: Options, root: StateRoot) -> bool:
-    """Whether to make it may mean to wait for somebody who need not answer: systemd, hooks, a filter's agent, resctrl,
-    the network devices' driver, a file system outside of the bundle. Or for long, until a filter is compiled."""
-    linux = config["linux"]
-    hooks = config.get("hooks") or {}
-    profile = linux.get("seccomp")
-    return bool(
-        options.systemd
-        or notify.manager()
-        or any(hooks.get(kind) for kind in HOOKS_OF_CREATE)
-        or "/" in config["root"]["path"]
-        or linux.get("intelRdt") is not None
-        or linux.get("netDevices")
-        or any(_may_hang(namespace) for namespace in linux.get("namespaces") or [])
-        or _maps_owners(config)
-        or (profile and (profile.get("listenerPath") or not prepare.has_filter(profile, root)))
-    )
-
-
-def _may_hang(namespace: "Namespace") -> bool:
-    """A user namespace has its process ask for more, such as device nodes; and a path may lead anywhere."""
-    return namespace["type"] == "user" or not namespace.get("path", "/proc/").startswith(OF_THE_KERNEL)
+    directory = StateDirectory.make(root, container_id)
+    container = Recorded(directory, record, log)
+    container.known_config = config
+    try:
+        creation.run(container)
+    except BaseException as error:
+        _close_what_it_left(error)
+        creation.undo(container)
+        raise
+    finally:
+        creation.close()
+        directory.unlock()
+    return container
 
 
 def _close_what_it_left(error: BaseException) -> None:
@@ -164,7 +142,7 @@ def _rdt_group(config: "Config", container_id: str) -> "Group | None":
     return rdt.plan(wanted, container_id)
 
 
-def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, Any]":
+def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
     """state.json: what the other verbs need to know, most of them without reading the configuration."""
     namespaces = config["linux"].get("namespaces") or []
     return {
@@ -181,12 +159,10 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
         "hooks": [kind for kind, hooks in (config.get("hooks") or {}).items() if hooks],
         "notify": bool(notify.manager()),
         "own_pids": any(n["type"] == "pid" and not n.get("path") for n in namespaces),
-        "cgroup": {"paths": {}, "unified": False, "mounts": {}},
+        "cgroup": {**cgroups.NONE},
     }
 
 
-HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
-OF_THE_KERNEL = ("/proc/", "/run/", "/var/run/")  # where namespaces are kept: no file system of a server
 CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
 
 
@@ -194,99 +170,60 @@ class Creation(launch.Parent):
     """One container in the making: its record grows before each thing that is made, so that what is killed in between
     is what `delete --force` removes."""
 
-    __slots__ = (
-        "cgroup", "child", "config", "container", "group", "is_claimed", "log", "net_devices", "options", "record",
-    )  # fmt: skip
+    __slots__ = ("cgroup", "config", "container", "group", "net_devices", "options")
 
-    child: launch.Launch
     container: Recorded
 
     def __init__(
         self,
-        record: "dict[str, Any]",
+        container_id: str,
         config: "Config",
         options: Options,
-        log: Log,
         take_master: "Callable[[Fd], None]",
         take_pidfd: "Callable[[Fd], None]",
     ) -> None:
         """Look at what is asked for; nothing is made."""
         super().__init__(take_master, take_pidfd)
-        self.is_claimed = False
-        self.record = record
         self.config = config
         self.options = options
-        self.log = log
-        self.cgroup = _place(record["id"], config, options)
+        self.cgroup = _place(container_id, config, options)
         self.net_devices = _net_devices(config, options)
-        self.group = _rdt_group(config, record["id"])
+        self.group = _rdt_group(config, container_id)
 
-    def run(self, root: StateRoot) -> None:
-        """All of it, or nothing."""
-        self.claim(root)
-        try:
-            self.begin()
-            while not self.hear():
-                pass
-        except BaseException as error:
-            _close_what_it_left(error)
-            self.undo()
-            raise
-        finally:
-            self.close()
-
-    def claim(self, root: StateRoot) -> None:
-        """Take its ID. Who has done that calls `close` at the end. What is left of a failure `undo` removes, or `delete
-        --force`."""
-        self.container = Recorded(StateDirectory.make(root, self.record["id"]), self.record, self.log)
-        self.container.known_config = self.config
-        self.is_claimed = True
-
-    def begin(self, death_seconds: float = patience.DEATH_SECONDS) -> None:
-        """As far as its process, which is on its way then. `hear` is to be called as often as that says something.
-
-        Args:
-            death_seconds: how long to wait for the end of its process when this fails.
-        """
+    def run(self, container: Recorded) -> None:
+        self.container = container
         self._record_what_will_be()
-        if self.cgroup.unit is None:
-            with self.log.step("create.make_cgroup"):
+        if not self.cgroup.needs_process:
+            with container.log.step("create.make_cgroup"):
                 self._make_cgroup()
         if self.group is not None:
             try:
                 self.group.make(self.config["linux"]["intelRdt"])
             finally:
-                self.record["rdt"] = self.group.record()
-        with self.log.step("create.prepare"):
+                self.container.record["rdt"] = self.group.record()
+        with container.log.step("create.prepare"):
             context = self._context()
         namespaces = self.config["linux"].get("namespaces") or []
         flags = launch.plan_namespaces(context, namespaces)
         own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
-        self.child = launch.Launch(context, self.log, self)
-        self.child.death_seconds = death_seconds
-        self.child.begin(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
-
-    def hear(self) -> bool:
-        """Listen to its process, and do what that asks for. Whether the container is complete."""
-        if not self.child.hear():
-            return False
-        prepare.write_pid_file(self.options.pid_file, self.child)
+        child = launch.Launch(context, self.container.log, self)
+        child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
+        prepare.write_pid_file(self.options.pid_file, child)
         if self.group is not None:
             self.group.settle()
-            self.record["rdt"] = self.group.record()
+            self.container.record["rdt"] = self.group.record()
             self._save()
-        return True
 
     def _save(self) -> None:
-        self.container.directory.save(self.record)
+        self.container.directory.save(self.container.record)
 
     def _record_what_will_be(self) -> None:
-        record, directory, cgroup = self.record, self.container.directory, self.cgroup
+        record, directory, cgroup = self.container.record, self.container.directory, self.cgroup
         if record["notify"]:
             posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
             self.config["mounts"] = [*(self.config.get("mounts") or []), notify.mount(directory.path)]
         directory.save_config(self.config)
-        make.refuse_used(cgroup)
+        cgroup.refuse_used()
         record["cgroup"] = cgroup.record()
         directory.note_cgroup(record["cgroup"])
         if self.group is not None:
@@ -295,16 +232,16 @@ class Creation(launch.Parent):
 
     def _make_cgroup(self) -> None:
         rootless = _is_rootless(self.options)
-        make.create(self.cgroup, tolerant=rootless and not self.config["linux"].get("cgroupsPath"))
-        self.record["cgroup"]["paths"] = self.cgroup.paths
-        if not self.cgroup.paths and not self.record["own_pids"]:
+        self.cgroup.make(tolerant=rootless and not self.config["linux"].get("cgroupsPath"))
+        self.container.record["cgroup"]["paths"] = self.cgroup.paths
+        if not self.cgroup.paths and not self.container.record["own_pids"]:
             words = "a container without a cgroup and without a process namespace of its own is created"
-            self.log.warning(f"{words}. Such configuration is strongly discouraged: {CAN_NOT_KILL}")
+            self.container.log.warning(f"{words}. Such configuration is strongly discouraged: {CAN_NOT_KILL}")
         self._limit()
 
     def _limit(self) -> None:
         resources = self.config["linux"].get("resources") or {}
-        make.set_limits(self.cgroup, resources, may_set_devices=not _is_rootless(self.options))
+        self.cgroup.limit(resources, may_set_devices=not _is_rootless(self.options))
         _delegate(self.cgroup, self.config)
 
     def _context(self) -> Context:
@@ -314,21 +251,21 @@ class Creation(launch.Parent):
 
     def settle(self, pid: int) -> None:
         """systemd makes a scope for a process that there is."""
-        if self.cgroup.unit is None:
+        if not self.cgroup.needs_process:
             return
-        resources, annotations = self.config["linux"].get("resources") or {}, self.record["annotations"]
+        resources, annotations = self.config["linux"].get("resources") or {}, self.container.record["annotations"]
         try:
-            with self.log.step("create.start_unit"):
-                make.start_unit(self.cgroup, self.container.id, pid, resources, annotations)
+            with self.container.log.step("create.start_unit"):
+                self.cgroup.start(self.container.id, pid, resources, annotations)
         finally:
-            self.record["cgroup"] = self.cgroup.record()
-            self.container.directory.note_cgroup(self.record["cgroup"])
+            self.container.record["cgroup"] = self.cgroup.record()
+            self.container.directory.note_cgroup(self.container.record["cgroup"])
             self._save()
         self._limit()
 
     def born(self, pid: int) -> None:
-        self.record["pid"] = pid
-        self.record["start"] = start_time(pid)
+        self.container.record["pid"] = pid
+        self.container.record["start"] = start_time(pid)
         self._save()
         if self.group is not None:
             self.group.join(pid)
@@ -336,7 +273,7 @@ class Creation(launch.Parent):
     def move_devices(self, namespace: Fd) -> None:
         assert self.net_devices is not None
         self.net_devices.arrive(namespace)
-        self.record["netDevices"] = self.net_devices.record()
+        self.container.record["netDevices"] = self.net_devices.record()
         self._save()
         self.net_devices.move()
 
@@ -344,13 +281,12 @@ class Creation(launch.Parent):
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
         self.container.run_hooks("createRuntime", "creating")
 
-    def undo(self) -> None:
+    def undo(self, container: Recorded) -> None:
         """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
         removed is left for `delete --force`, and said."""
-        container = self.container
         try:
             if self.net_devices is not None:
-                self.net_devices.give_back(self.log)
+                self.net_devices.give_back(container.log)
             if container.pid:
                 container.cgroup.kill()  # what its hooks have started in it
             container.cgroup.remove()
@@ -359,19 +295,18 @@ class Creation(launch.Parent):
             if container.pid:
                 container.poststop()
         except (PyruncError, OSError) as error:
-            self.log.warning(f"cleaning up after the failure: {reason(error)}")
+            container.log.warning(f"cleaning up after the failure: {reason(error)}")
 
     def close(self) -> None:
         if self.net_devices is not None:
             self.net_devices.close()
-        self.container.directory.unlock()
 
 
 def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
     path = config["linux"].get("cgroupsPath")
     if options.systemd:
-        return make.place_unit(path, container_id, user=_is_rootless(options))
-    return make.place(path, container_id)
+        return cgroups.place_scope(path, container_id, user=_is_rootless(options))
+    return cgroups.place(path, container_id)
 
 
 def _is_rootless(options: Options) -> bool:
@@ -395,18 +330,13 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     prepare.use_filter(context, container)
     labels.prepare(context, container.log)
-    if _maps_owners(config):
+    if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
+        m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
+    ):
         from pyrunc.container import idmap
 
         idmap.prepare(context)
     return context
-
-
-def _maps_owners(config: "Config") -> bool:
-    """Whether there are ID-mapped mounts. Few containers have any; the code for them is loaded for those."""
-    return "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
-        m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
-    )
 
 
 def _delegate(cgroup: "Cgroup", config: "Config") -> None:
@@ -414,7 +344,7 @@ def _delegate(cgroup: "Cgroup", config: "Config") -> None:
     v2's directory is its user's then."""
     linux = config["linux"]
     new = {n["type"] for n in linux.get("namespaces") or [] if not n.get("path")}
-    if "cgroup" not in new or not cgroup.unified:
+    if "cgroup" not in new:
         return
     writable = any(
         mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or [])
@@ -424,7 +354,7 @@ def _delegate(cgroup: "Cgroup", config: "Config") -> None:
     uid = process["user"]["uid"] if process and process.get("user") else 0
     owner = ids.on_the_host(uid, linux.get("uidMappings") or []) if "user" in new else uid
     if writable and owner is not None:
-        make.delegate(cgroup, owner)
+        cgroup.give_to(owner)
 
 
 def _rootfs(config: "Config", bundle: str) -> str:

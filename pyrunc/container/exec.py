@@ -2,16 +2,15 @@
 
 import posix
 
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
 from pyrunc.container import launch, prepare
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
-from pyrunc.errors import PyruncError, StateError, UsageError, reason
+from pyrunc.errors import StateError, UsageError
 from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, CAP_SYS_PTRACE, Sets
 from pyrunc.init.context import Context
 from pyrunc.linux import process
-from pyrunc.linux.fd import Fd, open_at, read_file
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.pid import pidfd_open
 from pyrunc.spec import rules
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
     from pyrunc.log import Log
     from pyrunc.spec.types import Process
@@ -135,31 +135,13 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     return context
 
 
-def _cgroup(container: Container, wanted: "list[str]") -> Cgroup:
-    """The container's, or what is asked for below it.
-
-    The container may have moved its processes, and then v2 takes none where they were ("no internal processes",
-    cgroups(7)): so without a wish we go where its first process is, if that is below. Where its cgroup is gone there
-    is nothing that limits a process and would be killed with it: we refuse.
-    """
-    cgroup = container.cgroup
+def _cgroup(container: Container, wanted: "list[str]") -> "Cgroup":
+    """The container's, or what is asked for below it."""
     if wanted:
         from pyrunc.cgroups import below
 
-        return below.choose(cgroup, wanted)
-    directory = cgroup.paths.get(UNIFIED)
-    if cgroup.unified and directory:
-        try:
-            full = read_file(f"{directory}/cgroup.subtree_control").strip()
-            line = read_file(f"/proc/{container.pid}/cgroup") if full else b""
-        except OSError as error:
-            raise PyruncError("error adding a process to cgroups", "", reason(error)) from error
-        if full:
-            own = line.decode("utf-8", "surrogateescape").splitlines()[-1].partition("::")[2]
-            cgroup.paths[UNIFIED] = cgroup.mounts[UNIFIED] + own
-            if not f"{cgroup.paths[UNIFIED]}/".startswith(f"{directory}/"):
-                raise StateError("cannot exec in container", container.id, f"its process has left its cgroup for {own}")
-    return cgroup
+        return below.choose(container.cgroup, wanted)
+    return container.cgroup.for_exec(container.pid, container.id)
 
 
 def _could_trace(container: Container, context: Context) -> bool:

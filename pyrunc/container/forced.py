@@ -3,8 +3,7 @@
 import posix
 import time
 
-from pyrunc.cgroups import make
-from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc import cgroups
 from pyrunc.container.patience import FORCED_SECONDS, POLITE_SECONDS
 from pyrunc.container.recorded import SIGKILL, Recorded
 from pyrunc.container.state import CONFIG, StateDirectory
@@ -15,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
 
@@ -101,17 +101,12 @@ def _cgroup_by_name(
     return _place(path, container_id).record()
 
 
-def _place(path: "str | None", container_id: str) -> Cgroup:
+def _place(path: "str | None", container_id: str) -> "Cgroup":
     """Of the shape slice:prefix:name it is systemd's, unless there is such a folder."""
-    cgroup = make.place(path, container_id)
+    cgroup = cgroups.place(path, container_id)
     if path is None or path.count(":") != 2 or any(posix.access(place, posix.F_OK) for place in cgroup.paths.values()):
         return cgroup
-    from pyrunc.cgroups import systemd
-
-    unit = make.place_unit(path, container_id, user=bool(posix.geteuid()))
-    assert unit.unit is not None
-    group = systemd.control_group_to_be(unit.unit)
-    return Cgroup({name: mount + group for name, mount in unit.mounts.items()}, unit.unified, unit.mounts, unit.unit)
+    return cgroups.place_scope(path, container_id, user=bool(posix.geteuid())).expected()
 
 
 def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]") -> None:
@@ -124,6 +119,6 @@ def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]")
         try:
             other = Recorded.load(directory.root, container_id)
             if other.is_alive() and ours & {*other.cgroup.paths.values()}:
-                record["cgroup"] = Cgroup({}, False).record()
+                record["cgroup"] = {**cgroups.NONE}
         except (PyruncError, OSError):
             continue

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.container.launch import Launch
     from pyrunc.container.recorded import Recorded
-    from pyrunc.container.state import StateRoot
     from pyrunc.init.context import Context
-    from pyrunc.spec.types import Seccomp
 
 LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 
@@ -40,7 +38,7 @@ def use_cgroup(context: "Context", cgroup: "Cgroup") -> None:
     context.cgroup = cgroup
     context.cgroup_tasks = cgroup.open_tasks()
     memory = (context.config["linux"].get("resources") or {}).get("memory") or {}
-    little = LITTLE[0] <= (memory.get("limit") or 0) < LITTLE[1] and cgroup.unified and cgroup.unit is None
+    little = LITTLE[0] <= (memory.get("limit") or 0) < LITTLE[1] and cgroup.unified and cgroup.may_be_empty
     if little and not any("tmpcopyup" in (m.get("options") or []) for m in context.config.get("mounts") or []):
         from pyrunc.cgroups import late
 
@@ -56,13 +54,6 @@ def use_filter(context: "Context", container: "Recorded") -> None:
         with container.directory.root.open() as root:
             context.bpf, context.bpf_flags = cache.program(profile, root)
         container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
-
-
-def has_filter(profile: "Seccomp", root: "StateRoot") -> bool:
-    """Whether the filter of this profile was compiled before."""
-    from pyrunc.seccomp import cache
-
-    return posix.access(f"{root.path}/{cache.DIRECTORY}/{cache.key_of(profile)}", posix.F_OK)
 
 
 def verify_preserved(count: int) -> None:

@@ -1,6 +1,6 @@
 """A container as it is on record: what it is, how it does, and the hooks that it has. runtime.md#state"""
 
-from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc import cgroups
 from pyrunc.container.state import CONFIG, EXIT, StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, Self
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
     from pyrunc.spec.types import Config, State, Status
 
@@ -68,9 +69,8 @@ class Recorded:
         return self.known_config
 
     @property
-    def cgroup(self) -> Cgroup:
-        cgroup = self.record["cgroup"]
-        return Cgroup(cgroup["paths"], cgroup["unified"], cgroup["mounts"], cgroup.get("unit"))
+    def cgroup(self) -> "Cgroup":
+        return cgroups.load(self.record["cgroup"])
 
     def rdt_group(self) -> "Group | None":
         """Its class of service (config-linux.md#intelrdt). Few have one; the code for it is loaded for those."""

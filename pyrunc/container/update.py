@@ -1,19 +1,14 @@
 """update: other limits for a container that exists. All of them, or none."""
 
-from pyrunc.cgroups import make
-from pyrunc.cgroups.limits import read, write_all
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError, StateError, reason
+from pyrunc.errors import PyruncError, StateError
 from pyrunc.spec import rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyrunc.cgroups.cgroup import Cgroup
-    from pyrunc.cgroups.limits import Write
     from pyrunc.cgroups.rdt import Group
-    from pyrunc.cgroups.systemd import Property
     from pyrunc.spec.types import IntelRdt, Resources
 
 # Members that the kernel takes together, in one file or bounding each other: with one the others are written again.
@@ -45,7 +40,7 @@ def update(container: Container, changes: "Resources", rdt: "IntelRdt | None" = 
         try:
             if rdt:
                 group.set(rdt)
-            apply(container.cgroup, _with_companions(wanted, old))  # type: ignore[arg-type]
+            container.cgroup.update(_with_companions(wanted, old))  # type: ignore[arg-type]
         except PyruncError:
             if rdt:
                 group.set({"schemata": [schemata]})
@@ -64,70 +59,6 @@ def _group(container: Container) -> "Group":
         cause = "its configuration has no intelRdt: it has no class of service"
         raise StateError("cannot update container", container.id, cause)
     return group
-
-
-def apply(cgroup: "Cgroup", resources: "Resources") -> None:
-    """Write limits; when the kernel refuses one, those before it are put back as they were."""
-    plan = make.plan(cgroup, resources)
-    before = [(place, [old for write in writes for old in previous(place, *write)]) for place, writes in plan]
-    told = _tell_systemd(cgroup, resources)
-    try:
-        for directory, writes in plan:
-            write_all(directory, writes)
-    except PyruncError as error:
-        failures = _undo(cgroup, told, before)
-        if failures:
-            error.hint = f"and not all that was written before it could be put back: {'; '.join(failures)}"
-        raise
-
-
-def _undo(cgroup: "Cgroup", told: "list[Property]", before: "list[tuple[str, list[Write]]]") -> "list[str]":
-    """Put back what can be, the last first. Returns what could not."""
-    failures = []
-    if cgroup.unit is not None:
-        from pyrunc.cgroups import systemd
-
-        try:
-            systemd.set_properties(cgroup.unit, told)
-        except PyruncError as error:
-            failures.append(reason(error))
-    for directory, writes in reversed(before):
-        try:
-            write_all(directory, writes)
-        except PyruncError as error:
-            failures.append(reason(error))
-    return failures
-
-
-def _tell_systemd(cgroup: "Cgroup", resources: "Resources") -> "list[Property]":
-    """First, as it writes what it is told to the same files. Returns what undoes it."""
-    if cgroup.unit is None:
-        return []
-    from pyrunc.cgroups import systemd, systemd_properties
-
-    properties = systemd_properties.properties(resources, cgroup.unified, cgroup.unit["user"])
-    return systemd.set_properties(cgroup.unit, [each for each in properties if not each[0].startswith("Device")])
-
-
-def previous(directory: str, file: str, value: str) -> "list[Write]":
-    """What to write to undo a write; nothing where the kernel does not tell."""
-    try:
-        text = read(directory, file)
-    except PyruncError:
-        return []
-    lines = text.splitlines()
-    first, blank, rest = value.partition(" ")
-    if blank and (":" in first or file.endswith(("ifpriomap", "rdma.max"))):  # a line for each device
-        for line in lines:
-            if line.startswith(f"{first} "):
-                return [(file, line)]
-        return [(file, f"{first} {rest.partition('=')[0]}=max" if "=" in rest else f"{first} 0")]
-    if file == "memory.oom_control":
-        return [(file, lines[0].rpartition(" ")[2])]
-    if file in ("cpuset.cpus", "cpuset.mems") and not lines:
-        # v2: as its parent has it. With processes in it there is no way back to saying nothing (ENOSPC).
-        return [(file, read(directory.rpartition("/")[0], f"{file}.effective"))]
-    return [(file, lines[0] if lines else "\n")]
 
 
 def _with_companions(changes: "dict[str, Any]", old: "dict[str, Any]") -> "dict[str, Any]":

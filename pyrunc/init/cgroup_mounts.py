@@ -2,7 +2,8 @@
 
 import posix
 
-from pyrunc.cgroups.cgroup import UNIFIED, Cgroup
+from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.cgroups.files import UNIFIED
 from pyrunc.init.context import Context
 from pyrunc.init.placing import propagate, put
 from pyrunc.linux import path

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc.cgroups import device_filter
-from pyrunc.cgroups.devices import DEFAULT
+from pyrunc.cgroups.device_rules import DEFAULT
 
 BITS = device_filter.ACCESS
 

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from pyrunc.cgroups import make
-from pyrunc.cgroups.blkio import THROTTLES, io_weight
-from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.cgroups import controllers
+from pyrunc.cgroups.blkio import io_weight
+from pyrunc.cgroups.controller import Controller, or_max
+from pyrunc.cgroups.controllers import CONTROLLERS
 from pyrunc.cgroups.cpu import weight_of_shares
-from pyrunc.cgroups.limits import Limits, or_max
+from pyrunc.cgroups.v1 import CgroupV1
+from pyrunc.cgroups.v2 import CgroupV2
 from pyrunc.cli.arguments import Flag, Usage, parse
 from pyrunc.cli.signals import number_of
 from pyrunc.errors import PyruncError, UsageError
@@ -111,6 +113,7 @@ def test_the_last_of_two_options_that_exclude_each_other_counts():
 
 VALUES = {"cpus": "0", "mems": "0", "disableOOMKiller": True}  # of the others: 20
 DEVICE = {"major": 8, "minor": 0, "weight": 20, "rate": 20}
+THROTTLES = [f"throttle{way}{unit}Device" for way in ("Read", "Write") for unit in ("Bps", "IOPS")]
 LISTS = {key: [DEVICE] for key in ("weightDevice", *THROTTLES)} | {"priorities": [{"name": "lo", "priority": 3}]}
 WHOLE = {
     "unified": {"memory.high": "20"},
@@ -119,7 +122,9 @@ WHOLE = {
 }
 # What limits nothing by itself, or nothing any more (config-linux.md#memory).
 NO_LIMITS = {("memory", "kernel"), ("memory", "useHierarchy"), ("memory", "checkBeforeUpdate")}
-PROPERTIES = sorted({(limits.name, each) for limits in (*make.V1, *make.V2) for each in limits.properties})
+ROWS = {
+    (controller.member, name): (on_v1, on_v2) for controller in CONTROLLERS for name, on_v1, on_v2 in controller.limits
+}
 
 
 def asked(member, name):
@@ -131,41 +136,46 @@ def asked(member, name):
 
 
 def cgroup_of(unified, folder):
-    controllers = {limits.controller for limits in (make.V2 if unified else make.V1)}
-    return Cgroup({"": str(folder)} if unified else dict.fromkeys(controllers, str(folder)), unified)
+    if unified:
+        return CgroupV2({"": str(folder)})
+    return CgroupV1({controller.names[0]: str(folder) for controller in CONTROLLERS})
 
 
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
-@pytest.mark.parametrize(("member", "name"), PROPERTIES)
+@pytest.mark.parametrize(("member", "name"), ROWS)
 def test_a_limit_is_written_or_refused(member, name, unified, tmp_path):
-    """By the tables themselves: a row that is in the one version's alone is refused by the other."""
-    known = {(limits.name, each) for limits in (make.V2 if unified else make.V1) for each in limits.properties}
-    if (member, name) in known:
-        writes = [each for _, writes in make.plan(cgroup_of(unified, tmp_path), asked(member, name)) for each in writes]
-        assert writes
+    """By the row itself: what one version has nothing for, it refuses."""
+    cgroup = cgroup_of(unified, tmp_path)
+    if ROWS[member, name][unified] is not None:
+        assert [each for _, writes in cgroup.plan(asked(member, name)) for each in writes]
     else:
         with pytest.raises(PyruncError, match=f"{member}.*cgroup v{1 + unified} has nothing like it"):
-            make.plan(cgroup_of(unified, tmp_path), asked(member, name))
+            cgroup.plan(asked(member, name))
 
 
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
-@pytest.mark.parametrize(("member", "name"), PROPERTIES)
+@pytest.mark.parametrize(("member", "name"), ROWS)
 def test_a_limit_that_no_controller_holds_is_refused(member, name, unified):
     with pytest.raises(PyruncError, match=member):
-        make.plan(Cgroup({}, unified), asked(member, name))
+        (CgroupV2 if unified else CgroupV1)({}).plan(asked(member, name))
 
 
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
 def test_a_row_that_only_the_other_version_has(unified, monkeypatch, tmp_path):
     """The next one that somebody adds."""
-    new = Limits("memory", (("high", "memory.high", str),))
-    monkeypatch.setattr(make, "V1" if unified else "V2", (*(make.V1 if unified else make.V2), new))
+    here = ("memory.high", str)
+    new = Controller("memory", "memory", (("high", here, None) if unified else ("high", None, here),))
+    monkeypatch.setattr(controllers, "CONTROLLERS", (*CONTROLLERS, new))
     with pytest.raises(PyruncError, match=f"memory.high: cgroup v{1 + unified} has nothing like it"):
-        make.plan(cgroup_of(unified, tmp_path), {"memory": {"high": 5}})
-    assert make.plan(cgroup_of(unified, tmp_path), {"memory": {"high": 0}}) == []  # engines write what they don't want
-    assert make.plan(cgroup_of(not unified, tmp_path), {"memory": {"high": 5}}) == [
-        (str(tmp_path), [("memory.high", "5")])
-    ]
+        cgroup_of(unified, tmp_path).plan({"memory": {"high": 5}})
+    assert cgroup_of(unified, tmp_path).plan({"memory": {"high": 0}}) == []  # engines write what they don't want
+    assert cgroup_of(not unified, tmp_path).plan({"memory": {"high": 5}}) == [(str(tmp_path), [("memory.high", "5")])]
+
+
+def test_each_property_stands_in_one_row():
+    """A second one would be written twice, or refused by the one and written by the other."""
+    rows = [(controller.member, row[0]) for controller in CONTROLLERS for row in controller.limits]
+    assert len(rows) == len({*rows})
 
 
 def test_every_property_of_the_specification_is_in_a_table():
@@ -175,7 +185,7 @@ def test_every_property_of_the_specification_is_in_a_table():
     for member, its in members.items():
         if member != "devices":
             wanted |= {(member, name) for name in its.get("properties") or [""]}
-    assert wanted - NO_LIMITS == set(PROPERTIES)
+    assert wanted - NO_LIMITS == set(ROWS)
 
 
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
@@ -187,9 +197,9 @@ def test_where_the_kernel_does_not_count_swap(limit, swap, unified, tmp_path):
         pytest.skip("refused in any case")
     memory = {"limit": limit, **({} if swap is None else {"swap": swap})}
     file = "memory.swap.max" if unified else "memory.memsw.limit_in_bytes"
-    writes = [each for _, found in make.plan(cgroup_of(unified, tmp_path), {"memory": memory}) for each in found]
+    writes = [each for _, found in cgroup_of(unified, tmp_path).plan({"memory": memory}) for each in found]
     can_be_had = (swap or 0) <= 0 or (unified and swap == limit)
     assert (file in dict(writes)) is not can_be_had
     (tmp_path / file).touch()
-    writes = [each for _, found in make.plan(cgroup_of(unified, tmp_path), {"memory": memory}) for each in found]
+    writes = [each for _, found in cgroup_of(unified, tmp_path).plan({"memory": memory}) for each in found]
     assert (file in dict(writes)) is (bool(swap) or limit == -1)

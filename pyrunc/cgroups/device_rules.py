@@ -1,15 +1,15 @@
-"""devices: which may be used. config-linux.md#allowed-device-list
+"""devices: the rules that say which may be used, and v1's way to apply them. config-linux.md#allowed-device-list
 
-Everything is forbidden that no rule allows, and of several rules that match the last one counts.
+What no rule allows is forbidden. Of several rules that match a device the last one counts. v2: device_filter.py.
 """
 
-from pyrunc.cgroups.limits import write
+from pyrunc.cgroups.files import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule
 
-# After the rules of config.json: without these no container works. The list is runc's, 10:200 is /dev/net/tun.
+# These follow the rules of config.json: without them no container works. The list is runc's; 10:200 is /dev/net/tun.
 DEFAULT: "tuple[DeviceRule, ...]" = (
     {"allow": True, "type": "c", "access": "m"},
     {"allow": True, "type": "b", "access": "m"},
@@ -35,8 +35,9 @@ def text_of(rule: "DeviceRule") -> str:
     return f"{kind} {'*' if major in (None, -1) else major}:{'*' if minor in (None, -1) else minor} {access}"
 
 
-def apply_v1(directory: str, rules: "list[DeviceRule]") -> None:
-    """Forbid all, then rule by rule: the kernel keeps a list of exceptions, to which one adds or takes away."""
+def apply(directory: str, rules: "list[DeviceRule]") -> None:
+    """Forbid all, then write rule by rule: the kernel keeps a list of exceptions, and each rule adds to it or takes
+    away."""
     write(directory, "devices.deny", "a")
     for rule in [*rules, *DEFAULT]:
         write(directory, "devices.allow" if rule["allow"] else "devices.deny", text_of(rule))

@@ -1,0 +1,113 @@
+"""A cgroup that systemd makes: a transient scope, with v1's or v2's directories in it. systemd.scope(5)"""
+
+from pyrunc.cgroups import systemd, systemd_properties
+from pyrunc.cgroups.cgroup import NOT_PERMITTED, Cgroup
+from pyrunc.cgroups.files import errno_of
+from pyrunc.cgroups.v1 import CgroupV1
+from pyrunc.cgroups.v2 import CgroupV2
+from pyrunc.errors import PyruncError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from pyrunc.cgroups.files import Write
+    from pyrunc.cgroups.systemd import Unit
+    from pyrunc.spec.types import Resources
+
+
+class Scope(Cgroup):
+    """What systemd does, and has to know of; the rest is as in v1 or v2.
+
+    Attributes:
+        unit: the scope, and whether it is the user's own instance's. None: it turned out to be somebody else's.
+    """
+
+    __slots__ = ("unit",)
+
+    needs_process = True
+    may_be_empty = False
+
+    def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None", unit: "Unit") -> None:
+        super().__init__(paths, mounts)
+        self.unit: Unit | None = unit
+
+    def record(self) -> "dict[str, Any]":
+        return {**super().record(), "unit": self.unit}
+
+    def at(self, paths: "dict[str, str]") -> "Self":
+        return type(self)(paths, self.mounts, self._unit())
+
+    def _unit(self) -> "Unit":
+        assert self.unit is not None
+        return self.unit
+
+    def expected(self) -> "Self":
+        """The same with the directories that systemd will give it."""
+        path = systemd.control_group_to_be(self._unit())
+        return self.at({name: mount + path for name, mount in self.mounts.items()})
+
+    def refuse_used(self) -> None:
+        """systemd too would use directories that are there."""
+        Cgroup.refuse_used(self.expected())
+
+    def start(self, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]") -> None:
+        """Have systemd make the scope with the process in it. Then put the process where systemd does not: into v1's
+        other hierarchies."""
+        unit = self._unit()
+        limits = systemd_properties.properties(resources, self.unified, unit["user"])
+        own = systemd_properties.of_annotations(annotations)
+        try:
+            control_group = systemd.start(unit, container_id, pid, limits + own)
+        except systemd.Taken:
+            self.unit = None  # not ours to stop
+            raise
+        for name, mount in self.mounts.items():
+            self.paths[name] = mount + control_group
+        self.make()  # systemd passes on the controllers that it knows: hugetlb, rdma and misc are not among them
+        if not self.unified:
+            self.join(pid)
+
+    def plan(self, resources: "Resources") -> "list[tuple[str, list[Write]]]":
+        return super().plan(systemd_properties.round_up(resources))
+
+    def announce(self, resources: "Resources") -> "Callable[[], None]":
+        """Before the files are written, as systemd writes what it is told to the same ones."""
+        unit = self._unit()
+        properties = systemd_properties.properties(resources, self.unified, unit["user"])
+        before = systemd.set_properties(unit, [each for each in properties if not each[0].startswith("Device")])
+
+        def take_back() -> None:
+            systemd.set_properties(unit, before)
+
+        return take_back
+
+    def join_unified(self, pid: int) -> None:
+        """A rootless caller may not write to cgroup.procs across the tree, but systemd may for him."""
+        try:
+            super().join_unified(pid)
+        except PyruncError as error:
+            if errno_of(error) not in NOT_PERMITTED:
+                raise
+            systemd.move(self._unit(), pid)
+
+    def remove(self) -> None:
+        if self.unit is not None:
+            try:
+                systemd.stop(self.unit)
+            except systemd.NotThere:
+                pass  # it finds the cgroup empty, and then gone, when it is back
+        super().remove()
+
+
+class ScopeV1(Scope, CgroupV1):
+    __slots__ = ()
+
+
+class ScopeV2(Scope, CgroupV2):
+    __slots__ = ()
+
+
+def kind(unified: bool) -> "type[Scope]":
+    return ScopeV2 if unified else ScopeV1

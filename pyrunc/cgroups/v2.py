@@ -1,0 +1,119 @@
+"""cgroup v2: one hierarchy for all controllers. Documentation/admin-guide/cgroup-v2.rst"""
+
+import posix
+
+from pyrunc.cgroups.cgroup import Cgroup
+from pyrunc.cgroups.files import UNIFIED, read, write
+from pyrunc.cgroups.tree import processes
+from pyrunc.errors import PyruncError, StateError, reason
+from pyrunc.linux.fd import read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pyrunc.cgroups.oom import Watch
+    from pyrunc.spec.types import Resources
+
+INVALID = "domain invalid"
+
+
+class CgroupV2(Cgroup):
+    __slots__ = ()
+
+    unified = True
+    freezer = UNIFIED
+    freeze_file, freeze_value, thaw_value = "cgroup.freeze", "1", "0"
+    frozen_values = (b"1",)
+    asked_file = "cgroup.freeze"
+    oom_file = "memory.events"
+
+    def directory(self, controller: str) -> "str | None":
+        return self.paths.get(UNIFIED)
+
+    def _make_directory(self, name: str, path: str) -> None:
+        """Make the directory and those above it, and have each pass its controllers on.
+
+        A controller that can't be passed on (a threaded parent, realtime processes) is missed only when a limit asks
+        for it, which is an error then. A cgroup with processes of its own, other than the root, is left as it is: the
+        kernel would let it pass some controllers on by making it threaded, and below that there can be no container.
+        """
+        mount = self.mounts[name]
+        controllers = read_file(f"{mount}/cgroup.controllers").decode().split()
+        current = mount
+        for part in path[len(mount) :].strip("/").split("/"):
+            used = posix.access(f"{current}/cgroup.type", posix.F_OK) and processes(current)
+            for controller in () if used else controllers:
+                try:
+                    write(current, "cgroup.subtree_control", f"+{controller}")
+                except PyruncError:
+                    continue
+            current = f"{current}/{part}"
+            try:
+                posix.mkdir(current, 0o755)
+            except FileExistsError:
+                continue
+        if read(path, "cgroup.type") == INVALID:
+            _make_threaded(path, mount)
+
+    def give_to(self, uid: int) -> None:
+        """Give the directory, and the files that its owner may write to, to a user. cgroups(7)"""
+        directory = self.paths.get(UNIFIED)
+        if not directory or posix.stat(directory).st_uid == uid:
+            return
+        try:
+            names = read_file("/sys/kernel/cgroup/delegate").decode().split()
+        except FileNotFoundError:
+            names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # Linux before 4.15
+        try:
+            posix.chown(directory, uid, -1)
+            for name in names:
+                if posix.access(f"{directory}/{name}", posix.F_OK):
+                    posix.chown(f"{directory}/{name}", uid, -1)
+        except OSError as error:
+            raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
+
+    def _set_devices(self, directory: str, resources: "Resources") -> None:
+        from pyrunc.cgroups import device_filter
+
+        device_filter.apply(directory, resources.get("devices") or [])
+
+    def watch_oom(self) -> "Watch":
+        from pyrunc.cgroups.oom import WatchV2
+
+        return WatchV2(self.paths[UNIFIED])
+
+    def for_exec(self, pid: int, container_id: str) -> "Self":
+        """The container may have moved its processes, and then no process can enter where they were ("no internal
+        processes", cgroups(7)). So a new one goes where its first process is, if that is below.
+
+        If that is elsewhere it is refused: nothing there would limit the new process, or be killed with it.
+        """
+        directory = self.paths.get(UNIFIED)
+        if not directory:
+            return self
+        try:
+            full = read_file(f"{directory}/cgroup.subtree_control").strip()
+            line = read_file(f"/proc/{pid}/cgroup") if full else b""
+        except OSError as error:
+            raise PyruncError("error adding a process to cgroups", "", reason(error)) from error
+        if not full:
+            return self
+        own = line.decode("utf-8", "surrogateescape").splitlines()[-1].partition("::")[2]
+        place = self.mounts[UNIFIED] + own
+        if not f"{place}/".startswith(f"{directory}/"):
+            raise StateError("cannot exec in container", container_id, f"its process has left its cgroup for {own}")
+        return self.at({**self.paths, UNIFIED: place})
+
+    def _stands_still(self, directory: str) -> bool:
+        return b"frozen 1" in read_file(f"{directory}/cgroup.events")
+
+
+def _make_threaded(path: str, mount: str) -> None:
+    """Make a cgroup threaded, and before it those above that are not: below a threaded cgroup all must be, or no
+    process can join them. cgroup-v2.rst, Threads"""
+    current = mount
+    for part in path[len(mount) :].strip("/").split("/"):
+        current = f"{current}/{part}"
+        if read(current, "cgroup.type") == INVALID:
+            write(current, "cgroup.type", "threaded")
