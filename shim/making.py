@@ -1,21 +1,36 @@
-"""Create and Delete, from the call to the answer: a worker does it, and what it could not finish is undone."""
+"""Create and Delete, from the call to the answer.
 
+The loop leads both where they wait for nobody but the kernel (leading.py, rootfs.py). Else a worker does it. What could
+not be finished is undone.
+"""
+
+import posix
+
+from pyrunc.container import create
+from pyrunc.container.container import Container
+from pyrunc.container.state import StateRoot
 from pyrunc.errors import NotRunning, PyruncError
-from shim import messages, ttrpc
+from pyrunc.linux.fd import open_at
+from shim import messages, options, ttrpc
+from shim.ends import open_at_once
 from shim.failure import failure
+from shim.leading import Leading
+from shim.rootfs import is_simple, unmount
+from shim.task import ROOTFS, Process
 from shim.ttrpc import Status
 from shim.worker import ENDS, MASTER, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
+    from pyrunc.container.create import Creation
     from pyrunc.linux.fd import Fd
     from pyrunc.protobuf import Values
+    from shim.ends import Ends
     from shim.server import Call
     from shim.service import Service
-    from shim.task import Process, Task
+    from shim.task import Task
     from shim.turns import Verb
     from shim.worker import Line
 
@@ -29,67 +44,123 @@ class Creating:
     """A container in the making. Called off, or killed, it leaves nothing: then what it may have left is removed as by
     `delete --force`, and only then Create is answered."""
 
-    __slots__ = ("init", "request", "service", "task", "verb", "worker")
-
-    verb: "Verb"
-    worker: Worker
+    __slots__ = ("held", "init", "log", "options", "request", "service", "task", "verb")
 
     def __init__(self, service: "Service", task: "Task", request: "Values", call: "Call") -> None:
-        from shim.task import Process
-
         self.service = service
         self.task = task
         self.request = request
+        self.log = call.log
         self.init = Process(task, "", task.streams(request))
+        self.held: Ends = []
         task.turns.ask(call, self._begin)
 
     def _begin(self, verb: "Verb") -> None:
         self.verb = verb
         streams = self.init.streams
         try:
+            self.options = options.options(self.request["options"], self.log)
             streams.make_pipes()
-            self.worker = self.service.worker(
-                f"create {self.task.id}", self._work, self._done, self._told, streams.child,
-                verb.call.log,
-            )  # fmt: skip
+            self.held, complete = open_at_once(streams.to_open)
+            creation = self._planned() if complete and is_simple(self.request["rootfs"]) else None
+            if creation is None:
+                self._leave_to_worker()
+            else:
+                self._lead(creation)
+        except (PyruncError, OSError) as error:
+            self._forget()
+            raise failure(error, CREATE_FAILED) from error
         except BaseException:
             self._forget()
             raise
-        verb.stop = self.worker.call_off
+
+    def _planned(self) -> "Creation | None":
+        """None: to make it may mean to wait for somebody, which the loop does not."""
+        asked = self.task.options_of(
+            self.options, self.init.streams.take_master if self.init.streams.terminal else None
+        )
+        bundle = self.task.bundle
+        with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+            config = create.read_config(folder, self.log)
+        if create.waits(config, asked, StateRoot(options.state_root(self.options, self.service.namespace))):
+            return None
+        return create.plan(self.task.id, bundle, asked, self.log, config)
+
+    # --- by the loop
+
+    def _lead(self, creation: "Creation") -> None:
+        streams = self.init.streams
+        leading = Leading(
+            self.service, self.init, creation, self.task.note(self.options), self.request["rootfs"],
+            lambda container, error: self._led(leading, container, error), self.log,
+        )  # fmt: skip
+        streams.take(self.held)
+        self.held = []
+        streams.own((self.options["io_uid"], self.options["io_gid"]))
+        self.verb.stop = leading.stop
+        leading.begin()
+
+    def _led(self, leading: Leading, container: "Container | None", error: "Exception | None") -> None:
+        if container is not None:
+            return self._made(container)
+        why = self._in_words(error or Status(ttrpc.INTERNAL, "it was not made"))
+        if leading.stuck is None:
+            return self._undo(why)
+        self.task.turns.refuse(self.verb, why)
+        leading.stuck.after = lambda: self._undo(None)
+
+    # --- by a worker
+
+    def _leave_to_worker(self) -> None:
+        streams = self.init.streams
+        worker = self.service.worker(
+            f"create {self.task.id}", self._work, lambda _, error: self._worked(worker, error), self._told,
+            streams.child, self.log,
+        )  # fmt: skip
+        self.verb.stop = worker.call_off
         streams.started()
 
-    def _work(self, line: "Line") -> "dict[str, Any]":
+    def _work(self, line: "Line") -> None:
         try:
-            return self.task.create(line, self.request, self.init.streams)
+            self.task.create(line, self.options, self.request, self.init.streams)
         except (PyruncError, OSError) as error:
             raise failure(error, CREATE_FAILED) from error
 
     def _told(self, kind: str, _: object, fds: "list[Fd | None]") -> None:
         if kind == ENDS:
             self.init.streams.take(fds)
+            self._let_go()
         elif kind == MASTER and fds[0] is not None:
             self.init.streams.take_master(fds[0])
 
-    def _done(self, made: "Any", error: "Status | None") -> None:
+    def _worked(self, worker: Worker, error: "Status | None") -> None:
         if error is None:
             try:
-                return self._made(made)
+                root = StateRoot(options.state_root(self.options, self.service.namespace))
+                container = Container.load(root, self.task.id, self.task.log)
             except (PyruncError, OSError) as found:
-                return self._undo(failure(found, CREATE_FAILED))
-            except Exception as found:
-                return self._undo(Status(ttrpc.INTERNAL, f"internal error: {type(found).__name__}: {found}"))
-        if self.worker.hangs:
+                return self._undo(self._in_words(found))
+            return self._made(container)
+        if worker.hangs:
             self.task.turns.refuse(self.verb, error)
-            self.worker.after = lambda: self._undo(None)
-        elif self.worker.left_something:
+            worker.after = lambda: self._undo(None)
+        elif worker.left_something:
             self._undo(error)
         else:
             self._forget()
             self.task.turns.refuse(self.verb, error)
 
-    def _made(self, made: "dict[str, Any]") -> None:
+    # --- its end
+
+    def _made(self, container: Container) -> None:
+        try:
+            self._adopt(container)
+        except Exception as error:
+            self._undo(self._in_words(error))
+
+    def _adopt(self, container: Container) -> None:
         task, service, request = self.task, self.service, self.request
-        task.adopt(made, self.init)
+        task.adopt(container, self.init, self.options)
         for fd, mask in task.oom.pollable() if task.oom is not None else ():
             service.loop.watch(fd, mask, lambda _: service.out_of_memory(task))
         io = {name: request[name] for name in ("stdin", "stdout", "stderr", "terminal")}
@@ -101,7 +172,15 @@ class Creating:
         task.turns.end(self.verb, lambda: {"pid": pid})
         service.tell(task)
 
-    def _undo(self, error: "Status | None") -> None:
+    @staticmethod
+    def _in_words(error: Exception) -> Exception:
+        if isinstance(error, Status):
+            return error
+        if isinstance(error, PyruncError | OSError):
+            return failure(error, CREATE_FAILED)
+        return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {error}")
+
+    def _undo(self, error: "Exception | None") -> None:
         """`error`: what Create is answered then; None: it was."""
         bundle, id, namespace = self.task.bundle, self.task.id, self.service.namespace
 
@@ -123,7 +202,15 @@ class Creating:
         self.verb.stop = None
         self.service.worker(f"undoing create {id}", work, done)
 
+    def _let_go(self) -> None:
+        """Of the ends that were opened at once, when others have opened all: see ends.open_at_once."""
+        for fd in self.held:
+            if fd is not None:
+                fd.close()
+        self.held = []
+
     def _forget(self) -> None:
+        self._let_go()
         self.init.streams.close()
         self.service.forget(self.task)
 
@@ -131,11 +218,12 @@ class Creating:
 class Deleting:
     """A container that is to go: its process first, then what that has written, then the container."""
 
-    __slots__ = ("service", "task", "timer", "verb")
+    __slots__ = ("log", "service", "task", "timer", "verb")
 
     def __init__(self, service: "Service", verb: "Verb", task: "Task") -> None:
         self.service = service
         self.verb = verb
+        self.log = verb.call.log
         self.task = task
 
     def begin(self) -> None:
@@ -161,8 +249,21 @@ class Deleting:
         self.task.turns.refuse(self.verb, Status(ttrpc.DEADLINE_EXCEEDED, text))
 
     def _remove(self) -> None:
+        """By the loop, if that waits for nobody but the kernel; else by a worker."""
         task = self.task
         task.forget_memory()
+        try:
+            if task.delete_at_once(self.log):
+                rootfs = f"{task.bundle}/{ROOTFS}"
+                call = unmount(self.service, rootfs, lambda error: self._done(None, error), self.log)
+                self.verb.stop = call.call_off
+            else:
+                self._leave_to_worker()
+        except (PyruncError, OSError) as error:
+            task.turns.refuse(self.verb, failure(error))
+
+    def _leave_to_worker(self) -> None:
+        task = self.task
 
         def work(line: "Line") -> None:
             try:
@@ -170,14 +271,13 @@ class Deleting:
             except (PyruncError, OSError) as error:
                 raise failure(error) from error
 
-        try:
-            self.verb.stop = self.service.worker(f"delete {task.id}", work, self._done, log=self.verb.call.log).call_off
-        except OSError as error:
-            task.turns.refuse(self.verb, failure(error))
+        self.verb.stop = self.service.worker(f"delete {task.id}", work, self._done, log=self.log).call_off
 
-    def _done(self, _: object, error: "Status | None") -> None:
+    def _done(self, _: object, error: "Exception | None") -> None:
         task = self.task
         if error is not None:
+            if isinstance(error, PyruncError | OSError):
+                error = failure(error)
             return task.turns.refuse(self.verb, error)
         answer = answer_of(task.init)
         task.close()

@@ -87,7 +87,7 @@ def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
             from shim import fuse
 
             fuse.mount(kind, source, place, [word for word in words if word not in PROPAGATION])
-            _finish(place, MountOptions([word for word in words if word in PROPAGATION]), None)
+            finish(place, MountOptions([word for word in words if word in PROPAGATION]), None)
         elif any(word.startswith(MAPS) for word in words):
             from shim import idmap
 
@@ -114,11 +114,17 @@ def _mount(kind: str, source: str, place: Place, options: MountOptions, userns: 
         _bind(source, place, options, userns)
     else:
         _mount_new(kind, source, place, options)
-        _finish(place, options, userns)
+        finish(place, options, userns)
 
 
 def _bind(source: str, place: Place, options: MountOptions, userns: "Fd | None") -> None:
-    with open_tree(source, recursive=options.recursive) as tree, place.top() as target:
+    with open_tree(source, recursive=options.recursive) as tree:
+        attach(tree, place, options, userns)
+
+
+def attach(tree: Fd, place: Place, options: MountOptions, userns: "Fd | None" = None) -> None:
+    """A copy of what is to be seen there."""
+    with place.top() as target:
         mount_setattr(tree, set=options.set, clear=options.clear)
         _set_all(tree, options, userns)
         move_mount(tree, target)
@@ -126,24 +132,33 @@ def _bind(source: str, place: Place, options: MountOptions, userns: "Fd | None")
 
 
 def _mount_new(kind: str, source: str, place: Place, options: MountOptions) -> None:
+    folder, flags, data = arguments_of_mount(kind, options)
+    here = posix.open(".", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        if folder:
+            posix.chdir(folder)
+        with place.top() as target:
+            mount(source, f"/proc/self/fd/{target.number}", kind, flags, data)
+    finally:
+        posix.fchdir(here)
+        posix.close(here)
+
+
+def arguments_of_mount(kind: str, options: MountOptions) -> "tuple[str, int, str]":
+    """For mount(2): the folder to call it from, "" for any, its flags, its options."""
     flags = MS_REMOUNT if options.remount else 0
     for attribute, flag in MS_OF_ATTRIBUTE.items():
         flags |= flag if options.set & attribute else 0
     for word in options.superblock:
         flags |= MS_OF[word]
     data = [key if value is None else f"{key}={value}" for key, value in options.data]
-    here = posix.open(".", posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        if kind == "overlay" and len(",".join(data)) >= page_size():
-            data = _relative(data)
-        with place.top() as target:
-            mount(source, f"/proc/self/fd/{target.number}", kind, flags, ",".join(data))
-    finally:
-        posix.fchdir(here)
-        posix.close(here)
+    folder = ""
+    if kind == "overlay" and len(",".join(data)) >= page_size():
+        folder, data = _relative(data)
+    return folder, flags, ",".join(data)
 
 
-def _finish(place: Place, options: MountOptions, userns: "Fd | None") -> None:
+def finish(place: Place, options: MountOptions, userns: "Fd | None") -> None:
     """What is not mount(2)'s to do: on what it has mounted, which is taken away again if that fails."""
     if not (userns or options.propagation or options.all_set or options.all_clear):
         return
@@ -176,17 +191,16 @@ def _set_all(tree: Fd, options: MountOptions, userns: "Fd | None") -> None:
         mount_setattr(tree, set=MOUNT_ATTR_IDMAP, recursive=True, userns=userns.number)
 
 
-def _relative(data: "list[str]") -> "list[str]":
+def _relative(data: "list[str]") -> "tuple[str, list[str]]":
     """With many layers the options are longer than mount(2) takes: said from the folder that has all of them."""
     for index, option in enumerate(data):
         if option.startswith("lowerdir="):
             layers = option.removeprefix("lowerdir=").split(":")
             folder = common_folder(layers)
             if folder:
-                posix.chdir(folder)
                 short = ":".join(layer.removeprefix(f"{folder}/") for layer in layers)
-                return [*data[:index], f"lowerdir={short}", *data[index + 1 :]]
-    return data
+                return folder, [*data[:index], f"lowerdir={short}", *data[index + 1 :]]
+    return "", data
 
 
 def common_folder(layers: "list[str]") -> str:

@@ -8,6 +8,7 @@ from pyrunc.errors import NotRunning, PyruncError, StateError
 from pyrunc.protobuf import encode
 from pyrunc.spec.jsonc import dumps
 from shim import messages, ttrpc
+from shim.aside import Aside
 from shim.failure import failure
 from shim.making import Creating, Deleting, answer_of, when_drained
 from shim.starting import Entering, Starting
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.container.container import Container
+    from pyrunc.linux.apart import Apart
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
     from pyrunc.protobuf import Message, Values
     from shim.events import Publisher
+    from shim.leading import Leading
     from shim.loop import Loop
     from shim.server import Call
     from shim.streams import StandardStreams
@@ -47,12 +50,22 @@ class Service:
 
     Attributes:
         tasks: by their ID, those that are being created too.
-        workers: by their pid; entering: processes on their way into their container.
+        workers: by their pid, and the calls that are made aside.
+        led: processes on their way to their program, or to where they wait for Start.
         leaving: containerd has said Shutdown while what could not be created was being undone.
     """
 
     __slots__ = (
-        "entering", "leaving", "log", "loop", "namespace", "other_ended", "publisher", "shutdown", "standard", "tasks",
+        "leaving",
+        "led",
+        "log",
+        "loop",
+        "namespace",
+        "other_ended",
+        "publisher",
+        "shutdown",
+        "standard",
+        "tasks",
         "workers",
     )  # fmt: skip
 
@@ -74,8 +87,8 @@ class Service:
         self.shutdown = shutdown
         self.other_ended = other_ended
         self.tasks: dict[str, Task] = {}
-        self.workers: dict[int, Worker] = {}
-        self.entering: list[Entering] = []
+        self.workers: dict[int, Worker | Aside] = {}
+        self.led: list[Entering | Leading] = []
         self.leaving = False
 
     # --- finding
@@ -153,7 +166,7 @@ class Service:
         try:
             hooks = {"startContainer", "poststart"} & {*container.record["hooks"]}
             if not hooks and container.directory.try_lock("start"):
-                Starting(process, done)
+                Starting(process, done, verb.call.log)
             else:
                 worker = self.worker(
                     f"start {task.id}", work, lambda _, error: done(error), kept=task.kept(), log=verb.call.log
@@ -172,7 +185,7 @@ class Service:
         task = process.task
 
         def done(error: "Exception | None") -> None:
-            self.entering.remove(entering)
+            self.led.remove(entering)
             if error is None:
                 process.started = True
                 self.publisher.publish(
@@ -190,7 +203,7 @@ class Service:
             self.tell(task)
 
         entering = Entering(self, process, done, call.log)
-        self.entering.append(entering)
+        self.led.append(entering)
         call.late = entering.stop
         entering.start()
 
@@ -292,6 +305,14 @@ class Service:
         self.workers[made.pid] = made
         return made
 
+    def aside(
+        self, what: str, call: "Apart", done: "Callable[[int, Exception | None], None]", log: "Log", step: str
+    ) -> Aside:
+        """`step`: what the call is in the log, of whoever it is for."""
+        made = Aside(self.loop, log, step, what, call, done)
+        self.workers[made.pid] = made
+        return made
+
     def reap(self) -> None:
         """SIGCHLD, which may stand for several."""
         try:
@@ -319,7 +340,7 @@ class Service:
         now = time.time_ns()
         if process is not None:
             process.end = exit_code(status), now
-        mine = process is None and any(entering.ended(pid, status, now) for entering in self.entering)
+        mine = process is None and any(each.ended(pid, status, now) for each in self.led)
         posix.waitpid(pid, 0)
         worker = self.workers.pop(pid, None)
         if worker is not None:
@@ -342,8 +363,8 @@ class Service:
     def _catch_up(self) -> None:
         for worker in [*self.workers.values()]:
             worker.hear()
-        for entering in [*self.entering]:
-            entering.catch_up()
+        for each in [*self.led]:
+            each.catch_up()
 
     def _ended(self, process: "Process") -> None:
         task = process.task

@@ -6,6 +6,7 @@ is needed to wait elsewhere. The bounds are the library's (container/patience.py
 
 import posix
 import select
+import time
 
 from pyrunc.container.exec import begin, execute
 from pyrunc.container.options import Options
@@ -42,10 +43,12 @@ class Starting:
         done: is called once: None, or why it did not start.
     """
 
-    __slots__ = ("container", "done", "fifo", "loop", "pidfd", "timer", "watch")
+    __slots__ = ("began", "container", "done", "fifo", "log", "loop", "pidfd", "timer", "watch")
 
-    def __init__(self, process: "Process", done: "Callable[[Exception | None], None]") -> None:
+    def __init__(self, process: "Process", done: "Callable[[Exception | None], None]", log: "Log") -> None:
         """The lock is ours. Raises PyruncError."""
+        self.log = log
+        self.began = time.time_ns()
         self.container = process.task.container
         self.loop: Loop = process.task.loop
         self.done = done
@@ -86,6 +89,8 @@ class Starting:
     def _end(self, error: "Exception | None") -> None:
         if self.fifo.number < 0:
             return
+        if self.log.steps_on:
+            self.log.took("start.wait_for_program", self.began, time.time_ns())
         self.loop.cancel(self.timer)
         self.loop.unwatch(self.fifo.number)
         self.fifo.close()

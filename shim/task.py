@@ -96,7 +96,7 @@ class Task:
 
     __slots__ = (
         "bundle", "container", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring", "oom",
-        "owner", "paused", "root", "standard", "turns",
+        "owner", "paused", "standard", "turns",
     )  # fmt: skip
 
     container: Container
@@ -121,26 +121,34 @@ class Task:
         names = request["stdin"], request["stdout"], request["stderr"]
         return Streams(self.loop, names, request["terminal"])
 
-    def create(self, line: "Line", request: "dict[str, Any]", streams: Streams) -> "dict[str, Any]":
-        """In a worker: all of it, or nothing. Raises PyruncError. Returns what `adopt` takes."""
-        found = options.options(request["options"], self.log)
+    def note(self, found: "dict[str, Any]") -> StateRoot:
+        """Before anything of it is made: what `delete` needs after a shim that was killed. Where its state will be."""
         root = StateRoot(options.state_root(found, self.namespace))
-        owner = (found["io_uid"], found["io_gid"])
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
         companions.note(self.id, self.bundle, root.path)
+        return root
+
+    def options_of(self, found: "dict[str, Any]", console: "Callable[[Fd], None] | None") -> Options:
+        return Options(
+            pid_file=f"{self.bundle}/init.pid",
+            console=console,
+            no_pivot=found["no_pivot_root"],
+            no_new_keyring=found["no_new_keyring"],
+            systemd=found["systemd_cgroup"],
+        )
+
+    def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
+        """In a worker: all of it, or nothing. Raises PyruncError."""
+        root = self.note(found)
         with line.log.step("create.mount_rootfs"):
             mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
             with line.log.step("create.open_streams"):
                 self.open_streams(line, streams)
-            streams.own(owner)
-            asked = Options(
-                pid_file=f"{self.bundle}/init.pid",
-                console=(lambda master: line.say(MASTER, None, [master])) if streams.terminal else None,
-                no_pivot=found["no_pivot_root"],
-                no_new_keyring=found["no_new_keyring"],
-                systemd=found["systemd_cgroup"],
+            streams.own((found["io_uid"], found["io_gid"]))
+            asked = self.options_of(
+                found, (lambda master: line.say(MASTER, None, [master])) if streams.terminal else None
             )
             self.standard.lend(streams.child)
             Container.create(root, self.id, self.bundle, asked, line.log)
@@ -148,7 +156,6 @@ class Task:
             unmount_all(f"{self.bundle}/{ROOTFS}")
             companions.forget(self.id, self.bundle)
             raise
-        return {"root": root.path, "owner": owner, "no_new_keyring": found["no_new_keyring"]}
 
     def open_streams(self, line: "Line", streams: Streams) -> None:
         """In a worker."""
@@ -156,14 +163,13 @@ class Task:
 
         line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace), READER_SECONDS))
 
-    def adopt(self, made: "dict[str, Any]", init: Process) -> None:
-        """A container that a worker has made. Raises PyruncError."""
-        self.root = StateRoot(made["root"])
-        self.owner = tuple(made["owner"])
-        self.no_new_keyring = made["no_new_keyring"]
-        self.container = Container.load(self.root, self.id, self.log)
+    def adopt(self, container: Container, init: Process, found: "dict[str, Any]") -> None:
+        """A container that was made, with these options."""
+        self.owner = (found["io_uid"], found["io_gid"])
+        self.no_new_keyring = found["no_new_keyring"]
+        self.container = container
         self.init = init
-        self.init.pid = self.container.pid
+        self.init.pid = container.pid
         self.made = True
         self._watch_memory()
 
@@ -195,7 +201,7 @@ class Task:
     def delete(self, line: "Line") -> None:
         """One that somebody else has deleted has a root file system here still."""
         try:
-            Container.delete(self.root, self.id, log=line.log)
+            Container.delete(self.container.directory.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
         companions.forget(self.id, self.bundle)
@@ -203,6 +209,16 @@ class Task:
             unmount_all(f"{self.bundle}/{ROOTFS}")
 
     # --- at once
+
+    def delete_at_once(self, log: "Log") -> bool:
+        """Whether that was possible; of one that somebody else has deleted it is."""
+        try:
+            if not self.container.delete_at_once(log):
+                return False
+        except NoSuchContainer:
+            pass
+        companions.forget(self.id, self.bundle)
+        return True
 
     def kill(self, process: Process, signal: int, everybody: bool) -> None:
         if process is self.init:

@@ -39,6 +39,7 @@ MOST_SECONDS = 600.0  # for any verb, where its caller has no deadline
 GRACE_SECONDS = 3.0  # for undoing what was made, once it was called off
 DEATH_SECONDS = 2.0  # for dying, once it was killed
 SIGKILL, SIGTERM = 9, 15
+HANGS = "it hangs in a system call, and outlives even SIGKILL"
 BORN, ENDS, MASTER, STEP, RESULT, ERROR = "born", "ends", "master", "step", "result", "error"
 
 
@@ -207,7 +208,7 @@ class Worker:
     def _give_up(self) -> None:
         """Its caller has waited for long enough."""
         self.hangs = True
-        self._finish(None, Status(ttrpc.DEADLINE_EXCEEDED, "it hangs in a system call, and outlives even SIGKILL"))
+        self._finish(None, Status(ttrpc.DEADLINE_EXCEEDED, HANGS))
 
     def _signal(self, number: int) -> None:
         try:

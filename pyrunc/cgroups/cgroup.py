@@ -391,6 +391,19 @@ class Cgroup:
                 self.thaw_all()  # who was killed while frozen dies now
                 select.select([], [], [], 0.005)
 
+    def remove_at_once(self) -> bool:
+        """Remove it if there is nothing in it: whether that was so. If not, `remove` does what is left."""
+        for path in self.paths.values():
+            try:
+                posix.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno != tree.BUSY:
+                    raise PyruncError("removing cgroup", path, reason(error)) from error
+                return False
+        return True
+
 
 def _open(path: str, flags: int) -> Fd:
     """Open a file of a cgroup that a process is to enter. None may be missing: the process would stay in the cgroup of

@@ -205,6 +205,28 @@ class Container(Recorded):
         finally:
             directory.unlock()
 
+    def delete_at_once(self, log: "Log") -> bool:
+        """Delete a stopped one, if that waits for nobody. Whether that was done; else `delete` does what is left.
+
+        Somebody may be waited for: systemd, hooks, resctrl, network devices, another verb, a process that has not gone
+        yet. A container may have made so many cgroups in its own that it takes long to remove them.
+        """
+        record = self.record
+        if self.cgroup.unit is not None or "poststop" in record["hooks"] or not record["own_pids"]:
+            return False
+        if record.get("rdt") or record.get("netDevices") or not self.directory.try_lock("delete"):
+            return False
+        try:
+            if self.status() != "stopped":
+                return False
+            with log.step("delete.remove_cgroup"):
+                if not self.cgroup.remove_at_once():
+                    return False
+            self.directory.remove()
+            return True
+        finally:
+            self.directory.unlock()
+
     def _delete(self, force: bool, bury: bool = True) -> None:
         """`bury`: see _kill_and_wait."""
         if "poststop" in self.record["hooks"]:

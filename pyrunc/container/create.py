@@ -4,7 +4,7 @@ import posix
 import time
 
 from pyrunc import cgroups
-from pyrunc.container import ids, launch, notify, prepare
+from pyrunc.container import ids, launch, notify, patience, prepare
 from pyrunc.container.options import Options
 from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
@@ -23,28 +23,32 @@ from pyrunc.spec import load, rules
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
     from pyrunc.container.net_devices import NetDevices
-    from pyrunc.spec.types import Config
+    from pyrunc.container.recorded import HookKind
+    from pyrunc.spec.types import Config, Namespace
 
 
 def create(
     root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
 ) -> Recorded:
-    """Make a container. All that the configuration, the options and the host can be wrong about is looked at
-    first; nothing is left when this raises."""
-    options = options or Options()
-    log = log or Log()
+    """Make a container. Nothing is left when this raises."""
+    creation = plan(container_id, bundle, options or Options(), log or Log())
+    creation.run(root)
+    return creation.container
+
+
+def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Config | None" = None) -> "Creation":
+    """Look at all that the configuration, the options and the host can be wrong about. Nothing is made."""
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
-        with log.step("create.read_config"):
-            config = load.config(folder.number)
+        config = config or read_config(folder, log)
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
-    config["linux"] = config.get("linux") or {}
     process = config.get("process")
     take_master = prepare.receiver_of_master(options, bool(process and process.get("terminal")))
     take_pidfd = prepare.receiver_of_pidfd(options, "standard")
@@ -54,23 +58,41 @@ def create(
     _verify_that_it_can_be_killed()
     rootfs = _rootfs(config, bundle)
     validate_id(container_id)
-    creation = Creation(container_id, config, options, take_master, take_pidfd)
     record = _record(container_id, config, bundle, rootfs)
     if options.exit_record:
         record["exitRecord"] = True
-    directory = StateDirectory.make(root, container_id)
-    container = Recorded(directory, record, log)
-    container.known_config = config
-    try:
-        creation.run(container)
-    except BaseException as error:
-        _close_what_it_left(error)
-        creation.undo(container)
-        raise
-    finally:
-        creation.close()
-        directory.unlock()
-    return container
+    return Creation(record, config, options, log, take_master, take_pidfd)
+
+
+def read_config(bundle: Fd, log: Log) -> "Config":
+    with log.step("create.read_config"):
+        config = load.config(bundle.number)
+    config["linux"] = config.get("linux") or {}
+    return config
+
+
+def waits(config: "Config", options: Options, root: StateRoot) -> bool:
+    """Whether to make it may mean to wait for somebody who need not answer: systemd, hooks, a filter's agent, resctrl,
+    the network devices' driver, a file system outside of the bundle. Or for long, until a filter is compiled."""
+    linux = config["linux"]
+    hooks = config.get("hooks") or {}
+    profile = linux.get("seccomp")
+    return bool(
+        options.systemd
+        or notify.manager()
+        or any(hooks.get(kind) for kind in HOOKS_OF_CREATE)
+        or config["root"]["path"].startswith("/")
+        or linux.get("intelRdt") is not None
+        or linux.get("netDevices")
+        or any(_may_hang(namespace) for namespace in linux.get("namespaces") or [])
+        or _maps_owners(config)
+        or (profile and (profile.get("listenerPath") or not prepare.has_filter(profile, root)))
+    )
+
+
+def _may_hang(namespace: "Namespace") -> bool:
+    """A user namespace has its process ask for more, such as device nodes; and a path may lead anywhere."""
+    return namespace["type"] == "user" or not namespace.get("path", "/proc/").startswith(OF_THE_KERNEL)
 
 
 def _close_what_it_left(error: BaseException) -> None:
@@ -142,7 +164,7 @@ def _rdt_group(config: "Config", container_id: str) -> "Group | None":
     return rdt.plan(wanted, container_id)
 
 
-def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, object]":
+def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "dict[str, Any]":
     """state.json: what the other verbs need to know, most of them without reading the configuration."""
     namespaces = config["linux"].get("namespaces") or []
     return {
@@ -163,6 +185,8 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
     }
 
 
+HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
+OF_THE_KERNEL = ("/proc/", "/run/", "/var/run/")  # where namespaces are kept: no file system of a server
 CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
 
 
@@ -170,55 +194,94 @@ class Creation(launch.Parent):
     """One container in the making: its record grows before each thing that is made, so that what is killed in between
     is what `delete --force` removes."""
 
-    __slots__ = ("cgroup", "config", "container", "group", "net_devices", "options")
+    __slots__ = (
+        "cgroup", "child", "config", "container", "group", "is_claimed", "log", "net_devices", "options", "record",
+    )  # fmt: skip
 
+    child: launch.Launch
     container: Recorded
 
     def __init__(
         self,
-        container_id: str,
+        record: "dict[str, Any]",
         config: "Config",
         options: Options,
+        log: Log,
         take_master: "Callable[[Fd], None]",
         take_pidfd: "Callable[[Fd], None]",
     ) -> None:
         """Look at what is asked for; nothing is made."""
         super().__init__(take_master, take_pidfd)
+        self.is_claimed = False
+        self.record = record
         self.config = config
         self.options = options
-        self.cgroup = _place(container_id, config, options)
+        self.log = log
+        self.cgroup = _place(record["id"], config, options)
         self.net_devices = _net_devices(config, options)
-        self.group = _rdt_group(config, container_id)
+        self.group = _rdt_group(config, record["id"])
 
-    def run(self, container: Recorded) -> None:
-        self.container = container
+    def run(self, root: StateRoot) -> None:
+        """All of it, or nothing."""
+        self.claim(root)
+        try:
+            self.begin()
+            while not self.hear():
+                pass
+        except BaseException as error:
+            _close_what_it_left(error)
+            self.undo()
+            raise
+        finally:
+            self.close()
+
+    def claim(self, root: StateRoot) -> None:
+        """Take its ID. Who has done that calls `close` at the end. What is left of a failure `undo` removes, or `delete
+        --force`."""
+        self.container = Recorded(StateDirectory.make(root, self.record["id"]), self.record, self.log)
+        self.container.known_config = self.config
+        self.is_claimed = True
+
+    def begin(self, death_seconds: float = patience.DEATH_SECONDS) -> None:
+        """As far as its process, which is on its way then. `hear` is to be called as often as that says something.
+
+        Args:
+            death_seconds: how long to wait for the end of its process when this fails.
+        """
         self._record_what_will_be()
         if not self.cgroup.needs_process:
-            with container.log.step("create.make_cgroup"):
+            with self.log.step("create.make_cgroup"):
                 self._make_cgroup()
         if self.group is not None:
             try:
                 self.group.make(self.config["linux"]["intelRdt"])
             finally:
-                self.container.record["rdt"] = self.group.record()
-        with container.log.step("create.prepare"):
+                self.record["rdt"] = self.group.record()
+        with self.log.step("create.prepare"):
             context = self._context()
         namespaces = self.config["linux"].get("namespaces") or []
         flags = launch.plan_namespaces(context, namespaces)
         own_mounts = any(n["type"] == "mount" and not n.get("path") for n in namespaces)
-        child = launch.Launch(context, self.container.log, self)
-        child.run(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
-        prepare.write_pid_file(self.options.pid_file, child)
+        self.child = launch.Launch(context, self.log, self)
+        self.child.death_seconds = death_seconds
+        self.child.begin(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
+
+    def hear(self) -> bool:
+        """Listen to its process, and do what that asks for. Whether the container is complete."""
+        if not self.child.hear():
+            return False
+        prepare.write_pid_file(self.options.pid_file, self.child)
         if self.group is not None:
             self.group.settle()
-            self.container.record["rdt"] = self.group.record()
+            self.record["rdt"] = self.group.record()
             self._save()
+        return True
 
     def _save(self) -> None:
-        self.container.directory.save(self.container.record)
+        self.container.directory.save(self.record)
 
     def _record_what_will_be(self) -> None:
-        record, directory, cgroup = self.container.record, self.container.directory, self.cgroup
+        record, directory, cgroup = self.record, self.container.directory, self.cgroup
         if record["notify"]:
             posix.mkdir(notify.FOLDER, 0o755, dir_fd=directory.fd.number)
             self.config["mounts"] = [*(self.config.get("mounts") or []), notify.mount(directory.path)]
@@ -233,10 +296,10 @@ class Creation(launch.Parent):
     def _make_cgroup(self) -> None:
         rootless = _is_rootless(self.options)
         self.cgroup.make(tolerant=rootless and not self.config["linux"].get("cgroupsPath"))
-        self.container.record["cgroup"]["paths"] = self.cgroup.paths
-        if not self.cgroup.paths and not self.container.record["own_pids"]:
+        self.record["cgroup"]["paths"] = self.cgroup.paths
+        if not self.cgroup.paths and not self.record["own_pids"]:
             words = "a container without a cgroup and without a process namespace of its own is created"
-            self.container.log.warning(f"{words}. Such configuration is strongly discouraged: {CAN_NOT_KILL}")
+            self.log.warning(f"{words}. Such configuration is strongly discouraged: {CAN_NOT_KILL}")
         self._limit()
 
     def _limit(self) -> None:
@@ -253,19 +316,19 @@ class Creation(launch.Parent):
         """systemd makes a scope for a process that there is."""
         if not self.cgroup.needs_process:
             return
-        resources, annotations = self.config["linux"].get("resources") or {}, self.container.record["annotations"]
+        resources, annotations = self.config["linux"].get("resources") or {}, self.record["annotations"]
         try:
-            with self.container.log.step("create.start_unit"):
+            with self.log.step("create.start_unit"):
                 self.cgroup.start(self.container.id, pid, resources, annotations)
         finally:
-            self.container.record["cgroup"] = self.cgroup.record()
-            self.container.directory.note_cgroup(self.container.record["cgroup"])
+            self.record["cgroup"] = self.cgroup.record()
+            self.container.directory.note_cgroup(self.record["cgroup"])
             self._save()
         self._limit()
 
     def born(self, pid: int) -> None:
-        self.container.record["pid"] = pid
-        self.container.record["start"] = start_time(pid)
+        self.record["pid"] = pid
+        self.record["start"] = start_time(pid)
         self._save()
         if self.group is not None:
             self.group.join(pid)
@@ -273,7 +336,7 @@ class Creation(launch.Parent):
     def move_devices(self, namespace: Fd) -> None:
         assert self.net_devices is not None
         self.net_devices.arrive(namespace)
-        self.container.record["netDevices"] = self.net_devices.record()
+        self.record["netDevices"] = self.net_devices.record()
         self._save()
         self.net_devices.move()
 
@@ -281,12 +344,13 @@ class Creation(launch.Parent):
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
         self.container.run_hooks("createRuntime", "creating")
 
-    def undo(self, container: Recorded) -> None:
+    def undo(self) -> None:
         """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
         removed is left for `delete --force`, and said."""
+        container = self.container
         try:
             if self.net_devices is not None:
-                self.net_devices.give_back(container.log)
+                self.net_devices.give_back(self.log)
             if container.pid:
                 container.cgroup.kill()  # what its hooks have started in it
             container.cgroup.remove()
@@ -295,11 +359,12 @@ class Creation(launch.Parent):
             if container.pid:
                 container.poststop()
         except (PyruncError, OSError) as error:
-            container.log.warning(f"cleaning up after the failure: {reason(error)}")
+            self.log.warning(f"cleaning up after the failure: {reason(error)}")
 
     def close(self) -> None:
         if self.net_devices is not None:
             self.net_devices.close()
+        self.container.directory.unlock()
 
 
 def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
@@ -330,13 +395,18 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     prepare.use_filter(context, container)
     labels.prepare(context, container.log)
-    if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
-        m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
-    ):
+    if _maps_owners(config):
         from pyrunc.container import idmap
 
         idmap.prepare(context)
     return context
+
+
+def _maps_owners(config: "Config") -> bool:
+    """Whether there are ID-mapped mounts. Few containers have any; the code for them is loaded for those."""
+    return "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}) or any(
+        m.get("uidMappings") or asks_for_mapping(m.get("options") or []) for m in config.get("mounts") or []
+    )
 
 
 def _delegate(cgroup: "Cgroup", config: "Config") -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.container.launch import Launch
     from pyrunc.container.recorded import Recorded
+    from pyrunc.container.state import StateRoot
     from pyrunc.init.context import Context
+    from pyrunc.spec.types import Seccomp
 
 LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 
@@ -54,6 +56,13 @@ def use_filter(context: "Context", container: "Recorded") -> None:
         with container.directory.root.open() as root:
             context.bpf, context.bpf_flags = cache.program(profile, root)
         container.log.debug(f"seccomp filter flags: {context.bpf_flags}")
+
+
+def has_filter(profile: "Seccomp", root: "StateRoot") -> bool:
+    """Whether the filter of this profile was compiled before."""
+    from pyrunc.seccomp import cache
+
+    return posix.access(f"{root.path}/{cache.DIRECTORY}/{cache.key_of(profile)}", posix.F_OK)
 
 
 def verify_preserved(count: int) -> None:

@@ -174,10 +174,10 @@ def _joined(options: "list[tuple[str, str | None]]", name: str) -> bytes:
     for key, value in options:
         quoted = value and "," in value and key.endswith("context") and not value.startswith('"')
         words.append(key if value is None else f'{key}="{value}"' if quoted else f"{key}={value}")
-    return _in_a_page(",".join(words), name)
+    return in_a_page(",".join(words), name)
 
 
-def _in_a_page(options: str, name: str) -> bytes:
+def in_a_page(options: str, name: str) -> bytes:
     data = encoded(options)
     if len(data) >= page_size():
         raise OSError(E2BIG, f"the options have {len(data)} bytes, and mount(2) takes {page_size() - 1}", name)
@@ -242,7 +242,7 @@ def umount(path: str, flags: int) -> None:
 
 def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
     """mount(2), by paths of the host: of what an engine asks for there, with its options as it writes them."""
-    options = _in_a_page(data, target)
+    options = in_a_page(data, target)
     if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, options) < 0:
         raise kernel_error(f"mount {kind}", target)
 

@@ -80,6 +80,23 @@ def test_a_call_and_its_steps_are_spans_of_the_callers_trace(traced, file):
     assert "delete.remove_cgroup" in {span["name"] for span in children(spans, named(spans, "/Delete"))}
 
 
+def test_what_the_loop_leads_has_steps_too(traced, file):
+    """Without hooks no worker is needed for any of these."""
+    c = traced("/bin/sleep", "1000").create()
+    c.call("Start")
+    c.call("Kill", signal=9)
+    c.call("Wait")
+    c.call("Delete")
+    wait_until(lambda: any(span["name"].endswith("/Delete") for span in told(file)))
+    spans = told(file)
+    for call, some in (
+        ("/Create", {"create.mount_rootfs", "create.make_cgroup", "launch.clone", "rootfs.pivot"}),
+        ("/Start", {"start.wait_for_program"}),
+        ("/Delete", {"delete.remove_cgroup", "delete.unmount_rootfs"}),
+    ):
+        assert some <= {span["name"] for span in children(spans, named(spans, call))}
+
+
 def test_a_process_that_is_added_and_one_that_can_not_be(traced, file):
     c = traced("/bin/sleep", "1000").create()
     c.call("Start")

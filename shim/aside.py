@@ -1,0 +1,87 @@
+"""A system call that may wait for a file system, made aside: the loop goes on until it has returned.
+
+It costs a tenth of a worker, and does one thing: mount, unmount, copy a mount. See linux/apart.py.
+"""
+
+import posix
+import time
+
+from shim import ttrpc
+from shim.ttrpc import Status
+from shim.worker import DEATH_SECONDS, HANGS, MOST_SECONDS, SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.linux.apart import Apart
+    from pyrunc.log import Log
+    from shim.loop import Loop, Timer
+
+    Done = Callable[[int, Exception | None], None]
+
+
+class Aside:
+    """Args:
+    step: what it is in the log; what: in errors.
+    call: has begun.
+    done: is called once: with what the call returned, or with why it failed.
+
+    Attributes:
+        hangs: it does not even die. `after` is called when it has, some time.
+    """
+
+    __slots__ = (
+        "after", "began", "born", "call", "called_off", "done", "hangs", "log", "loop", "pid", "step", "timer", "what",
+    )  # fmt: skip
+
+    def __init__(self, loop: "Loop", log: "Log", step: str, what: str, call: "Apart", done: "Done") -> None:
+        self.loop = loop
+        self.log = log
+        self.step = step
+        self.began = time.time_ns()
+        self.what = what
+        self.call = call
+        self.pid = call.pid
+        self.born = 0  # it makes no processes
+        self.done: Done | None = done
+        self.called_off: Status | None = None
+        self.hangs = False
+        self.after: Callable[[], None] | None = None
+        self.timer: Timer | None = loop.after(MOST_SECONDS, self._too_long)
+
+    def hear(self) -> None:
+        """It says nothing before its end."""
+
+    def ended(self, _: int) -> None:
+        """It was waited for: what it has returned stands in our memory."""
+        result = self.call.result
+        if result >= 0:
+            self._finish(result, None)
+        else:
+            self._finish(0, self.called_off or OSError(-result, posix.strerror(-result), self.what))
+        if self.after is not None:
+            self.after()
+
+    def call_off(self, why: Status) -> None:
+        if self.called_off is None and self.done is not None:
+            self.called_off = why
+            self.loop.cancel(self.timer)
+            posix.kill(self.pid, SIGKILL)
+            self.timer = self.loop.after(DEATH_SECONDS, self._give_up)
+
+    def _too_long(self) -> None:
+        self.call_off(Status(ttrpc.DEADLINE_EXCEEDED, f"{self.what} took more than {MOST_SECONDS:.0f} s"))
+
+    def _give_up(self) -> None:
+        assert self.called_off is not None
+        self.hangs = True
+        self._finish(0, Status(self.called_off.code, f"{self.called_off.message}: {HANGS}"))
+
+    def _finish(self, result: int, error: "Exception | None") -> None:
+        if self.done is not None:
+            done, self.done = self.done, None
+            if self.log.steps_on:
+                self.log.took(self.step, self.began, time.time_ns())
+            self.loop.cancel(self.timer)
+            done(result, error)

@@ -1,0 +1,136 @@
+"""Create as the loop leads it: where all that it waits for is its own process, and the kernel.
+
+A fork for it would copy most of what the interpreter has, which takes as long as the rest. The calls that may wait for
+a file system are made aside (rootfs.py); what waits for somebody else is left to a worker (making.py).
+"""
+
+import select
+
+from pyrunc.container.container import Container
+from pyrunc.container.create import Creation
+from pyrunc.container.patience import LOOK_SECONDS
+from pyrunc.errors import Overdue
+from shim.rootfs import Mounting
+from shim.starting import DEATH_SECONDS, is_ready
+from shim.task import ROOTFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.container.state import StateRoot
+    from pyrunc.log import Log
+    from pyrunc.protobuf import Values
+    from shim.aside import Aside
+    from shim.loop import Timer
+    from shim.service import Service
+    from shim.task import Process
+    from shim.ttrpc import Status
+
+
+class Leading:
+    """A container that the loop makes.
+
+    Args:
+        done: is called once: with the container, or with why it could not be made.
+    """
+
+    __slots__ = ("channel", "creation", "done", "init", "mounting", "root", "service", "timer")
+
+    def __init__(
+        self, service: "Service", init: "Process", creation: Creation, root: "StateRoot", mounts: "list[Values]",
+        done: "Callable[[Container | None, Exception | None], None]", log: "Log",
+    ) -> None:  # fmt: skip
+        self.service = service
+        self.init = init
+        self.creation = creation
+        self.root = root
+        self.done: Callable[[Container | None, Exception | None], None] | None = done
+        self.channel = -1
+        self.timer: Timer | None = None
+        self.mounting = Mounting(service, mounts, f"{init.task.bundle}/{ROOTFS}", self._mounted, log)
+
+    def begin(self) -> None:
+        self.service.led.append(self)
+        self.mounting.begin()
+
+    def _mounted(self, error: "Exception | None") -> None:
+        try:
+            if error is not None:
+                raise error
+            self.creation.claim(self.root)
+            standard = self.init.task.standard
+            standard.lend(self.init.streams.child)
+            try:
+                self.creation.begin(DEATH_SECONDS)
+            finally:
+                standard.lend([])
+        except Exception as failed:
+            return self._end(failed)
+        self.init.streams.started()
+        self.channel = self.creation.child.channel.socket.fileno()
+        self.service.loop.watch(self.channel, select.POLLIN, self._hear)
+        self._wait()
+
+    def _wait(self) -> None:
+        self.timer = self.service.loop.after(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        try:
+            self.creation.child.look()
+        except Overdue as error:
+            self.creation.child.give_up()
+            return self._end(error)
+        self._wait()
+
+    def _hear(self, _: int = 0) -> None:
+        try:
+            if self.creation.hear():
+                self._end(None)
+        except Exception as error:
+            self._end(error)
+
+    # --- its end
+
+    @property
+    def stuck(self) -> "Aside | None":
+        """A call for it that does not even die: what was made can only be undone when that is over."""
+        aside = self.mounting.aside
+        return aside if aside is not None and aside.hangs else None
+
+    def stop(self, why: "Status") -> None:
+        if self.channel < 0:
+            return self.mounting.stop(why)
+        self.creation.child.give_up()
+        self._end(why)
+
+    def ended(self, pid: int, status: int, _: int) -> bool:
+        """A process has. Whether it is its own."""
+        if self.channel < 0 or self.creation.child.pid != pid:
+            return False
+        self.creation.child.status = status
+        return True
+
+    def catch_up(self) -> None:
+        """Hear what its process has said by now."""
+        while self.done is not None and self.channel >= 0 and is_ready(self.channel):
+            self._hear()
+
+    def _end(self, error: "Exception | None") -> None:
+        if self.done is None:
+            return
+        done, self.done = self.done, None
+        self.service.led.remove(self)
+        self.service.loop.cancel(self.timer)
+        if self.channel >= 0:
+            self.service.loop.unwatch(self.channel)
+            child = self.creation.child
+            if child.pidfd is not None:
+                child.pidfd.close()
+            del self.creation.child  # they know each other: it would be there until the collector comes
+        if self.creation.is_claimed:
+            self.creation.close()
+        if error is not None:
+            return done(None, error)
+        made = self.creation.container
+        done(Container(made.directory, made.record, self.init.task.log), None)

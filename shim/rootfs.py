@@ -1,0 +1,107 @@
+"""The root file system as the loop mounts and unmounts it, where it is one mount: so most snapshotters give it.
+
+Looking up a source may wait for a server, an overlay's unmount writes to the disk what its container has written: these
+calls are made aside. What mounts.py does besides is left to a worker.
+"""
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux import apart
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.mount import MNT_DETACH
+from pyrunc.linux.mount_options import MountOptions
+from shim.aside import Aside
+from shim.mounts import MAPS, Place, arguments_of_mount, attach, finish
+from shim.unmount import NOTHING_THERE, UMOUNT_NOFOLLOW
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.log import Log
+    from shim.service import Service
+    from shim.ttrpc import Status
+
+    Done = Callable[[Exception | None], None]
+
+NEEDS_MORE = ("loop", "remount", *MAPS, "X-containerd.")
+
+
+def is_simple(mounts: "list[dict[str, Any]]") -> bool:
+    """Whether `Mounting` can do it."""
+    if not mounts:
+        return True
+    first = mounts[0]
+    kinds = ("overlay", "bind")
+    return (
+        len(mounts) == 1
+        and first["type"] in kinds
+        and not first["target"].strip("/")
+        and not any(word.startswith(NEEDS_MORE) for word in first["options"])
+    )
+
+
+class Mounting:
+    """Args:
+    done: is called once: None, or why it could not be mounted. Then nothing is.
+    """
+
+    __slots__ = ("aside", "done", "given", "log", "options", "place", "service", "target")
+
+    def __init__(self, service: "Service", mounts: "list[dict[str, Any]]", root: str, done: "Done", log: "Log") -> None:
+        self.service = service
+        self.log = log
+        self.given = mounts[0] if mounts else None
+        self.place = Place(root, "")
+        self.done = done
+        self.aside: Aside | None = None
+        self.target: Fd | None = None
+
+    def begin(self) -> None:
+        """Raises OSError."""
+        if self.given is None:
+            return self.done(None)
+        self.options = MountOptions([word for word in self.given["options"] if word])
+        kind, source = self.given["type"], self.given["source"]
+        if self.options.bind:
+            call = apart.open_tree(source, self.options.recursive)
+        else:
+            self.target = self.place.top()
+            folder, flags, data = arguments_of_mount(kind, self.options)
+            call = apart.mount(source, f"/proc/self/fd/{self.target.number}", kind, flags, data, folder)
+        self.aside = self.service.aside(f"{kind} {source}", call, self._returned, self.log, "create.mount_rootfs")
+
+    def _returned(self, result: int, error: "Exception | None") -> None:
+        try:
+            if error is not None:
+                raise error
+            if self.options.bind:
+                with Fd(result, str(self.place)) as tree:
+                    attach(tree, self.place, self.options)
+            else:
+                finish(self.place, self.options, None)
+        except OSError as failed:
+            return self.done(PyruncError("mounting the root file system", str(self.place), reason(failed)))
+        except Exception as failed:
+            return self.done(failed)
+        finally:
+            if self.target is not None:
+                self.target.close()
+        self.done(None)
+
+    def stop(self, why: "Status") -> None:
+        if self.aside is not None:
+            self.aside.call_off(why)
+
+
+def unmount(service: "Service", root: str, done: "Done", log: "Log") -> Aside:
+    """All that is mounted on a folder. `done` is called once: with None, or with why it could not. Raises OSError."""
+
+    def returned(_: int, error: "Exception | None") -> None:
+        if isinstance(error, OSError):
+            nothing = error.errno in NOTHING_THERE
+            error = None if nothing else PyruncError("unmounting the root file system", root, reason(error))
+        done(error)
+
+    call = apart.umount_all(root, MNT_DETACH | UMOUNT_NOFOLLOW)
+    return service.aside(f"unmounting {root}", call, returned, log, "delete.unmount_rootfs")
