@@ -81,7 +81,7 @@ def waits(config: "Config", options: Options, root: StateRoot) -> bool:
         options.systemd
         or notify.manager()
         or any(hooks.get(kind) for kind in HOOKS_OF_CREATE)
-        or config["root"]["path"].startswith("/")
+        or "/" in config["root"]["path"]
         or linux.get("intelRdt") is not None
         or linux.get("netDevices")
         or any(_may_hang(namespace) for namespace in linux.get("namespaces") or [])
