@@ -392,14 +392,15 @@ class Cgroup:
                 select.select([], [], [], 0.005)
 
     def remove_at_once(self) -> bool:
-        """Remove it if there is nothing in it: whether that was so. If not, `remove` does what is left."""
+        """Remove it, if nobody is waited for and nothing is in it. Returns whether that was so. If not, `remove` does what
+        is left."""
         for path in self.paths.values():
             try:
                 posix.rmdir(path)
             except FileNotFoundError:
                 pass
             except OSError as error:
-                if error.errno != tree.BUSY:
+                if error.errno != errno.EBUSY:
                     raise PyruncError("removing cgroup", path, reason(error)) from error
                 return False
         return True

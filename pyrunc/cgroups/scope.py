@@ -100,6 +100,9 @@ class Scope(Cgroup):
                 pass  # it finds the cgroup empty, and then gone, when it is back
         super().remove()
 
+    def remove_at_once(self) -> bool:
+        return False  # systemd is asked, and may take its time
+
 
 class ScopeV1(Scope, CgroupV1):
     __slots__ = ()

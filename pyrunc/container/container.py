@@ -212,7 +212,7 @@ class Container(Recorded):
         yet. A container may have made so many cgroups in its own that it takes long to remove them.
         """
         record = self.record
-        if self.cgroup.unit is not None or "poststop" in record["hooks"] or not record["own_pids"]:
+        if "poststop" in record["hooks"] or not record["own_pids"]:
             return False
         if record.get("rdt") or record.get("netDevices") or not self.directory.try_lock("delete"):
             return False
