@@ -4,10 +4,11 @@ reader, for a file server, for a logger that is not ready. So it is not the shim
 import _signal
 import posix
 import time
+from _stat import S_IFIFO
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, write_all
-from pyrunc.linux.path import RESOLVE_CACHED, S_IFIFO, file_type, openat2
+from pyrunc.linux.path import RESOLVE_CACHED, file_type, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 import posix
 import select
+from _signal import SIGKILL
 
-from pyrunc.container.recorded import SIGKILL, Recorded, incomplete
+from pyrunc.container.recorded import Recorded, incomplete
 from pyrunc.container.state import FIFO, StateDirectory, StateRoot
 from pyrunc.errors import NotRunning, PyruncError, StateError, StepError, reason, unpacked
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly

@@ -1,6 +1,7 @@
 """One thing that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
 
 import errno
+from _signal import SIGKILL
 
 from pyrunc.container.patience import DEATH_SECONDS
 from pyrunc.errors import reason
@@ -8,7 +9,7 @@ from pyrunc.init import channel
 from pyrunc.init.channel import Channel
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import has_ended, pidfd_send_signal, reap
-from pyrunc.linux.process import SIGKILL, in_child, refuse_threads
+from pyrunc.linux.process import in_child, refuse_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

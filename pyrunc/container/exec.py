@@ -1,5 +1,6 @@
 """A new process in a running container."""
 
+import errno
 import posix
 
 from pyrunc.container import launch, prepare
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     Inherited = Literal["apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "noNewPrivileges",
                         "oomScoreAdj", "rlimits", "scheduler", "selinuxLabel"]  # fmt: skip
 
-EPERM = 1
 OF_THE_CONTAINER: "tuple[Inherited, ...]" = (
     "apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "noNewPrivileges", "oomScoreAdj", "rlimits",
     "scheduler", "selinuxLabel",
@@ -199,7 +199,7 @@ class _Entrance:
                 process.setns(init, process.CLONE_NEWPID)
                 flags &= ~process.CLONE_NEWPID
             except OSError as error:
-                if error.errno != EPERM:
+                if error.errno != errno.EPERM:
                     raise
                 context.second_clone = True
         if flags:

@@ -2,10 +2,11 @@
 
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc import cgroups
 from pyrunc.container.patience import FORCED_SECONDS, POLITE_SECONDS
-from pyrunc.container.recorded import SIGKILL, Recorded
+from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import CONFIG, StateDirectory
 from pyrunc.errors import PyruncError
 from pyrunc.linux.pid import kill_group, pidfd_open, pidfd_send_signal, start_time

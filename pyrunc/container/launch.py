@@ -1,7 +1,9 @@
 """The parent's half of the way from clone to execve: clone, and the conversation until the process is ready."""
 
+import errno
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc.container import patience, userns
 from pyrunc.errors import Interrupted, StepError, reason
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.spec.types import Namespace
 
-# E2BIG and EINVAL of an older kernel; EBUSY, EOPNOTSUPP of the cgroup; EACCES and EPERM, where systemd may for us
-INTO_CGROUP_REFUSED = (1, 7, 13, 16, 22, 95)
+INTO_CGROUP_REFUSED = (
+    errno.E2BIG, errno.EINVAL,  # by an older kernel
+    errno.EBUSY, errno.EOPNOTSUPP,  # by the cgroup: it is threaded, or has controllers for those below it
+    errno.EPERM, errno.EACCES,  # to us, where systemd may do it for us
+)  # fmt: skip
 OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
 
@@ -330,7 +335,7 @@ class Launch:
         death has waited for it, and the number may be another process's."""
         if self.pidfd is not None:
             try:
-                pidfd_send_signal(self.pidfd, 9)
+                pidfd_send_signal(self.pidfd, SIGKILL)
             except ProcessLookupError:
                 pass
             self._reap()

@@ -5,6 +5,7 @@ of a device at the end is the kernel's matter too: with the namespace a virtual 
 back to the host under the name that it had inside, without addresses. `restore` gives it its own again.
 """
 
+import errno
 import posix
 import select
 import time
@@ -132,7 +133,7 @@ class NetDevices:
                 self.host.change(move.link, namespace=self.namespace.number, name=move.inside)
                 link = self._found(move, move.inside)
                 if link is None:
-                    raise OSError(19, "it vanished on its way", move.inside)
+                    raise OSError(errno.ENODEV, "it vanished on its way", move.inside)
                 for address in move.addresses:
                     self.target.add_address(link, address)
                 self.target.change(link, up=True)

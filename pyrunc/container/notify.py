@@ -13,7 +13,7 @@ import sys
 from pyrunc.errors import reason
 from pyrunc.init.channel import rights
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.mount import filesystem_type
+from pyrunc.linux.mount import PIPEFS_MAGIC, filesystem_type
 from pyrunc.linux.pid import pidfd_open
 
 TYPE_CHECKING = False
@@ -28,7 +28,6 @@ BARRIER_SECONDS = 30.0
 TELL_SECONDS = 5.0
 MESSAGE = 4096
 CONTROL = 1024
-PIPEFS_MAGIC = 0x50495045
 READY = b"READY=1"
 BARRIER = b"BARRIER=1"
 # What a service says of itself. Not what chooses a process (MAINPID), who else may speak (NOTIFYACCESS), or what is

@@ -1,5 +1,7 @@
 """A container as it is on record: what it is, how it does, and the hooks that it has. runtime.md#state"""
 
+from _signal import SIGKILL
+
 from pyrunc import cgroups
 from pyrunc.container.state import CONFIG, EXIT, StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, NotRunning, PyruncError, StateError
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config, State, Status
 
     HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-
-SIGKILL = 9
 
 
 class Recorded:

@@ -1,6 +1,7 @@
 """Unix sockets of the caller's that get a descriptor by SCM_RIGHTS: a terminal's master, a process's pidfd."""
 
 import _socket
+import _stat
 import posix
 import sys
 
@@ -36,7 +37,7 @@ class Sender:
         self.word = word
         try:
             with open_at(None, place, posix.O_PATH) as target:
-                if path.file_type(target) != path.S_IFSOCK:
+                if path.file_type(target) != _stat.S_IFSOCK:
                     raise UsageError(what, place, "is not a socket")
                 self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
                 limit(self.socket)

@@ -1,9 +1,11 @@
 """What a container is, on disk: ROOT/ID/ with state.json, config.json and, until start, exec.fifo."""
 
+import errno
 import fcntl
 import posix
 import select
 import time
+from _stat import S_ISFIFO
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, UsageError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file, unlink_quietly
@@ -32,8 +34,7 @@ RECORD = {
     "annotations": TEXTS, "owner": str, "uid": int, "hooks": list, "notify": bool, "own_pids": bool,
     "cgroup": PLACE,
 }  # fmt: skip
-S_IFMT, S_IFIFO = 0o170000, 0o010000
-NO_FIFO = (2, 6, 21, 40)  # ENOENT, ENXIO; EISDIR, ELOOP: what is no fifo any more
+NO_FIFO = (errno.ENOENT, errno.ENXIO, errno.EISDIR, errno.ELOOP)  # the last two: it is no fifo any more
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 
 
@@ -309,7 +310,7 @@ class StateDirectory:
             if error.errno in NO_FIFO:
                 return None
             raise
-        return fifo if posix.fstat(fifo.number).st_mode & S_IFMT == S_IFIFO else None
+        return fifo if S_ISFIFO(posix.fstat(fifo.number).st_mode) else None
 
     def has_fifo(self) -> bool:
         """Whether nothing has started it yet."""

@@ -3,11 +3,11 @@
 import fcntl
 import posix
 
+from pyrunc.init.console import TIOCSWINSZ
 from pyrunc.linux import termios
 from pyrunc.linux.fd import Fd, open_at
 
 TIOCGWINSZ = 0x5413
-TIOCSWINSZ = 0x5414
 
 
 class Terminal:

@@ -1,6 +1,7 @@
 """User namespaces: the maps of IDs, written by whom the kernel lets. user_namespaces(7)"""
 
 import posix
+from _signal import SIGKILL
 
 from pyrunc.container import ids
 from pyrunc.container.patience import HELPER_SECONDS
@@ -68,7 +69,7 @@ def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
         arguments += [str(mapping["containerID"]), str(mapping["hostID"]), str(mapping["size"])]
     with pidfd_open(posix.posix_spawn(path, arguments, posix.environ)) as helper:
         if not has_ended(helper, HELPER_SECONDS):
-            pidfd_send_signal(helper, 9)
+            pidfd_send_signal(helper, SIGKILL)
             reap(helper)
             raise Overdue("mapping IDs", "", f"{name} has not ended in {HELPER_SECONDS:.0f} s")
         status = reap(helper)

@@ -1,5 +1,6 @@
 """exec --exec-wait-fifo: a process that is ready waits until somebody opens a fifo of the caller's for reading."""
 
+import _stat
 import posix
 
 from pyrunc.errors import UsageError, reason
@@ -18,7 +19,7 @@ def prepare(place: str) -> "tuple[Fd, Fd]":
     """
     try:
         with open_at(None, place, posix.O_PATH) as there:
-            if path.file_type(there) != path.S_IFIFO:
+            if path.file_type(there) != _stat.S_IFIFO:
                 raise UsageError("exec wait fifo", place, "is not a fifo", "make it with mkfifo(1)")
             again = f"/proc/self/fd/{there.number}"
             with open_at(None, again, posix.O_RDWR | posix.O_NONBLOCK):

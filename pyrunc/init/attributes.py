@@ -1,5 +1,6 @@
 """What a process carries besides its credentials: scheduling, limits, memory policy, personality, OOM score."""
 
+import errno
 import posix
 
 from pyrunc.errors import PyruncError, StepError, reason
@@ -13,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Process
 
-EPERM = 1
-EINVAL = 22
 POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5,
     "SCHED_DEADLINE": 6,
@@ -72,7 +71,7 @@ def set_scheduling(context: Context) -> None:
         except OSError as error:
             hint = ""
             cpu = (context.config["linux"].get("resources") or {}).get("cpu") or {}
-            if error.errno == EPERM and cpu.get("cpus"):
+            if error.errno == errno.EPERM and cpu.get("cpus"):
                 hint = "process scheduler can't be used together with AllowedCPUs"  # SCHED_DEADLINE wants them all
             raise StepError("setting the scheduler", scheduler["policy"], reason(error), hint) from error
     priority = context.process.get("ioPriority")
@@ -142,7 +141,7 @@ def set_memory_policy(context: Context) -> None:
         try:
             process.set_mempolicy(mode, process.numbers(nodes))
         except OSError as error:
-            hint = "has the kernel this mode, and the machine these nodes?" if error.errno == EINVAL else ""
+            hint = "has the kernel this mode, and the machine these nodes?" if error.errno == errno.EINVAL else ""
             raise StepError("setting the memory policy", f'{policy["mode"]} "{nodes}"', reason(error), hint) from error
 
 

@@ -1,5 +1,6 @@
 """Mounts of type cgroup: the container's own cgroups, in the form that the host has. config-linux.md#mounts"""
 
+import errno
 import posix
 
 from pyrunc.cgroups.cgroup import Cgroup
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
 SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-NOT_PERMITTED = (1, 16, 22)  # EPERM, EBUSY, EINVAL: what a user namespace, or other options, make of a new mount
+NOT_PERMITTED = (errno.EPERM, errno.EBUSY, errno.EINVAL)  # by a user namespace, or as other options are mounted
 
 
 def mount_cgroups(context: Context, entry: "Mount", options: MountOptions) -> None:

@@ -1,5 +1,6 @@
 """The container's terminal, allocated in its own devpts. config.md#process, terminal"""
 
+import _stat
 import fcntl
 import posix
 
@@ -56,7 +57,7 @@ def _bind_console(root: Fd, slave: Fd) -> None:
         except FileExistsError:
             pass
         with path.openat2(dev, "console", posix.O_PATH | posix.O_NOFOLLOW) as place:
-            if path.file_type(place) == path.S_IFLNK:
+            if path.file_type(place) == _stat.S_IFLNK:
                 raise StepError("mounting the terminal on", "/dev/console", "it is a symlink in the image")
             move_mount(open_tree(slave), place)
 

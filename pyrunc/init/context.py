@@ -1,8 +1,10 @@
 """What the steps share: the context of a process on its way to execve, and what a step is."""
 
+from _signal import SIGKILL
+
 from pyrunc.init import channel
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.process import PR_SET_PDEATHSIG, SIGKILL, keep_only, prctl
+from pyrunc.linux.process import PR_SET_PDEATHSIG, keep_only, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

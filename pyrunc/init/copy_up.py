@@ -1,13 +1,13 @@
 """tmpcopyup: a new tmpfs starts with what the image has in its place. config.md#linux-mount-options"""
 
+import errno
 import posix
+from _stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 
 from pyrunc.linux.fd import FLAGS, Fd
-from pyrunc.linux.path import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 
 READ = posix.O_RDONLY | posix.O_NOFOLLOW | FLAGS
 CHUNK = 1 << 20
-ELOOP = 40
 
 
 class Level:
@@ -51,14 +51,14 @@ def _back(folder: Fd, name: str, expected: "posix.stat_result") -> Fd:
     parent = _enter(folder, "..")
     status = posix.fstat(parent.number)
     if (status.st_dev, status.st_ino) != (expected.st_dev, expected.st_ino):
-        raise OSError(ELOOP, "the folder was moved while it was copied", name)
+        raise OSError(errno.ELOOP, "the folder was moved while it was copied", name)
     return parent
 
 
 def _copy_one(name: str, source: Fd, target: Fd) -> bool:
     """Whether it is a folder, which is made, and still to be filled."""
     status = posix.stat(name, dir_fd=source.number, follow_symlinks=False)
-    kind = status.st_mode & S_IFMT
+    kind = S_IFMT(status.st_mode)
     if kind == S_IFDIR:
         posix.mkdir(name, 0o700, dir_fd=target.number)
         return True

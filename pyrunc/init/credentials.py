@@ -3,14 +3,16 @@
 The order is the kernel's: each step takes away a right that the steps before it needed.
 """
 
+import errno
 import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init import channel
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, Sets, names_of
 from pyrunc.init.context import Context, step
+from pyrunc.init.dev import NULL
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.mount import filesystem_type
+from pyrunc.linux.mount import PIPEFS_MAGIC, filesystem_type
 from pyrunc.linux.process import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -24,11 +26,8 @@ from pyrunc.linux.process import (
 )
 from pyrunc.spec.rules import CAPABILITIES
 
-EINVAL = 22
-EPERM = 1
-EROFS = 30
-NULL = posix.makedev(1, 3)
-PIPEFS_MAGIC = 0x50495045
+NOT_OURS = (errno.EPERM, errno.EINVAL)  # EINVAL: its owner is not mapped
+STAYS_AS_IT_IS = (*NOT_OURS, errno.EROFS, errno.EBADF)  # EBADF: it is closed
 
 
 @step("dropping capabilities from the bounding set")
@@ -41,7 +40,7 @@ def limit_bounding(context: Context) -> None:
         try:
             prctl(PR_CAPBSET_DROP, number)
         except OSError as error:
-            if error.errno == EINVAL:
+            if error.errno == errno.EINVAL:
                 break  # the kernel's last one
             raise
 
@@ -73,9 +72,13 @@ def own_streams(context: Context) -> None:
             if status.st_rdev != NULL and status.st_uid != uid:
                 posix.fchown(number, uid, -1)
         except OSError as error:
-            if error.errno not in (EPERM, EINVAL, EROFS, 9):  # not ours to give, not mapped, read-only, closed
+            if error.errno not in STAYS_AS_IT_IS:
                 raise
-            if context.userns and error.errno in (EPERM, EINVAL) and filesystem_type(stream) == PIPEFS_MAGIC:
+            if (
+                context.userns
+                and error.errno in (errno.EPERM, errno.EINVAL)
+                and filesystem_type(stream) == PIPEFS_MAGIC
+            ):
                 context.ask(channel.GIVE_STREAM, fd=stream)
         finally:
             stream.take()
@@ -92,7 +95,7 @@ def set_user(context: Context) -> None:
     try:
         posix.setgroups(groups)
     except OSError as error:
-        if error.errno not in (EPERM, EINVAL) or not context.userns:
+        if error.errno not in (errno.EPERM, errno.EINVAL) or not context.userns:
             raise
         if groups:  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
             hint = "are they mapped, and does /proc/self/setgroups allow it? without privileges one ID alone does not"
@@ -102,7 +105,7 @@ def set_user(context: Context) -> None:
         posix.setresgid(gid, gid, gid)
         posix.setresuid(uid, uid, uid)
     except OSError as error:
-        hint = "is it mapped in the container's user namespace?" if error.errno == EINVAL else ""
+        hint = "is it mapped in the container's user namespace?" if error.errno == errno.EINVAL else ""
         raise StepError("becoming user", f"{uid}:{gid}", reason(error), hint) from error
     prctl(PR_SET_KEEPCAPS, 0)
     context.die_with_runtime()
@@ -140,7 +143,7 @@ def _raise_ambient(wanted: int, context: Context) -> None:
     try:
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:
-        if error.errno != EINVAL:
+        if error.errno != errno.EINVAL:
             raise
     refused = []
     for number in range(len(CAPABILITIES)):
@@ -148,7 +151,7 @@ def _raise_ambient(wanted: int, context: Context) -> None:
             try:
                 prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
             except OSError as error:
-                if error.errno != EPERM:
+                if error.errno != errno.EPERM:
                     raise
                 refused.append(CAPABILITIES[number])
     if refused:

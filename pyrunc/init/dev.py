@@ -1,5 +1,6 @@
 """Device nodes and the links of /dev. config-linux.md#devices, #default-devices"""
 
+import _stat
 import posix
 
 from pyrunc.errors import StepError, reason
@@ -22,7 +23,7 @@ DEFAULT: "tuple[Device, ...]" = (
     {"path": "/dev/urandom", "type": "c", "major": 1, "minor": 9, "fileMode": 0o666, "uid": 0, "gid": 0},
     {"path": "/dev/tty", "type": "c", "major": 5, "minor": 0, "fileMode": 0o666, "uid": 0, "gid": 0},
 )
-KINDS = {"c": path.S_IFCHR, "u": path.S_IFCHR, "b": path.S_IFBLK, "p": path.S_IFIFO}
+KINDS = {"c": _stat.S_IFCHR, "u": _stat.S_IFCHR, "b": _stat.S_IFBLK, "p": _stat.S_IFIFO}
 LINKS = (
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -133,7 +134,7 @@ def _verify(node: Fd, device: "Device") -> None:
     status = posix.fstat(node.number)
     meant = KINDS[device["type"]]
     number = posix.makedev(device.get("major", 0), device.get("minor", 0))
-    if status.st_mode & path.S_IFMT != meant or (meant != path.S_IFIFO and status.st_rdev != number):
+    if _stat.S_IFMT(status.st_mode) != meant or (meant != _stat.S_IFIFO and status.st_rdev != number):
         what = f"{device['type']} {device.get('major', 0)}:{device.get('minor', 0)}"
         raise StepError("device", device["path"], f"is in the way, and is not the device {what}")
 
@@ -184,7 +185,7 @@ def verified_null(context: Context) -> Fd:
         except OSError as error:
             raise StepError("device", "/dev/null", f"is not the null device: {error.strerror}") from error
         status = posix.fstat(null.number)
-        if status.st_mode & path.S_IFMT != path.S_IFCHR or status.st_rdev != NULL:
+        if _stat.S_IFMT(status.st_mode) != _stat.S_IFCHR or status.st_rdev != NULL:
             raise StepError("device", "/dev/null", "is not the null device")
         context.null = null
     return context.null
@@ -200,7 +201,7 @@ def reopen_null(context: Context) -> None:
             status = posix.fstat(number)
         except OSError:
             continue
-        if status.st_mode & path.S_IFMT == path.S_IFCHR and status.st_rdev == NULL:
+        if _stat.S_IFMT(status.st_mode) == _stat.S_IFCHR and status.st_rdev == NULL:
             try:
                 null = verified_null(context)
             except StepError:

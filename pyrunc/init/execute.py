@@ -1,6 +1,8 @@
 """The end of the way: the program found, start awaited, the filter installed, execve."""
 
 import _signal
+import _stat
+import errno
 import posix
 import select
 import sys
@@ -51,7 +53,7 @@ def _home(context: Context) -> str:
     uid = str(context.process.get("user", {}).get("uid", 0)).encode()
     try:
         with path.resolve(root, "/etc/passwd") as place:
-            if path.file_type(place) != path.S_IFREG:
+            if path.file_type(place) != _stat.S_IFREG:
                 return "/"
             with open_at(context.host_proc, f"self/fd/{place.number}", posix.O_RDONLY) as passwd:
                 lines = read_all(passwd, PASSWD_LIMIT).split(b"\n")
@@ -109,8 +111,8 @@ def _problem(candidate: str) -> str:
     except PermissionError:
         return _DENIED
     except OSError as error:
-        return _MISSING if error.errno == 2 else (error.strerror or "").lower()
-    if status.st_mode & path.S_IFMT == path.S_IFDIR:
+        return _MISSING if error.errno == errno.ENOENT else (error.strerror or "").lower()
+    if _stat.S_IFMT(status.st_mode) == _stat.S_IFDIR:
         return _FOLDER
     return "" if posix.access(candidate, posix.X_OK, effective_ids=True) else _DENIED
 

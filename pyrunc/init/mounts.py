@@ -1,5 +1,7 @@
 """The entries of `mounts`, each made detached, complete with its options, and only then attached. config.md#mounts"""
 
+import _stat
+import errno
 import posix
 
 from pyrunc.errors import StepError, reason
@@ -10,7 +12,6 @@ from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import (
     DEVPTS_SUPER_MAGIC,
-    EINVAL,
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
@@ -99,7 +100,7 @@ def _bind(context: Context, index: int, entry: "Mount", options: MountOptions) -
     if options.target_link:
         target = _target_itself(context, entry["destination"])
     else:
-        target = _target(context, entry, directory=path.file_type(tree) == path.S_IFDIR, source=tree)
+        target = _target(context, entry, directory=path.file_type(tree) == _stat.S_IFDIR, source=tree)
     put(context, tree, target, options, normal(entry["destination"]))
 
 
@@ -139,7 +140,7 @@ def _copy_link(context: Context, source: str, destination: str) -> bool:
     try:
         content = posix.readlink(source)
     except OSError as error:
-        if error.errno != EINVAL:  # which is: no symlink
+        if error.errno != errno.EINVAL:  # which is: no symlink
             raise
         return False
     parent, _, name = normal(destination).rpartition("/")
@@ -255,7 +256,7 @@ def _real_directory(root: Fd, destination: str) -> Fd:
 
 
 def _not_a_directory(error: OSError) -> str:
-    if error.errno in (40, 20):
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return "the destination is a symlink or no directory; it must be mounted on ordinary directory"
     return reason(error)
 

@@ -1,6 +1,7 @@
 """Namespaces: joining those that exist, making those that clone3 could not. config-linux.md#namespaces"""
 
 import _socket
+import errno
 import fcntl
 import posix
 
@@ -46,8 +47,6 @@ NS_GET_NSTYPE = 0xB703
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
-EPERM = 1
-EINVAL = 22
 
 KEY_USR_SEARCH = 0x00080000
 KEY_OTH_SEARCH = 0x00000008
@@ -89,7 +88,7 @@ def _try_setns(namespace: Fd, flag: int) -> bool:
     try:
         setns(namespace, flag)
     except OSError as error:
-        if error.errno == EPERM:
+        if error.errno == errno.EPERM:
             return False
         raise
     return True
@@ -209,7 +208,7 @@ def join_keyring(context: Context) -> None:
         search = KEY_OTH_SEARCH if context.userns else KEY_USR_SEARCH
         set_keyring_permissions(serial, keyring_permissions(serial) | search)
     except OSError as error:
-        if error.errno not in (38, 95):  # ENOSYS, EOPNOTSUPP
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
             raise
 
 

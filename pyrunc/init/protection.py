@@ -1,5 +1,8 @@
 """Paths that the container must not see or change. config-linux.md#masked-paths, #readonly-paths"""
 
+import _stat
+import errno
+
 from pyrunc.init import labels
 from pyrunc.init.context import Context, step
 from pyrunc.init.dev import verified_null
@@ -12,8 +15,6 @@ from pyrunc.linux.mount import (
     new_filesystem,
     open_tree,
 )
-
-EINVAL = 22
 
 
 @step("making paths read-only")
@@ -40,7 +41,7 @@ def mask(context: Context) -> None:
         if found is None:
             continue
         with found as target:
-            if path.file_type(target) != path.S_IFDIR:
+            if path.file_type(target) != _stat.S_IFDIR:
                 move_mount(open_tree(verified_null(context)), target)
             elif empty is None:
                 empty = _empty_directory(context)
@@ -73,6 +74,6 @@ def _empty_directory(context: Context) -> Fd:
     try:
         return new_filesystem("tmpfs", "tmpfs", [*options, ("nr_inodes", "1")], attributes, "an empty directory")
     except OSError as error:
-        if error.errno != EINVAL:
+        if error.errno != errno.EINVAL:
             raise  # some kernels count the root's inode otherwise
     return new_filesystem("tmpfs", "tmpfs", [*options, ("nr_inodes", "2")], attributes, "an empty directory")

@@ -1,10 +1,11 @@
 """The root file system: bound to itself, pivoted to, made read-only. config.md#root, #rootfspropagation"""
 
+import errno
 import posix
 
 from pyrunc.errors import StepError, reason
 from pyrunc.init.context import ROOT, Context, step
-from pyrunc.linux import ENOSYS, path
+from pyrunc.linux import path
 from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
 from pyrunc.linux.mount import (
     MOUNT_ATTR_IDMAP,
@@ -23,8 +24,6 @@ from pyrunc.linux.mount import (
     umount_detach,
 )
 from pyrunc.linux.mount_options import PROPAGATION
-
-EINVAL = 22
 
 
 @step("cutting the mount namespace off from the host's")
@@ -51,7 +50,7 @@ def _make_private_mount_of(directory: Fd) -> None:
         try:
             return mount_setattr(directory, propagation=MS_PRIVATE)
         except OSError as error:
-            if error.errno != EINVAL:
+            if error.errno != errno.EINVAL:
                 raise
         directory = open_at(directory, "..", posix.O_PATH | posix.O_DIRECTORY)
 
@@ -94,7 +93,7 @@ def pivot(context: Context) -> None:
     try:
         pivot_root_here()
     except OSError as error:
-        if error.errno != EINVAL:
+        if error.errno != errno.EINVAL:
             raise
         return _move_root(context.rootfs, root)  # the root of an initramfs has no parent to pivot on
     posix.fchdir(old.number)
@@ -198,7 +197,7 @@ def enter_cwd(context: Context) -> None:
             posix.fchdir(directory.number)
     except OSError as error:
         if context.deferred_cwd or not isinstance(error, PermissionError):
-            words = reason(error) if error.errno == ENOSYS else posix.strerror(error.errno or 0).lower()
+            words = reason(error) if error.errno == errno.ENOSYS else posix.strerror(error.errno or 0).lower()
             raise StepError(f'chdir to cwd ("{cwd}") set in config.json failed', "", words) from error
         context.deferred_cwd = True  # perhaps the user may what root may not: again as that user
         return

@@ -1,5 +1,6 @@
 """Kernel parameters and the container's names. config-linux.md#sysctl, config.md#hostname"""
 
+import errno
 import posix
 
 from pyrunc.errors import StepError, reason
@@ -10,7 +11,6 @@ from pyrunc.linux.fd import Fd, open_at, read_file
 from pyrunc.linux.mount import PROC_SUPER_MAGIC, filesystem_type
 from pyrunc.spec.rules import sysctl_owner, sysctl_path
 
-EXDEV, EROFS = 18, 30
 PLAIN = path.RESOLVE_BENEATH | path.RESOLVE_NO_SYMLINKS
 OWN = "its path in linux.namespaces leads to the one that the runtime is in"
 READ_ONLY = "/proc/sys is mounted read-only where the runtime was started"
@@ -46,7 +46,7 @@ def write(context: Context) -> None:
             with _open(context.host_proc, "sys/" + sysctl_path(key)) as parameter:
                 posix.write(parameter.number, value.encode())
         except OSError as error:
-            hint = READ_ONLY if error.errno == EROFS else ""
+            hint = READ_ONLY if error.errno == errno.EROFS else ""
             raise StepError("writing kernel parameter", f"{key} = {value}", reason(error), hint) from error
 
 
@@ -56,9 +56,9 @@ def _open(proc: Fd, parameter: str) -> Fd:
     try:
         return path.openat2(proc, parameter, posix.O_WRONLY, resolve=PLAIN | path.RESOLVE_NO_XDEV)
     except OSError as error:
-        if error.errno != EXDEV:
+        if error.errno != errno.EXDEV:
             raise
     with path.openat2(proc, parameter, posix.O_PATH, resolve=PLAIN) as found:
         if filesystem_type(found) != PROC_SUPER_MAGIC:
-            raise OSError(EXDEV, "what is mounted there is no procfs", f"/proc/{parameter}")
+            raise OSError(errno.EXDEV, "what is mounted there is no procfs", f"/proc/{parameter}")
         return open_at(proc, f"self/fd/{found.number}", posix.O_WRONLY)

@@ -12,7 +12,10 @@ import ast
 import marshal
 import sys
 from pathlib import Path
+from typing import TypeVar
 
+MADE_OF_ANNOTATIONS = ("NamedTuple", "TypedDict")
+Documented = TypeVar("Documented", ast.Module, ast.ClassDef, ast.FunctionDef)
 OFF_THE_PATH = (
     "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help",
     "pyrunc.cli.validate", "pyrunc.container.features", "pyrunc.doctor", "pyrunc.explain", "pyrunc.image",
@@ -32,11 +35,12 @@ def main(output: str, root: str, *generated: str) -> None:
     for path, relative in sorted(sources.items(), key=lambda item: item[1]):
         name = name_of(relative)
         tree = ast.parse(path.read_text())
-        code = compile(tree, str(relative), "exec", dont_inherit=True)
+        first = needed(tree, names)
+        code = compile(Bare().visit(tree), str(relative), "exec", dont_inherit=True)
         if name == "pyrunc.launcher.boot":
             boot = marshal.dumps(code)
         elif name in names:
-            blob = marshal.dumps((needed(tree, names), code))
+            blob = marshal.dumps((first, code))
             index[name] = (relative.name == "__init__.py", str(relative), len(blobs), len(blob))
             blobs += blob
     Path(output).write_bytes(sized(boot) + sized(marshal.dumps(index)) + blobs)
@@ -62,6 +66,44 @@ def needed(tree: ast.Module, names: "set[str]") -> "list[str]":
             parts = whole.split(".")
             found |= dict.fromkeys(".".join(parts[: count + 1]) for count in range(len(parts)))
     return [name for name in found if name in names]
+
+
+class Bare(ast.NodeTransformer):
+    """Without what only people and mypy read: docstrings, annotations, imports for types. They cost each verb time to
+    read in. Lines keep their numbers."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        if any(isinstance(base, ast.Name) and base.id in MADE_OF_ANNOTATIONS for base in node.bases):
+            return node
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> "ast.stmt":
+        bare = ast.Pass() if node.value is None else ast.Assign([node.target], self.visit(node.value))
+        return ast.fix_missing_locations(ast.copy_location(bare, node))
+
+    def visit_If(self, node: ast.If) -> "ast.stmt | list[ast.stmt]":
+        self.generic_visit(node)
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse or ast.copy_location(ast.Pass(), node)
+        return node
+
+    def _without_docstring(self, node: "Documented") -> "Documented":
+        self.generic_visit(node)
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body[0] = ast.copy_location(ast.Pass(), first)
+        return node
 
 
 def sized(data: bytes) -> bytes:

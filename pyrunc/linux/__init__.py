@@ -1,10 +1,10 @@
 """The kernel, thinly: one function a system call, named as the kernel names it, raising OSError."""
 
+import errno
 import posix
 
 from pyrunc.linux._kernel import ffi
 
-ENOSYS = 38
 # The Linux that has a call first. What is not here is older than all that we run on.
 SINCE = {
     "clone3": "5.3",
@@ -29,7 +29,7 @@ def kernel_error(call: str, subject: str, number: int = 0) -> OSError:
     words = posix.strerror(number)
     text = f"{call}: {words[0].lower()}{words[1:]}"
     since = SINCE.get(call.partition(" ")[0])
-    if number == ENOSYS and since:
+    if number == errno.ENOSYS and since:
         release = posix.uname().release
         text += f" (it needs Linux {since}, and no seccomp filter around the runtime; this is Linux {release})"
     return OSError(number, text, subject)

@@ -1,6 +1,8 @@
 """Mounts made detached and attached by file descriptor: the mount API of Linux 5.2, mount_setattr of 5.12."""
 
+import errno
 import posix
+from _stat import S_ISDIR
 
 from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
@@ -42,14 +44,13 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
-EINVAL, ENOTDIR, E2BIG = 22, 20, 7
-S_IFMT, S_IFDIR = 0o170000, 0o040000
 FSCONFIG_MOST = 255  # bytes of a name or a value
 
 PROC_SUPER_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 DEVPTS_SUPER_MAGIC = 0x1CD1
 CGROUP2_SUPER_MAGIC = 0x63677270
+PIPEFS_MAGIC = 0x50495045
 
 
 def open_tree(source: "Fd | str", recursive: bool = False, clone: bool = True, follow: bool = True) -> Fd:
@@ -75,13 +76,13 @@ def move_mount(mount: Fd, target: Fd) -> None:
     """
     if lib.sys_move_mount(mount.number, b"", target.number, b"", MOVE_MOUNT_EMPTY_BOTH) < 0:
         error = kernel_error("move_mount", target.name)
-        if error.errno == EINVAL and _is_directory(mount) != _is_directory(target):
-            error = kernel_error("move_mount", target.name, ENOTDIR)
+        if error.errno == errno.EINVAL and _is_directory(mount) != _is_directory(target):
+            error = kernel_error("move_mount", target.name, errno.ENOTDIR)
         raise error
 
 
 def _is_directory(fd: Fd) -> bool:
-    return posix.fstat(fd.number).st_mode & S_IFMT == S_IFDIR
+    return S_ISDIR(posix.fstat(fd.number).st_mode)
 
 
 def mount_setattr(
@@ -180,7 +181,7 @@ def _joined(options: "list[tuple[str, str | None]]", name: str) -> bytes:
 def in_a_page(options: str, name: str) -> bytes:
     data = encoded(options)
     if len(data) >= page_size():
-        raise OSError(E2BIG, f"the options have {len(data)} bytes, and mount(2) takes {page_size() - 1}", name)
+        raise OSError(errno.E2BIG, f"the options have {len(data)} bytes, and mount(2) takes {page_size() - 1}", name)
     return data
 
 

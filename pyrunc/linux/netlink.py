@@ -4,6 +4,7 @@ A socket belongs to the network namespace that it was made in, wherever its proc
 """
 
 import _socket
+import errno
 import posix
 from _struct import Struct
 
@@ -45,7 +46,6 @@ RT_SCOPE_UNIVERSE = 0
 KEPT = (IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_RT_PRIORITY, IFA_PROTO)
 KEPT_FLAGS = 0x02 | 0x04 | 0x10 | 0x100 | 0x200 | 0x400  # what an administrator sets; the others say how it fares
 
-ENODEV = 19
 ROOM = 1 << 18  # for one datagram of the kernel's, which are 32 KiB at most but for a device with many functions
 TRIES = 8
 
@@ -106,7 +106,7 @@ class Netlink:
         try:
             return Link(self._request(RTM_GETLINK, NLM_F_ACK, body)[0])
         except OSError as error:
-            if error.errno == ENODEV:
+            if error.errno == errno.ENODEV:
                 return None
             raise
 
@@ -150,7 +150,7 @@ class Netlink:
                 return self._request(kind, NLM_F_DUMP, body)
             except InterruptedError:
                 continue
-        raise OSError(4, "the list of network devices changes all the time")
+        raise OSError(errno.EINTR, "the list of network devices changes all the time")
 
     def _request(self, kind: int, flags: int, body: bytes) -> "list[bytes]":
         """Send one request; the bodies of what comes back until the kernel says that this was it."""
@@ -164,7 +164,7 @@ class Netlink:
             if port:
                 continue  # not the kernel's: whoever may do so in a namespace can write to our socket there
             if message_flags & _socket.MSG_TRUNC:
-                raise OSError(90, "a message of rtnetlink is too long")
+                raise OSError(errno.EMSGSIZE, "a message of rtnetlink is too long")
             while data:
                 length, kind, flags, sequence, _ = HEADER.unpack_from(data)
                 message, data = data[HEADER.size : length], data[(length + 3) & ~3 :]

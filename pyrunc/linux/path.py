@@ -3,7 +3,9 @@
 openat2(2), Linux 5.6. There is no fallback for older kernels: a walk in user space can be raced.
 """
 
+import errno
 import posix
+from _stat import S_IFMT
 
 from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import lib
@@ -19,15 +21,6 @@ RESOLVE_CACHED = 0x20
 
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 MAX_SYMLINKS = 40
-
-S_IFMT = 0o170000
-S_IFDIR = 0o040000
-S_IFLNK = 0o120000
-S_IFREG = 0o100000
-S_IFCHR = 0o020000
-S_IFBLK = 0o060000
-S_IFIFO = 0o010000
-S_IFSOCK = 0o140000
 
 
 def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:
@@ -83,7 +76,7 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
                 if target is not None:
                     links += 1
                     if links > MAX_SYMLINKS:
-                        raise OSError(40, posix.strerror(40), path) from None
+                        raise OSError(errno.ELOOP, posix.strerror(errno.ELOOP), path) from None
                     done = [] if target.startswith("/") else done
                     todo = [part for part in target.split("/") if part not in ("", ".")] + todo
                     continue
@@ -112,4 +105,4 @@ def _make(parent: Fd, name: str, mode: int, file: bool) -> None:
 
 def file_type(fd: Fd) -> int:
     """S_IFDIR, S_IFREG, … of an open file."""
-    return posix.fstat(fd.number).st_mode & S_IFMT
+    return S_IFMT(posix.fstat(fd.number).st_mode)

@@ -1,12 +1,13 @@
 """Which process a number means."""
 
+import _signal
+import errno
 import posix
 import select
 
 from pyrunc.linux import kernel_error
 from pyrunc.linux.fd import Fd, read_file
 
-ESRCH, EINVAL = 3, 22
 PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 
@@ -18,10 +19,10 @@ def start_time(pid: int) -> int:
     try:
         text = read_file(f"/proc/{pid}/stat")
     except FileNotFoundError:
-        raise ProcessLookupError(3, posix.strerror(3), f"process {pid}") from None
+        raise ProcessLookupError(errno.ESRCH, posix.strerror(errno.ESRCH), f"process {pid}") from None
     fields = text[text.rindex(b")") + 2 :].split()  # the name in parentheses may hold anything
     if fields[0] in (b"Z", b"X"):
-        raise ProcessLookupError(3, "is a zombie", f"process {pid}")
+        raise ProcessLookupError(errno.ESRCH, "is a zombie", f"process {pid}")
     return int(fields[19])
 
 
@@ -37,12 +38,12 @@ def state_of(pid: int) -> str:
 def pidfd_open(pid: int) -> Fd:
     """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError.
 
-    EINVAL is what older kernels (6.12) say of a process that is gone and whose number is still that of a session.
+    errno.EINVAL is what older kernels (6.12) say of a process that is gone and whose number is still that of a session.
     """
     try:
         return Fd(posix.pidfd_open(pid), f"process {pid}")
     except OSError as error:
-        number = ESRCH if error.errno == EINVAL else error.errno or 0
+        number = errno.ESRCH if error.errno == errno.EINVAL else error.errno or 0
         raise kernel_error("pidfd_open", f"process {pid}", number) from None
 
 
@@ -71,8 +72,6 @@ def reap(pidfd: Fd) -> int:
 
 def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
     """pidfd_send_signal(2), Linux 5.1. Raises ProcessLookupError."""
-    import _signal
-
     try:
         _signal.pidfd_send_signal(pidfd.number, signal)
     except OSError as error:
@@ -85,8 +84,6 @@ def kill_group(leader: Fd, pid: int) -> None:
 
     PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9; killpg(2) before.
     """
-    import _signal
-
     try:
         try:
             _signal.pidfd_send_signal(leader.number, _signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)

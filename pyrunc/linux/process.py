@@ -1,7 +1,9 @@
 """Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
 
+import errno
 import fcntl
 import posix
+from _signal import SIGCHLD, SIGKILL
 
 from pyrunc.errors import PyruncError
 from pyrunc.linux import encoded, kernel_error
@@ -35,8 +37,6 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-SIGCHLD = 17
-SIGKILL = 9
 CLOSE_RANGE_CLOEXEC = 4
 MAX_CPUS = 8192  # the most that a kernel is built for; those that are not there don't count
 
@@ -80,7 +80,7 @@ def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
         pid, pidfd = clone3(flags)
         if pidfd is not None:
             return pid, pidfd
-        prctl(PR_SET_PDEATHSIG, 9)
+        prctl(PR_SET_PDEATHSIG, SIGKILL)
         work()
         status = 0
     finally:
@@ -141,7 +141,7 @@ def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFF
     Where the flag is not known they are marked one by one.
     """
     if lib.sys_close_range(first, last, flags) < 0:
-        if flags and ffi.errno == 22:
+        if flags and ffi.errno == errno.EINVAL:
             return _cloexec_one_by_one(first)
         raise kernel_error("close_range", f"descriptors from {first}")
 

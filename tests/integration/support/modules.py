@@ -48,6 +48,7 @@ ALLOWED = {
     "gc",
     "posix",
     "errno",
+    "_stat",
     "marshal",
     "itertools",
 }
