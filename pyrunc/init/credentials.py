@@ -26,7 +26,7 @@ from pyrunc.linux.process import (
 )
 from pyrunc.spec.rules import CAPABILITIES
 
-NOT_OURS = (errno.EPERM, errno.EINVAL)  # EINVAL: its owner is not mapped
+NOT_OURS = (errno.EPERM, errno.EINVAL)  # EINVAL: an ID is not mapped
 STAYS_AS_IT_IS = (*NOT_OURS, errno.EROFS, errno.EBADF)  # EBADF: it is closed
 
 
@@ -74,11 +74,7 @@ def own_streams(context: Context) -> None:
         except OSError as error:
             if error.errno not in STAYS_AS_IT_IS:
                 raise
-            if (
-                context.userns
-                and error.errno in (errno.EPERM, errno.EINVAL)
-                and filesystem_type(stream) == PIPEFS_MAGIC
-            ):
+            if context.userns and error.errno in NOT_OURS and filesystem_type(stream) == PIPEFS_MAGIC:
                 context.ask(channel.GIVE_STREAM, fd=stream)
         finally:
             stream.take()
@@ -95,7 +91,7 @@ def set_user(context: Context) -> None:
     try:
         posix.setgroups(groups)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EINVAL) or not context.userns:
+        if error.errno not in NOT_OURS or not context.userns:
             raise
         if groups:  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
             hint = "are they mapped, and does /proc/self/setgroups allow it? without privileges one ID alone does not"

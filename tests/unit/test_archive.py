@@ -1,11 +1,14 @@
-"""The archive of modules: what is loaded from it is as if Python itself had imported it."""
+"""The archive of modules: what is loaded from it is as Python itself would have it, and does what the source does."""
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pyrunc.launcher.archive import Bare
 
 PYRUNC = Path(os.environ.get("PYRUNC") or Path(sys.prefix, "bin/pyrunc"))
 HOME = PYRUNC.parents[1] / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
@@ -35,3 +38,67 @@ def test_all_that_is_in_it_is_loaded_whatever_comes_first(first):
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100
+
+
+SOURCE = '''"""A module."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from nowhere import Any
+else:
+    kept = 1
+
+LIMIT: "int" = 3
+
+
+class Thing:
+    """A class."""
+
+    size: "int"
+
+    def double(self, number: "Any", *, times: "int" = 2) -> "Any":
+        """A method."""
+        return number * times
+
+
+class Empty:
+    """Nothing else is in it."""
+
+
+def fail() -> "None":
+    raise ValueError(LIMIT)
+'''
+
+
+@pytest.fixture
+def made():
+    found: dict[str, object] = {"__name__": "made"}
+    exec(compile(Bare().visit(ast.parse(SOURCE)), "made.py", "exec"), found)
+    return found
+
+
+def test_the_code_does_what_it_did(made):
+    assert made["Thing"]().double("ab") == "abab"
+    assert made["kept"] == 1
+
+
+def test_docstrings_and_annotations_are_gone(made):
+    assert made.get("__doc__") is None
+    assert made.get("__annotations__") is None
+    assert made["Empty"].__doc__ is None
+    assert not hasattr(made["Thing"], "size")
+    assert made["Thing"].double.__doc__ is None
+    assert made["Thing"].double.__annotations__ == {}
+
+
+def test_an_error_names_the_line_of_the_source(made):
+    with pytest.raises(ValueError, match="3") as caught:
+        made["fail"]()
+    assert caught.traceback[-1].lineno + 1 == SOURCE.splitlines().index("    raise ValueError(LIMIT)") + 1
+
+
+def test_a_class_that_is_made_of_its_annotations_keeps_them():
+    found: dict[str, object] = {"__name__": "made"}
+    source = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    left: int\n    right: int"
+    exec(compile(Bare().visit(ast.parse(source)), "made.py", "exec"), found)
+    assert found["Pair"](1, 2).right == 2
