@@ -392,8 +392,8 @@ class Cgroup:
                 select.select([], [], [], 0.005)
 
     def remove_at_once(self) -> bool:
-        """Remove it, if nobody is waited for and nothing is in it. Returns whether that was so. If not, `remove` does what
-        is left."""
+        """Remove it, if nobody is waited for and nothing is in it. Returns whether that was so. If not, `remove` does
+        what is left."""
         for path in self.paths.values():
             try:
                 posix.rmdir(path)
