@@ -15,6 +15,7 @@ VERBS = {
     "explain": "say what a configuration or a container grants and withholds",
     "features": "show what this runtime supports, as JSON",
     "kill": "send a signal to a container's first process",
+    "learn": "run a container, and write down the least that its program needs",
     "list": "list containers",
     "pause": "stop every process of a container until resume",
     "ps": "list the processes in a container",

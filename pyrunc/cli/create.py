@@ -20,6 +20,7 @@ PRESERVE_FDS = Flag("preserve-fds", help="how many descriptors from 3 on the pro
 
 FLAGS = (
     BUNDLE,
+    Flag("config", help="take the configuration from FILE, not from the bundle (as crun)", value="FILE"),
     CONSOLE_SOCKET,
     PIDFD_SOCKET,
     PID_FILE,
@@ -54,6 +55,7 @@ def options(call: Call) -> Options:
         rootless=call.rootless,
         systemd=call.systemd,
         exit_record=arguments.on("exit-record"),
+        config=absolute(arguments.text("config")),
     )
 
 

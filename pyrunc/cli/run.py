@@ -6,6 +6,10 @@ from pyrunc.cli.create import FLAGS, make_and_leave, options
 from pyrunc.container.container import Container
 from pyrunc.errors import NoSuchContainer, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.container.options import Options
+
 USAGE = Usage(
     "run",
     "ID",
@@ -38,22 +42,27 @@ def main(call: Call) -> int:
     if arguments.on("exit-record") and not arguments.on("keep"):
         cause = "the container is deleted when it has ended, and its record with it"
         raise UsageError("--exit-record", "", cause, "use --detach or --keep with it")
+    return in_foreground(call, settings, bundle, not arguments.on("no-subreaper"), arguments.on("keep"))
+
+
+def in_foreground(call: Call, settings: "Options", bundle: str, subreaper: bool = True, keep: bool = False) -> int:
+    """Its exit status, when it has ended and, unless it is to be kept, is deleted."""
     from pyrunc.container.foreground import Foreground
 
     settings.detach = False
-    with Foreground(subreaper=not arguments.on("no-subreaper")) as foreground:
+    with Foreground(subreaper=subreaper) as foreground:
         settings.console, settings.pidfd = foreground.take_master, foreground.take_pidfd
         container = Container.create(call.state_root, call.id, bundle, settings, call.log)
         try:
             proxy = container.notify_proxy()
             container.start(notified=False)
             status = foreground.wait(container.pid, proxy)
-            if arguments.on("exit-record"):
+            if settings.exit_record:
                 from pyrunc.container import ended
 
                 ended.save(container, foreground.status)
         finally:
-            if not arguments.on("keep"):
+            if not keep:
                 _delete(call)
     return status
 

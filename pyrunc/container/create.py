@@ -46,7 +46,7 @@ def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Co
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
-        config = config or read_config(folder, log)
+        config = config or read_config(folder, log, options.config)
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     process = config.get("process")
@@ -64,9 +64,10 @@ def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Co
     return Creation(record, config, options, log, take_master, take_pidfd)
 
 
-def read_config(bundle: Fd, log: Log) -> "Config":
+def read_config(bundle: Fd, log: Log, other: str = "") -> "Config":
+    """`other`: the path of a file in place of the bundle's."""
     with log.step("create.read_config"):
-        config = load.config(bundle.number)
+        config = load.config(bundle.number, other or "config.json")
     config["linux"] = config.get("linux") or {}
     return config
 

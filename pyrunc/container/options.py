@@ -20,6 +20,7 @@ class Options:
         pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
         preserve_fds: how many descriptors from 3 on the program keeps.
         no_pivot, no_new_keyring: see the verbs.
+        config: the path of the configuration, in place of the bundle's config.json.
         exit_record: the container's end is to be on record: see ended.py.
         systemd: let systemd make the cgroup.
         wait_fifo: of `exec`: the path of a fifo; the program runs when somebody opens it for reading.
@@ -28,6 +29,7 @@ class Options:
 
     __slots__ = (
         "cgroups",
+        "config",
         "console",
         "console_socket",
         "detach",
@@ -60,6 +62,7 @@ class Options:
         pidfd_socket: str = "",
         wait_fifo: str = "",
         exit_record: bool = False,
+        config: str = "",
     ) -> None:
         self.pid_file = pid_file
         self.cgroups = cgroups or []
@@ -75,3 +78,4 @@ class Options:
         self.pidfd_socket = pidfd_socket
         self.wait_fifo = wait_fifo
         self.exit_record = exit_record
+        self.config = config

@@ -20,15 +20,39 @@ def is_known(name: str) -> bool:
 
 def all_known() -> set[str]:
     """Those of this machine."""
-    return {*YOUNGER, *by_number().values()}
+    return {*YOUNGER, *by_number(pyseccomp.system_arch()).values()}
 
 
-def by_number() -> dict[int, str]:
-    found = {}
-    architecture = pyseccomp.system_arch()
-    for number in range(MOST):
-        try:
-            found[number] = pyseccomp.resolve_syscall(architecture, number).decode()
-        except ValueError:
-            continue
-    return found
+def of_all_architectures() -> set[str]:
+    """Those of this machine, and of what else it runs."""
+    return {name for token in _tokens() for name in by_number(token).values()}
+
+
+def architectures() -> list[str]:
+    """This machine, and its smaller brothers whose programs it runs, as config.json calls them."""
+    return [architecture_of(token) for token in _tokens()]
+
+
+def architecture_of(token: int) -> str:
+    return next(
+        f"SCMP_ARCH_{name}" for name, each in vars(pyseccomp.Arch).items() if each == token and name != "NATIVE"
+    )
+
+
+def _tokens() -> list[int]:
+    own = pyseccomp.system_arch()
+    smaller = {pyseccomp.Arch.X86_64: [pyseccomp.Arch.X86], pyseccomp.Arch.AARCH64: [pyseccomp.Arch.ARM]}
+    return [own, *smaller.get(own, [])]
+
+
+def name_of(architecture: int, number: int) -> str:
+    """ "" where libseccomp knows none."""
+    try:
+        return str(pyseccomp.resolve_syscall(architecture, number).decode())
+    except ValueError:
+        return ""
+
+
+def by_number(architecture: int) -> dict[int, str]:
+    found = {number: name_of(architecture, number) for number in range(MOST)}
+    return {number: name for number, name in found.items() if name}

@@ -1,0 +1,83 @@
+"""seccomp's notifications: a system call waits until we have looked at it, and then goes on. seccomp_unotify(2)"""
+
+import fcntl
+import os
+import struct
+import sys
+from typing import NamedTuple
+
+RECEIVE, SEND, IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
+CONTINUE = 1  # Linux 5.5
+NOTICE = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
+ANSWER = struct.Struct("=QqiI")  # struct seccomp_notif_resp
+ENOENT = 2  # its process has been killed meanwhile
+LONGEST = 4096  # PATH_MAX
+
+
+class Notice(NamedTuple):
+    """One system call that is about to be made. `pid` is a thread's."""
+
+    id: int
+    pid: int
+    flags: int
+    number: int
+    architecture: int
+    pointer: int
+    arguments: tuple[int, ...]
+
+
+def receive(listener: int) -> "Notice | None":
+    """None: nobody waits any more."""
+    buffer = bytearray(NOTICE.size)
+    try:
+        fcntl.ioctl(listener, RECEIVE, buffer)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return None
+        raise
+    fields = NOTICE.unpack(buffer)
+    id, pid, flags, number, architecture, pointer, *arguments = fields
+    return Notice(id, pid, flags, number, architecture, pointer, tuple(arguments))
+
+
+def go_on(listener: int, notice: Notice) -> None:
+    try:
+        fcntl.ioctl(listener, SEND, ANSWER.pack(notice.id, 0, 0, CONTINUE))
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
+
+
+def text_at(listener: int, notice: Notice, address: int) -> str:
+    """A string in its memory; "" where there is none. It may change afterwards: for what is reported, not for what is
+    decided."""
+    data = memory_at(notice.pid, address, LONGEST)
+    try:
+        fcntl.ioctl(listener, IS_VALID, struct.pack("=Q", notice.id))
+    except OSError:
+        return ""  # the number may be another process's by now
+    return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def memory_at(pid: int, address: int, size: int) -> bytes:
+    """Up to the end of its page where the next is not there."""
+    page = 4096
+    first = min(size, page - address % page)
+    try:
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        data = os.pread(memory, first, address)
+        if b"\0" not in data and first < size:
+            data += os.pread(memory, size - first, address + first)
+    except (OSError, OverflowError):
+        data = b""
+    finally:
+        os.close(memory)
+    return data
+
+
+def number_at(pid: int, address: int) -> int:
+    """A u64: the first member of struct open_how is the flags."""
+    return int.from_bytes(memory_at(pid, address, 8)[:8], sys.byteorder)

@@ -1,0 +1,95 @@
+"""What was seen, as members of config.json; and the configuration under which it is seen."""
+
+import copy
+from typing import Any
+
+from pyrunc.learn import rights
+from pyrunc.seccomp import names
+from pyrunc.spec.types import Config
+
+ENOSYS = 38
+# Not asked about while learning, since the runtime makes them before anybody answers; and what ends every process.
+ALWAYS = ("close", "execve", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "write")
+UNASKED = ("close", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "sigreturn", "write")
+MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/kpagecount",
+    "/proc/kpageflags", "/proc/latency_stats", "/proc/modules", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux", "/sys/kernel/debug",
+    "/sys/kernel/tracing",
+)  # fmt: skip
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+OFTEN_WRITABLE = ("tmpfs", "devpts", "mqueue", "proc", "sysfs", "cgroup", "cgroup2")
+
+
+def to_learn(config: Config, socket: str) -> Config:
+    """The same, with a filter that asks about every system call. Those that libseccomp has no name for fail as they do
+    under the profile that comes of it."""
+    asked = sorted(names.of_all_architectures() - {*UNASKED})
+    changed: Any = copy.deepcopy(config)
+    changed["linux"] = changed.get("linux") or {}
+    old = changed["linux"].get("seccomp") or {}
+    changed["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": ENOSYS,
+        "architectures": old.get("architectures") or names.architectures(),
+        "listenerPath": socket,
+        "syscalls": [
+            {"names": [*UNASKED], "action": "SCMP_ACT_ALLOW"},
+            {"names": asked, "action": "SCMP_ACT_NOTIFY"},
+        ],
+    }
+    return changed  # type: ignore[no-any-return]
+
+
+def learned(config: Config, seen: dict[str, Any]) -> dict[str, Any]:
+    """The members of config.json that the program needs."""
+    return {
+        "process": {"capabilities": _capabilities(config, seen)},
+        "root": {**config["root"], "readonly": not _written(config, seen)},
+        "linux": {
+            "seccomp": _seccomp(seen),
+            "maskedPaths": [path for path in MASKED if not _touched(path, seen["reached"])],
+            "readonlyPaths": [path for path in READONLY if not _touched(path, seen["changed"])],
+        },
+    }
+
+
+def _seccomp(seen: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": [names.architecture_of(token) for token in seen["architectures"]] or names.architectures()[:1],
+        "syscalls": [{"names": sorted({*seen["calls"], *ALWAYS}), "action": "SCMP_ACT_ALLOW"}],
+    }
+
+
+def _capabilities(config: Config, seen: dict[str, Any]) -> dict[str, list[str]]:
+    sets: Any = config.get("process", {}).get("capabilities") or {}
+    granted = {name.upper() for kind in sets.values() for name in kind}
+    needed = rights.possible({*seen["calls"]}, granted) if seen["capabilities"] is None else {*seen["capabilities"]}
+    return {kind: [name for name in kept if name.upper() in needed] for kind, kept in sets.items()}
+
+
+def _written(config: Config, seen: dict[str, Any]) -> list[str]:
+    """What was written to in the root file system itself, and not to a mount in it."""
+    mounts = [each["destination"].rstrip("/") for each in config.get("mounts") or []]
+    return [path for path in seen["changed"] if not any(path == m or path.startswith(f"{m}/") for m in mounts)]
+
+
+def _touched(path: str, paths: list[str]) -> bool:
+    return any(each == path or each.startswith(f"{path}/") for each in paths)
+
+
+def union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What the programs of both need."""
+    found = copy.deepcopy(one)
+    sets, more = found["process"]["capabilities"], other["process"]["capabilities"]
+    for kind, kept in more.items():
+        sets[kind] = sorted({*sets.get(kind, []), *kept})
+    found["root"]["readonly"] = one["root"]["readonly"] and other["root"]["readonly"]
+    for name in ("maskedPaths", "readonlyPaths"):
+        found["linux"][name] = [path for path in one["linux"][name] if path in other["linux"][name]]
+    ours, theirs = found["linux"]["seccomp"], other["linux"]["seccomp"]
+    ours["architectures"] = sorted({*ours["architectures"], *theirs["architectures"]})
+    calls = {name for rule in (*ours["syscalls"], *theirs["syscalls"]) for name in rule["names"]}
+    ours["syscalls"] = [{"names": sorted(calls), "action": "SCMP_ACT_ALLOW"}]
+    return found

@@ -1,0 +1,106 @@
+"""Which capabilities the kernel has asked for, and granted: its tracepoint cap_capable (Linux 6.14), by tracefs.
+
+Where there is none, which system calls were made says which capabilities can't have been needed.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterable
+
+from pyrunc.linux.mount import new_filesystem
+from pyrunc.spec.rules import CAPABILITIES
+
+HOSTS_PROCESSES = 0xEFFFFFFC  # PROC_PID_INIT_INO
+EVENT = re.compile(rb"-(\d+)\s.* cap_capable: .*cap (\d+), ret (-?\d+)")
+MEMORY = {"mmap", "mmap2", "mremap", "brk", "mprotect", "madvise", "munmap", "shmat", "shmget", "remap_file_pages"}
+WRITES = {"write", "pwrite64", "writev", "pwritev", "fallocate", "openat", "open", "mkdir", "mkdirat"}
+BIRTH = {"clone", "clone3", "fork", "vfork", "execve", "execveat"}
+# What the kernel asks for only to know whether to be generous: overcommit, reserved blocks and processes, quotas.
+GENEROUS = {
+    "CAP_SYS_ADMIN": MEMORY | BIRTH,
+    "CAP_SYS_RESOURCE": BIRTH | WRITES,
+}
+# Without the tracepoint: the calls without which nobody needs the capability. Those that are not here may be needed at any
+# time: files of others (CAP_DAC_OVERRIDE), signals (CAP_KILL).
+CALLS = {
+    "CAP_AUDIT_CONTROL": {"socket"}, "CAP_AUDIT_READ": {"socket"}, "CAP_AUDIT_WRITE": {"socket"},
+    "CAP_BPF": {"bpf"}, "CAP_CHOWN": {"chown", "fchown", "lchown", "fchownat"},
+    "CAP_FSETID": {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"},
+    "CAP_IPC_LOCK": {"mlock", "mlock2", "mlockall", "shmctl", "mmap"}, "CAP_IPC_OWNER": {"shmget", "semget", "msgget"},
+    "CAP_KILL": {"kill", "tkill", "tgkill", "pidfd_send_signal", "rt_sigqueueinfo"}, "CAP_LEASE": {"fcntl"},
+    "CAP_MKNOD": {"mknod", "mknodat"}, "CAP_NET_BIND_SERVICE": {"bind"}, "CAP_NET_RAW": {"socket"},
+    "CAP_NET_ADMIN": {"socket", "ioctl", "setsockopt"}, "CAP_PERFMON": {"perf_event_open", "bpf"},
+    "CAP_SETFCAP": {"setxattr", "fsetxattr", "lsetxattr", "setxattrat"},
+    "CAP_SETGID": {"setgid", "setregid", "setresgid", "setgroups", "setfsgid"},
+    "CAP_SETPCAP": {"capset", "prctl"}, "CAP_SETUID": {"setuid", "setreuid", "setresuid", "setfsuid"},
+    "CAP_SYS_BOOT": {"reboot", "kexec_load", "kexec_file_load"}, "CAP_SYS_CHROOT": {"chroot", "setns"},
+    "CAP_SYS_MODULE": {"init_module", "finit_module", "delete_module"},
+    "CAP_SYS_NICE": {"setpriority", "nice", "sched_setscheduler", "sched_setattr", "sched_setaffinity", "ioprio_set"},
+    "CAP_SYS_PACCT": {"acct"}, "CAP_SYS_PTRACE": {"ptrace", "process_vm_readv", "process_vm_writev", "openat"},
+    "CAP_SYS_RESOURCE": {"setrlimit", "prlimit64"},
+    "CAP_SYS_TIME": {"settimeofday", "clock_settime", "adjtimex", "clock_adjtime"}, "CAP_SYSLOG": {"syslog"},
+    "CAP_WAKE_ALARM": {"timer_create", "timerfd_create"},
+}  # fmt: skip
+
+
+class Trace:
+    """An instance of tracefs of our own, for the processes that come of one."""
+
+    def __init__(self) -> None:
+        """Raises OSError: no tracefs, no such event, or not for us."""
+        if os.stat("/proc/self/ns/pid").st_ino != HOSTS_PROCESSES:
+            raise OSError(errno.EPERM, "its numbers of processes are the host's, which are not ours")
+        self.name = f"pyrunc-learn-{os.getpid()}"
+        self.top = new_filesystem("tracefs", "tracefs", [], 0)
+        os.mkdir(f"instances/{self.name}", dir_fd=self.top.number)
+        try:
+            self.folder = os.open(f"instances/{self.name}", os.O_PATH | os.O_DIRECTORY, dir_fd=self.top.number)
+            self._write("options/event-fork", "1")
+            self.pipe = os.open("trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+        except BaseException:
+            self.close()
+            raise
+        self.rest = b""
+
+    def _write(self, name: str, text: str) -> None:
+        number = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.folder)
+        try:
+            os.write(number, text.encode())
+        finally:
+            os.close(number)
+
+    def follow(self, pid: int) -> None:
+        """It, and what it will start."""
+        self._write("set_event_pid", str(pid))
+        self._write("events/capability/cap_capable/enable", "1")
+
+    def read(self) -> Iterable[tuple[int, str]]:
+        """Which thread was granted which capability since the last time."""
+        while True:
+            try:
+                data = os.read(self.pipe, 1 << 16)
+            except OSError:
+                return
+            if not data:
+                return
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            for line in lines:
+                found = EVENT.search(line)
+                if found and int(found[3]) == 0 and int(found[2]) < len(CAPABILITIES):
+                    yield int(found[1]), CAPABILITIES[int(found[2])]
+
+    def close(self) -> None:
+        try:
+            self._write("events/enable", "0")
+            if hasattr(self, "pipe"):
+                os.close(self.pipe)
+            os.close(self.folder)
+            os.rmdir(f"instances/{self.name}", dir_fd=self.top.number)
+        finally:
+            self.top.close()
+
+
+def possible(calls: set[str], granted: set[str]) -> set[str]:
+    """Of those granted, what may have been needed, by the calls that were made."""
+    return {name for name in granted if name not in CALLS or CALLS[name] & calls}

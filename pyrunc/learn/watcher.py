@@ -1,0 +1,178 @@
+"""Who looks at a program's system calls while it runs: a process beside it, the agent of a filter that asks for each.
+
+A call is looked at before it is made, and goes on. What a thread was granted before its next call it was granted for
+the last one.
+"""
+
+import os
+import posixpath
+import select
+import socket
+from typing import Any
+
+from pyrunc.learn import notifications
+from pyrunc.learn.notifications import Notice
+from pyrunc.learn.rights import GENEROUS, Trace
+from pyrunc.seccomp import names
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+AT_FDCWD = -100
+# Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None)
+PATHS = {
+    "open": (None, 0, 1), "openat": (0, 1, 2), "openat2": (0, 1, 2), "creat": (None, 0, None),
+    "stat": (None, 0, None), "lstat": (None, 0, None), "newfstatat": (0, 1, None), "fstatat64": (0, 1, None),
+    "statx": (0, 1, None), "access": (None, 0, None), "faccessat": (0, 1, None), "faccessat2": (0, 1, None),
+    "readlink": (None, 0, None), "readlinkat": (0, 1, None), "chdir": (None, 0, None), "statfs": (None, 0, None),
+    "inotify_add_watch": (None, 1, None), "execve": (None, 0, None),
+    "mkdir": (None, 0, None), "mkdirat": (0, 1, None), "rmdir": (None, 0, None), "unlink": (None, 0, None),
+    "unlinkat": (0, 1, None), "rename": (None, 1, None), "renameat": (2, 3, None), "renameat2": (2, 3, None),
+    "link": (None, 1, None), "linkat": (2, 3, None), "symlink": (None, 1, None), "symlinkat": (1, 2, None),
+    "mknod": (None, 0, None), "mknodat": (0, 1, None), "chmod": (None, 0, None), "fchmodat": (0, 1, None),
+    "chown": (None, 0, None), "lchown": (None, 0, None), "fchownat": (0, 1, None), "truncate": (None, 0, None),
+    "utimensat": (0, 1, None),
+}  # fmt: skip
+CHANGES = {
+    "creat", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
+    "symlink", "symlinkat", "mknod", "mknodat", "chmod", "fchmodat", "chown", "lchown", "fchownat", "truncate",
+    "utimensat",
+}  # fmt: skip
+
+
+class Watcher:
+    """What was seen.
+
+    Attributes:
+        calls: names of system calls, since the program's own execve. unknown: numbers without a name.
+        reached, changed: absolute paths that were named for reading, and for writing.
+        capabilities: those that were granted; None where the kernel does not tell.
+    """
+
+    def __init__(self, server: socket.socket, control: int) -> None:
+        self.server, self.control = server, control
+        self.calls: set[str] = set()
+        self.unknown: set[int] = set()
+        self.architectures: set[int] = set()
+        self.reached: set[str] = set()
+        self.changed: set[str] = set()
+        self.capabilities: set[str] | None = set()
+        self.why_not = ""
+        self.last: dict[int, str] = {}
+        self.known: dict[tuple[int, int], str] = {}
+        self.program_runs = False
+        try:
+            self.trace: Trace | None = Trace()
+        except OSError as error:
+            self.trace, self.capabilities = None, None
+            self.why_not = error.strerror or str(error)
+
+    def run(self) -> dict[str, Any]:
+        """Until the control's other end is closed and nobody is watched any more."""
+        poll = select.poll()
+        poll.register(self.server.fileno(), select.POLLIN)
+        poll.register(self.control, select.POLLIN)
+        listeners: set[int] = set()
+        stopping = False
+        try:
+            while listeners or not stopping:
+                for number, events in poll.poll():
+                    if number == self.server.fileno():
+                        listener = self._accept()
+                        listeners.add(listener)
+                        poll.register(listener, select.POLLIN)
+                    elif number == self.control:
+                        stopping = True
+                        poll.unregister(number)
+                    elif events & select.POLLIN:
+                        self._look(number)
+                    else:
+                        poll.unregister(number)
+                        listeners.discard(number)
+                        os.close(number)
+            self._drain()
+        finally:
+            if self.trace is not None:
+                self.trace.close()
+        return self._result()
+
+    def _accept(self) -> int:
+        """config-linux.md, containerProcessState: one message, with the listener."""
+        connection, _ = self.server.accept()
+        with connection:
+            _, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+        return descriptors[0]
+
+    def _look(self, listener: int) -> None:
+        notice = notifications.receive(listener)
+        if notice is None:
+            return
+        try:
+            self._note(listener, notice)
+        finally:
+            notifications.go_on(listener, notice)
+
+    def _note(self, listener: int, notice: Notice) -> None:
+        name = self._name(notice)
+        if not self.program_runs:
+            if name != "execve":
+                return  # ours, on the way to the program
+            self.program_runs = True
+            if self.trace is not None:
+                self.trace.follow(notice.pid)
+        self._drain()
+        self.last[notice.pid] = name
+        self.architectures.add(notice.architecture)
+        if name:
+            self.calls.add(name)
+        else:
+            self.unknown.add(notice.number)
+        if name in PATHS:
+            self._note_path(listener, notice, name)
+
+    def _name(self, notice: Notice) -> str:
+        key = (notice.architecture, notice.number)
+        if key not in self.known:
+            self.known[key] = names.name_of(*key)
+        return self.known[key]
+
+    def _drain(self) -> None:
+        if self.trace is None or self.capabilities is None:
+            return
+        for thread, capability in self.trace.read():
+            if thread in self.last and self.last[thread] not in GENEROUS.get(capability, ()):
+                self.capabilities.add(capability)
+
+    def _note_path(self, listener: int, notice: Notice, name: str) -> None:
+        folder, place, flags = PATHS[name]
+        path = notifications.text_at(listener, notice, notice.arguments[place])
+        if not path.startswith("/"):
+            descriptor = AT_FDCWD if folder is None else notice.arguments[folder] & 0xFFFFFFFF
+            path = self._absolute(notice.pid, descriptor, path)
+        path = posixpath.normpath(path) if path else ""
+        if not path:
+            return
+        self.reached.add(path)
+        asked = 0
+        if flags is not None:
+            asked = notice.arguments[flags]
+            asked = notifications.number_at(notice.pid, asked) if name == "openat2" else asked
+        if name in CHANGES or asked & WRITING:
+            self.changed.add(path)
+
+    def _absolute(self, pid: int, descriptor: int, path: str) -> str:
+        link = "cwd" if descriptor >= 1 << 31 or descriptor == AT_FDCWD else f"fd/{descriptor}"
+        try:
+            folder = os.readlink(f"/proc/{pid}/{link}")
+        except OSError:
+            return ""
+        return f"{folder}/{path}" if folder.startswith("/") else ""
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            "calls": sorted(self.calls),
+            "unknown": sorted(self.unknown),
+            "architectures": sorted(self.architectures),
+            "reached": sorted(self.reached),
+            "changed": sorted(self.changed),
+            "capabilities": None if self.capabilities is None else sorted(self.capabilities),
+            "why": self.why_not,
+        }
