@@ -6,6 +6,9 @@ import time
 from pyrunc.errors import printable
 from pyrunc.linux.fd import Fd, write_all, write_message
 
+# System calls that took long, as --timeline has them noted: what, when it began and ended. Else none.
+calls: "list[tuple[str, int, int]]" = []
+
 
 class Log:
     """Args:
@@ -36,6 +39,10 @@ class Log:
     def took(self, name: str, began: int, ended: int) -> None:
         """A step, and its time in nanoseconds since the epoch. A container's process says so of its own."""
         self.debug(f"step {name}: {(ended - began) // 1000} µs")
+
+    def child_took(self, _: int, name: str, began: int, ended: int) -> None:
+        """The same, by the process of that number."""
+        self.took(name, began, ended)
 
     def warning(self, text: str) -> None:
         self.write("warning", text)

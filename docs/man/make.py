@@ -82,6 +82,15 @@ EXAMPLES = {
     ),
     "features": (("Which mount options are known:", "pyrunc features | jq .mountOptions"),),
     "kill": (("Ask it to end; then make it:", "pyrunc kill web", "pyrunc kill web KILL"),),
+    "learn": (
+        (
+            "Watch its tests, then merge what it needed:",
+            "pyrunc learn --bundle bundle web",
+            "jq -s '.[0] * .[1]' bundle/config.json learned.json >tight.json",
+            "pyrunc run --config tight.json --bundle bundle web",
+        ),
+        ("Join what two runs needed:", "pyrunc learn --add learned.json --output both.json --bundle bundle web"),
+    ),
     "list": (("For a program:", "pyrunc list --format json"),),
     "pause": (("Hold it while its files are copied:", "pyrunc pause web", "cp -a data backup", "pyrunc resume web"),),
     "ps": (("Their process IDs in the host, as JSON:", "pyrunc ps --format json web"),),

@@ -25,9 +25,13 @@ VERBS = {
     "start": "run the program of a created container",
     "state": "show a container's state, as JSON",
     "update": "change the limits of a container",
-    "wait": "wait for the end of a container, and print its exit status",
     "validate": "check a bundle's configuration and explain every mistake",
+    "wait": "wait for the end of a container, and print its exit status",
 }
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The flags before the verb.
 USAGE = Usage(
@@ -70,6 +74,18 @@ class Call:
     @property
     def id(self) -> str:
         return self.arguments.rest[0]
+
+
+TIMELINE = Flag("timeline", help="write what took how long to FILE, for Perfetto; - is a table here", value="FILE")
+
+
+def over_time(call: Call, name: str, verb: "Callable[[Call], int | None]") -> "int | None":
+    """A verb that has --timeline."""
+    if not call.arguments.text("timeline"):
+        return verb(call)
+    from pyrunc.cli import timeline
+
+    return timeline.record(call, name, verb)
 
 
 def say(text: str) -> None:

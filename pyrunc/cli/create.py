@@ -3,7 +3,7 @@
 import posix
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.call import Call
+from pyrunc.cli.call import TIMELINE, Call, over_time
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 
@@ -28,6 +28,7 @@ FLAGS = (
     Flag("no-new-keyring", help="leave the caller's session keyring to the container"),
     PRESERVE_FDS,
     EXIT_RECORD,
+    TIMELINE,
 )
 
 USAGE = Usage(
@@ -63,7 +64,11 @@ def absolute(path: str) -> str:
     return path if not path or path.startswith("/") else f"{posix.getcwd()}/{path}"
 
 
-def main(call: Call) -> int:
+def main(call: Call) -> "int | None":
+    return over_time(call, "create", create)
+
+
+def create(call: Call) -> int:
     def make() -> Container:
         bundle = call.arguments.text("bundle") or "."
         return Container.create(call.state_root, call.id, bundle, options(call), call.log)

@@ -1,7 +1,7 @@
 """pyrunc exec ID COMMAND: execute a new process in a running container."""
 
 from pyrunc.cli.arguments import Arguments, Flag, Usage
-from pyrunc.cli.call import Call
+from pyrunc.cli.call import TIMELINE, Call, over_time
 from pyrunc.cli.create import CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, absolute
 from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
@@ -36,6 +36,7 @@ USAGE = Usage(
         Flag("no-new-privs", help="set no_new_privs"),
         Flag("cap", "c", help="a further capability; may be given again", value="CAPABILITY", many=True),
         PRESERVE_FDS,
+        TIMELINE,
         Flag("cgroup", help="a cgroup below the container's, as [CONTROLLER[,…]:]PATH", value="PATH", many=True),
         Flag("ignore-paused", help="start it in a paused container, where it waits"),
         Flag("exec-wait-fifo", help="run the program when somebody opens this fifo for reading", value="FIFO"),
@@ -54,7 +55,11 @@ a 0, and the end of the file when the program runs; what it reads in between is 
 )
 
 
-def main(call: Call) -> int:
+def main(call: Call) -> "int | None":
+    return over_time(call, "exec", add)
+
+
+def add(call: Call) -> int:
     arguments = call.arguments
     container = Container.load(call.state_root, call.id, call.log)
     what = _process(container, arguments)

@@ -1,7 +1,7 @@
 """pyrunc run ID: create a container, start it, and, unless detached, wait for its end."""
 
 from pyrunc.cli.arguments import Flag, Usage
-from pyrunc.cli.call import Call
+from pyrunc.cli.call import Call, over_time
 from pyrunc.cli.create import FLAGS, make_and_leave, options
 from pyrunc.container.container import Container
 from pyrunc.errors import NoSuchContainer, UsageError
@@ -27,7 +27,11 @@ is that of its program, or 128 and the number of the signal that ended it.""",
 )
 
 
-def main(call: Call) -> int:
+def main(call: Call) -> "int | None":
+    return over_time(call, "run", run)
+
+
+def run(call: Call) -> int:
     arguments = call.arguments
     settings = options(call)
     bundle = arguments.text("bundle") or "."

@@ -308,7 +308,7 @@ class Launch:
 
     def _note_step(self, said: Message) -> None:
         name, began, ended = said.fields
-        self.log.took(name, int(began), int(ended))
+        self.log.child_took(self.pid, name, int(began), int(ended))
 
     def _fail(self, said: Message) -> None:
         raise StepError(*said.fields)

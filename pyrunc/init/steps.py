@@ -26,6 +26,7 @@ from pyrunc.init import (
     sysctl,
 )
 from pyrunc.init.context import IN_INIT
+from pyrunc.log import calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
 def take(steps: "tuple[Step, ...]", context: "Context") -> None:
     """Take the steps in order. The only place that turns a failure into words."""
     began = time.time_ns() if context.debug else 0
+    calls.clear()
     page = context.progress.page
     for number, step in enumerate(steps):
         page[0] = number
@@ -224,6 +226,9 @@ def take(steps: "tuple[Step, ...]", context: "Context") -> None:
         if context.debug:
             now = time.time_ns()
             context.channel.write(channel.STEP_TAKEN, step.name, str(began), str(now))
+            while calls:
+                name, from_then, to_then = calls.pop(0)
+                context.channel.write(channel.STEP_TAKEN, name, str(from_then), str(to_then))
             if step in MILESTONES:
                 context.channel.write(channel.DEBUG, MILESTONES[step][0 if context.init else 1])
             began = now

@@ -18,10 +18,10 @@ MADE_OF_ANNOTATIONS = ("NamedTuple", "TypedDict")
 Documented = TypeVar("Documented", ast.Module, ast.ClassDef, ast.FunctionDef)
 OFF_THE_PATH = (
     "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help",
-    "pyrunc.cli.learn", "pyrunc.cli.validate", "pyrunc.container.features", "pyrunc.doctor", "pyrunc.explain",
-    "pyrunc.image", "pyrunc.launcher", "pyrunc.learn", "pyrunc.linux._build", "pyrunc.seccomp.names",
-    "pyrunc.seccomp.profile", "pyrunc.spec._checker_rest", "pyrunc.spec._compile", "pyrunc.spec.default",
-    "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.types",
+    "pyrunc.cli.learn", "pyrunc.cli.timeline", "pyrunc.cli.validate", "pyrunc.container.features", "pyrunc.doctor",
+    "pyrunc.explain", "pyrunc.image", "pyrunc.launcher", "pyrunc.learn", "pyrunc.linux._build",
+    "pyrunc.seccomp.names", "pyrunc.seccomp.profile", "pyrunc.spec._checker_rest", "pyrunc.spec._compile",
+    "pyrunc.spec.default", "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.types",
 )  # fmt: skip
 
 

@@ -21,8 +21,8 @@ GENEROUS = {
     "CAP_SYS_ADMIN": MEMORY | BIRTH,
     "CAP_SYS_RESOURCE": BIRTH | WRITES,
 }
-# Without the tracepoint: the calls without which nobody needs the capability. Those that are not here may be needed at any
-# time: files of others (CAP_DAC_OVERRIDE), signals (CAP_KILL).
+# Without the tracepoint: the calls without which nobody needs the capability. Those that are not here may be needed at
+# any time: files of others (CAP_DAC_OVERRIDE).
 CALLS = {
     "CAP_AUDIT_CONTROL": {"socket"}, "CAP_AUDIT_READ": {"socket"}, "CAP_AUDIT_WRITE": {"socket"},
     "CAP_BPF": {"bpf"}, "CAP_CHOWN": {"chown", "fchown", "lchown", "fchownat"},
