@@ -85,7 +85,9 @@ def over_time(call: Call, name: str, verb: "Callable[[Call], int | None]") -> "i
         return verb(call)
     from pyrunc.cli import timeline
 
-    return timeline.record(call, name, verb)
+    file = timeline.open_file(call.arguments)
+    call.log = told = timeline.Timeline(call.log)
+    return timeline.record(told, name, file, lambda: verb(call))
 
 
 def say(text: str) -> None:

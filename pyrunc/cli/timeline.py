@@ -11,10 +11,10 @@ import sys
 import time
 
 from pyrunc import log as logs
-from pyrunc.cli.call import Call, complain
+from pyrunc.cli.arguments import Arguments
 from pyrunc.errors import UsageError, printable
 from pyrunc.linux import _kernel
-from pyrunc.linux.fd import Fd, open_at, write_all
+from pyrunc.linux.fd import Fd, open_at, write_all, write_message
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import dumps
 
@@ -53,17 +53,12 @@ class Timeline(Log):
         self.events.append((pid, name, began, ended))
 
 
-def record(call: Call, name: str, verb: "Callable[[Call], int | None]") -> "int | None":
+def record(timeline: Timeline, name: str, file: "Fd | None", verb: "Callable[[], int | None]") -> "int | None":
     """The verb, with a timeline that is written when it is over, however it ends."""
-    if "exit-record" in call.arguments.given:
-        raise UsageError("--timeline", "", "can't be had with --exit-record", "the process that stays writes none")
-    place = call.arguments.text("timeline")
-    file = None if place == "-" else open_at(None, place, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o644)
-    timeline = call.log = Timeline(call.log)
     began = time.time_ns()
     time_calls()
     try:
-        return verb(call)
+        return verb()
     finally:
         if posix.getpid() == timeline.parent:
             timeline.took(f"pyrunc {name}", began, time.time_ns())
@@ -71,10 +66,18 @@ def record(call: Call, name: str, verb: "Callable[[Call], int | None]") -> "int 
             write(timeline, file)
 
 
+def open_file(arguments: Arguments) -> "Fd | None":
+    """Where it goes to; None: to standard error."""
+    if "exit-record" in arguments.given:
+        raise UsageError("--timeline", "", "can't be had with --exit-record", "the process that stays writes none")
+    place = arguments.text("timeline")
+    return None if place == "-" else open_at(None, place, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o644)
+
+
 def write(timeline: Timeline, file: "Fd | None") -> None:
     events = sorted(timeline.events, key=lambda event: (event[2], -event[3]))
     if file is None:
-        complain(table(events, timeline.parent))
+        write_message(2, (table(events, timeline.parent) + "\n").encode("utf-8", "backslashreplace"))
         return
     with file:
         write_all(file, trace(events, timeline.parent).encode("utf-8", "surrogateescape"))

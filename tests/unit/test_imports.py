@@ -15,7 +15,7 @@ ORDER = (
     ("spec", "linux"),
     ("log",),
     ("cgroups", "hook_runner", "seccomp"),
-    ("init", "explain"),
+    ("init", "explain", "learn"),
     ("container",),
     ("checkpoint",),
     ("doctor",),
