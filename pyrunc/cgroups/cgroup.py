@@ -9,7 +9,6 @@ from pyrunc.cgroups import tree
 from pyrunc.cgroups.files import UNIFIED, write, write_all
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
-from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ SIGKILL = 9
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 KILL_SECONDS = 2.0
-AT_A_TIME = 64  # processes that are signalled together: each takes a descriptor
 
 
 class Cgroup:
@@ -307,7 +305,7 @@ class Cgroup:
     def kill(self, signal: int = SIGKILL) -> None:
         """Signal every process in it and below. SIGKILL: until there is none, or none that dies at once."""
         if signal != SIGKILL:
-            self._signal_all(signal)
+            self._signal(signal)
             return
         if posix.getpid() in self.processes():
             cause = "this process is one of its own, and would be held or killed before it is done"
@@ -318,7 +316,7 @@ class Cgroup:
         while True:
             self._hold()
             try:
-                found = self._signal_all(SIGKILL)
+                found = self._signal(SIGKILL)
             finally:
                 self.thaw_all()
             if not found or time.monotonic() > deadline:
@@ -348,34 +346,10 @@ class Cgroup:
         except PyruncError:
             pass
 
-    def _signal_all(self, signal: int) -> bool:
+    def _signal(self, signal: int) -> bool:
         """Returns whether there was a process."""
-        path, found = self._of_processes(), False
-        for parent, cgroup in tree.every(path, tree.TO_REMOVE) if path else ():
-            waiting = [pid for pid in tree.processes(cgroup, parent) if pid]  # 0: not of our PID namespace, or gone
-            while waiting:
-                some, waiting, found = waiting[:AT_A_TIME], waiting[AT_A_TIME:], True
-                self._signal_some(some, signal, parent, cgroup)
-        return found
-
-    @staticmethod
-    def _signal_some(pids: "list[int]", signal: int, parent: Fd, cgroup: str) -> None:
-        """Signal by pidfd, and only those that are still in the cgroup when their pidfd is open: before that a number
-        may have become another process's."""
-        opened = []
-        for pid in pids:
-            try:
-                opened.append((pid, pidfd_open(pid)))
-            except ProcessLookupError:
-                continue
-        still = {*tree.processes(cgroup, parent)}
-        for pid, pidfd in opened:
-            with pidfd:
-                try:
-                    if pid in still:
-                        pidfd_send_signal(pidfd, signal)
-                except ProcessLookupError:
-                    continue
+        path = self._of_processes()
+        return tree.signal(path, signal) if path else False
 
     def remove(self) -> None:
         """Remove it with all cgroups below. Its processes must be dead. The kernel may take a moment to see it."""

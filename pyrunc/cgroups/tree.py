@@ -10,6 +10,7 @@ import time
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
+from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ NOT_THERE = (*GONE, errno.ENOTDIR, errno.ENAMETOOLONG)  # the last two: a cgroup
 # Seconds for one walk: somebody may make the tree deeper as fast as we come. The deeper a cgroup is, the longer the
 # kernel takes to remove it: 5,000 levels take 30 s.
 TO_LOOK, TO_REMOVE = 10.0, 60.0
+AT_A_TIME = 64  # processes that are signalled together: each takes a descriptor
 
 
 def every(path: str, seconds: float = TO_LOOK) -> "Iterator[tuple[Fd, str]]":
@@ -133,3 +135,33 @@ def _process_of(thread: int) -> int:
 def all_processes(path: str) -> "list[int]":
     """The processes in a cgroup and below it."""
     return [pid for parent, cgroup in every(path) for pid in processes(cgroup, parent)]
+
+
+def signal(path: str, number: int) -> bool:
+    """Signal every process in a cgroup and below it. Returns whether there was one."""
+    found = False
+    for parent, cgroup in every(path, TO_REMOVE):
+        waiting = [pid for pid in processes(cgroup, parent) if pid]  # 0: not of our PID namespace, or gone
+        while waiting:
+            some, waiting, found = waiting[:AT_A_TIME], waiting[AT_A_TIME:], True
+            _signal_some(some, number, parent, cgroup)
+    return found
+
+
+def _signal_some(pids: "list[int]", number: int, parent: Fd, cgroup: str) -> None:
+    """Signal by pidfd, and only those that are still in the cgroup when their pidfd is open: before that a number may
+    have become another process's."""
+    opened = []
+    for pid in pids:
+        try:
+            opened.append((pid, pidfd_open(pid)))
+        except ProcessLookupError:
+            continue
+    still = {*processes(cgroup, parent)}
+    for pid, pidfd in opened:
+        with pidfd:
+            try:
+                if pid in still:
+                    pidfd_send_signal(pidfd, number)
+            except ProcessLookupError:
+                continue

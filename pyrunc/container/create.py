@@ -231,6 +231,10 @@ class Creation(launch.Parent):
                 pass
         except BaseException as error:
             _close_what_it_left(error)
+            try:
+                del self.child  # it has descriptors too
+            except AttributeError:
+                pass  # so far it did not come
             self.undo()
             raise
         finally:
