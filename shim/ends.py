@@ -7,7 +7,7 @@ import time
 from _stat import S_IFIFO
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import Fd, open_at, write_all
+from pyrunc.linux.fd import Fd, make_directories, open_at, write_all
 from pyrunc.linux.path import RESOLVE_CACHED, file_type, openat2
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def _open_sink(name: str, files: "Files", deadline: float) -> Fd:
         raise PyruncError("opening", name, "a logger for standard error alone is no kind of stream")
     if kind == "file":
         path = path.partition("?")[0]
-        _make_directories(path.rpartition("/")[0])
+        _make_folder(path.rpartition("/")[0])
     if posix.access(path, posix.F_OK) and posix.stat(path).st_mode & FILE_TYPE == FIFO:
         return _open_fifo(path, deadline)
     return files.add(path)
@@ -124,15 +124,11 @@ def _open(path: str, flags: int) -> Fd:
         raise PyruncError(f"opening {reason(error)}") from error
 
 
-def _make_directories(path: str) -> None:
-    if path and not posix.access(path, posix.F_OK):
-        _make_directories(path.rpartition("/")[0])
-        try:
-            posix.mkdir(path, 0o755)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise PyruncError(f"making {reason(error)}") from error
+def _make_folder(path: str) -> None:
+    try:
+        make_directories(path, 0o755)
+    except OSError as error:
+        raise PyruncError(f"making {reason(error)}") from error
 
 
 class Files:

@@ -5,7 +5,7 @@ import fcntl
 import posix
 import select
 
-from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.fd import Fd, make_directories, open_at
 
 
 def listen(folder: str, path: str) -> "_socket.socket | None":
@@ -14,7 +14,7 @@ def listen(folder: str, path: str) -> "_socket.socket | None":
     The folder is locked meanwhile: of two that come at once one would else take the other's socket, bound and not yet
     listened to, for that of a shim that was killed, and a pod would have two.
     """
-    _make_directory(folder)
+    make_directories(folder, 0o711)
     with _lock(folder):
         if not _remove_stale(path):
             return None
@@ -82,12 +82,3 @@ def _is_served(path: str) -> bool:
     finally:
         socket.close()
     return True
-
-
-def _make_directory(path: str) -> None:
-    if not posix.access(path, posix.F_OK):
-        _make_directory(path.rpartition("/")[0] or "/")
-        try:
-            posix.mkdir(path, 0o711)
-        except FileExistsError:
-            pass

@@ -5,7 +5,7 @@ import posix
 from pyrunc.cgroups.files import UNIFIED
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import open_at, read_file
-from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type
+from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type, mount_table
 
 CGROUP_SUPER_MAGIC = 0x27E0EB
 ROOT = "/sys/fs/cgroup"
@@ -104,9 +104,7 @@ def _type_of(place: str) -> int:
 
 def _mounted_elsewhere(name: str) -> str:
     wanted = set(name.split(","))
-    for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split(" ", 2)
+    for _, place, kind, options in mount_table():
         if kind == "cgroup" and wanted <= set(options.split(",")):
-            return fields.split(" ")[4]
+            return place
     return ""

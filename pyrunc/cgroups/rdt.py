@@ -8,8 +8,8 @@ its mon_groups/ counts what some of them use. The kernel has few of either, and 
 import posix
 
 from pyrunc.errors import ConfigError, PyruncError
-from pyrunc.linux.fd import Fd, open_at, read_all, read_file
-from pyrunc.linux.mount import filesystem_type
+from pyrunc.linux.fd import Fd, open_at, read_all
+from pyrunc.linux.mount import filesystem_type, mount_table
 from pyrunc.linux.path import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 TYPE_CHECKING = False
@@ -35,10 +35,9 @@ def find() -> "Fd | None":
     root = _open_root(ROOT)
     if root is not None:
         return root
-    for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
-        if rest.startswith("resctrl "):
-            return _open_root(fields.split(" ")[4].replace("\\040", " "))
+    for _, place, kind, _ in mount_table():
+        if kind == "resctrl":
+            return _open_root(place)
     return None
 
 

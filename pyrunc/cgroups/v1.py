@@ -1,10 +1,8 @@
 """cgroup v1: a hierarchy for each controller, or for a few; on a hybrid host v2's too, which limits nothing."""
 
-import posix
-
 from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.cgroups.files import UNIFIED, read, write
-from pyrunc.linux.fd import read_file
+from pyrunc.linux.fd import make_directories, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,16 +28,7 @@ class CgroupV1(Cgroup):
         return None
 
     def _make_directory(self, name: str, path: str) -> None:
-        missing = []
-        directory = path
-        while not posix.access(directory, posix.F_OK):
-            missing.append(directory)
-            directory = directory.rpartition("/")[0]
-        for directory in reversed(missing):
-            try:
-                posix.mkdir(directory, 0o755)
-            except FileExistsError:
-                continue  # another container of the same parent was quicker
+        make_directories(path, 0o755)
         if "cpuset" in name.split(","):
             _inherit_cpuset(path, self.mounts[name])
 

@@ -8,7 +8,7 @@ import time
 from _stat import S_ISFIFO
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, UsageError, reason
-from pyrunc.linux.fd import Fd, open_at, read_file, replace_file, unlink_quietly
+from pyrunc.linux.fd import Fd, make_directories, open_at, read_file, replace_file, unlink_quietly
 from pyrunc.linux.pid import start_time
 from pyrunc.spec.jsonc import dumps, loads
 
@@ -81,25 +81,15 @@ class StateRoot:
 
     def open(self, make: bool = False) -> Fd:
         if make and not posix.access(self.path, posix.F_OK):
-            _make_directories(self.path)
+            for made in make_directories(self.path, 0o700):
+                if not is_root_of_host():  # the sticky bit keeps clean-up of $XDG_RUNTIME_DIR away (XDG Base Directory)
+                    posix.chmod(made, 0o1700)
         return open_at(None, self.path, DIRECTORY)
 
     def ids(self) -> "list[str]":
         """Every container's ID, in order. Raises FileNotFoundError where there is no such root."""
         with posix.scandir(self.path) as entries:
             return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and ":" not in e.name)
-
-
-def _make_directories(path: str) -> None:
-    parent = path.rpartition("/")[0]
-    if parent and not posix.access(parent, posix.F_OK):
-        _make_directories(parent)
-    try:
-        posix.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    if not is_root_of_host():
-        posix.chmod(path, 0o1700)  # the sticky bit keeps clean-up of $XDG_RUNTIME_DIR away (XDG Base Directory)
 
 
 def validate_id(container_id: str) -> None:

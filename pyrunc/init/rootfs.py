@@ -6,7 +6,7 @@ import posix
 from pyrunc.errors import StepError, reason
 from pyrunc.init.context import ROOT, Context, step
 from pyrunc.linux import path
-from pyrunc.linux.fd import FLAGS, Fd, open_at, read_file
+from pyrunc.linux.fd import FLAGS, Fd, open_at
 from pyrunc.linux.mount import (
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_RDONLY,
@@ -16,6 +16,7 @@ from pyrunc.linux.mount import (
     MS_SLAVE,
     MS_UNBINDABLE,
     mount_setattr,
+    mount_table,
     move_mount,
     open_tree,
     pivot_root_here,
@@ -109,12 +110,9 @@ def _move_root(rootfs: str, root: Fd) -> None:
     The old root stays mounted below ours, where a process with the right to mount could uncover it; what hurts
     most there, full mounts of proc and sysfs that would let a user namespace mount its own, is taken away first.
     """
-    for line in read_file("/proc/self/mountinfo").splitlines():
-        fields, _, rest = line.partition(b" - ")
-        if rest.split()[0] in (b"proc", b"sysfs") and fields.split()[3] == b"/":
-            place = _unescaped(fields.split()[4].decode())
-            if place.startswith(rootfs + "/"):
-                continue  # the container's own
+    for below, place, kind, _ in mount_table():
+        whole = kind in ("proc", "sysfs") and below == "/"
+        if whole and not place.startswith(rootfs + "/"):  # below it are the container's own
             try:
                 umount_detach(place)
             except OSError:
@@ -124,12 +122,6 @@ def _move_root(rootfs: str, root: Fd) -> None:
         move_mount(root, top)
     posix.chroot(".")
     posix.chdir("/")
-
-
-def _unescaped(text: str) -> str:
-    """A field of mountinfo, where \\040 is a space: by hand, as a codec would be looked up (proc(5))."""
-    first, *rest = text.split("\\")
-    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 @step("changing to the container's root")

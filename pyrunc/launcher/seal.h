@@ -17,16 +17,10 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "../linux/machine.h"
 
-/* Younger than Debian 11's headers; the numbers are those of every architecture. */
-#ifndef SYS_mount_setattr
-#define SYS_mount_setattr 442
-#endif
-#ifndef SYS_faccessat2
-#define SYS_faccessat2 439
-#endif
+/* Younger than Debian 11's headers. */
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10U
 #endif

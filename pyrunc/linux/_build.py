@@ -1,11 +1,12 @@
 """Writes the C of the extension `pyrunc.linux._kernel`: the system calls that Python's `posix` does not have.
 
 Run by the build: `python _build.py OUTPUT.c`. API mode: the compiler checks every type against the kernel's
-own headers, and a call costs no more than one of `posix`. Structures and numbers younger than the oldest
-headers that we build against (Linux 5.10) are given here.
+own headers, and a call costs no more than one of `posix`. Numbers that the oldest headers may not have are in machine.h,
+and structures that they may not have are given here.
 """
 
 import sys
+from pathlib import Path
 
 import cffi
 
@@ -76,34 +77,8 @@ SOURCE = r"""
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-/* One number on every architecture: the new system calls share their table since Linux 5.0. */
-#ifndef SYS_open_tree
-#define SYS_open_tree 428
-#define SYS_move_mount 429
-#define SYS_fsopen 430
-#define SYS_fsconfig 431
-#define SYS_fsmount 432
-#define SYS_fspick 433
-#endif
-#ifndef SYS_clone3
-#define SYS_clone3 435
-#endif
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
-#ifndef SYS_openat2
-#define SYS_openat2 437
-#endif
-#ifndef SYS_pidfd_getfd
-#define SYS_pidfd_getfd 438
-#endif
-#ifndef SYS_mount_setattr
-#define SYS_mount_setattr 442
-#endif
 
 static int sys_open_tree(int dfd, const char *path, unsigned int flags)
 { return syscall(SYS_open_tree, dfd, path, flags); }
@@ -290,13 +265,13 @@ static int sys_inotify(const char *path, uint32_t events)
     return fd;
 }
 
-/* Linux 5.13; the same numbers on every machine. */
+/* Linux 5.13 */
 static int sys_landlock_create_ruleset(const char *attributes, size_t size, unsigned int flags)
-{ return syscall(444, attributes, size, flags); }
+{ return syscall(SYS_landlock_create_ruleset, attributes, size, flags); }
 static int sys_landlock_add_rule(int ruleset, unsigned int type, const char *attributes)
-{ return syscall(445, ruleset, type, attributes, 0); }
+{ return syscall(SYS_landlock_add_rule, ruleset, type, attributes, 0); }
 static int sys_landlock_restrict_self(int ruleset)
-{ return syscall(446, ruleset, 0); }
+{ return syscall(SYS_landlock_restrict_self, ruleset, 0); }
 
 /* Every handler to its default and nothing blocked: an ignored signal and the mask survive execve(2), and
    CPython ignores SIGPIPE and SIGXFSZ. */
@@ -381,7 +356,7 @@ static int start_apart(struct apart *call)
 def main(output: str) -> None:
     builder = cffi.FFI()
     builder.cdef(DECLARATIONS)
-    builder.set_source("pyrunc.linux._kernel", SOURCE)
+    builder.set_source("pyrunc.linux._kernel", Path(__file__).with_name("machine.h").read_text() + SOURCE)
     builder.emit_c_code(output)
 
 

@@ -109,6 +109,20 @@ def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> No
         raise
 
 
+def make_directories(path: str, mode: int) -> "list[str]":
+    """mkdir -p. Returns the directories that were not there, from the top; somebody else may have been quicker."""
+    missing: list[str] = []
+    while path and not posix.access(path, posix.F_OK):
+        missing.insert(0, path)
+        path = path.rpartition("/")[0]
+    for directory in missing:
+        try:
+            posix.mkdir(directory, mode)
+        except FileExistsError:
+            pass
+    return missing
+
+
 def unlink_quietly(directory: Fd, name: str) -> None:
     try:
         posix.unlink(name, dir_fd=directory.number)

@@ -6,7 +6,7 @@ from _stat import S_ISDIR
 
 from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
-from pyrunc.linux.fd import Fd
+from pyrunc.linux.fd import Fd, read_file
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -246,6 +246,24 @@ def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
     options = in_a_page(data, target)
     if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, options) < 0:
         raise kernel_error(f"mount {kind}", target)
+
+
+def mount_table() -> "list[tuple[str, str, str, str]]":
+    """The mounts of our mount namespace: of each its root in its file system, its place, its type, and the options of
+    the file system. proc_pid_mountinfo(5)"""
+    found = []
+    for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        root, place = fields.split(" ")[3:5]
+        kind, _, options = rest.split(" ", 2)
+        found.append((_unescaped(root), _unescaped(place), kind, options))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """A field of mountinfo, where \\040 is a space. By hand: a codec would be looked up, perhaps in a container."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def filesystem_type(fd: Fd) -> int:
