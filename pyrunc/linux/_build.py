@@ -1,8 +1,8 @@
 """Writes the C of the extension `pyrunc.linux._kernel`: the system calls that Python's `posix` does not have.
 
 Run by the build: `python _build.py OUTPUT.c`. API mode: the compiler checks every type against the kernel's
-own headers, and a call costs no more than one of `posix`. Numbers that the oldest headers may not have are in machine.h,
-and structures that they may not have are given here.
+own headers, and a call costs no more than one of `posix`. Numbers that the oldest headers may lack are in machine.h,
+and structures that they may lack are given here.
 """
 
 import sys
