@@ -1,8 +1,9 @@
 """Shares of the caches and of the memory's bandwidth (Intel RDT, AMD QoS): the file system resctrl.
 config-linux.md#intelrdt
 
-It is no cgroup but like one: a directory is a class of service, whose `schemata` says what its `tasks` may have; one in
-its mon_groups/ counts what some of them use. The kernel has few of either, and none below another.
+It is no cgroup, but works like one. A directory is a class of service: its `schemata` says what the processes in its
+`tasks` may have. A directory in its mon_groups/ is a monitoring group, and counts what some of them use. The kernel has
+few of either kind, and none below another.
 """
 
 import posix
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 RDTGROUP_SUPER_MAGIC = 0x7655821
 ROOT = "/sys/fs/resctrl"
 ROOT_CLASS = "/"
-KERNELS_OWN = ("info", "mon_groups", "mon_data")  # directories beside the classes, which are none
+KERNELS_OWN = ("info", "mon_groups", "mon_data")  # directories that lie beside the classes, and are no classes
 DECIMAL = ("MB", "SMBA")  # bandwidth; all other shares are masks
 WHERE = "/linux/intelRdt"
 INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
@@ -31,7 +32,8 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 
 
 def find() -> "Fd | None":
-    """The root of resctrl: where it belongs, or wherever mountinfo says; by the type of what is there, not by name."""
+    """The root of resctrl: at its usual place, or where mountinfo says. The type of the file system decides, not the
+    name."""
     root = _open_root(ROOT)
     if root is not None:
         return root
@@ -55,8 +57,8 @@ class Group:
     Attributes:
         root: of resctrl.
         name: of the class: closID, or the container's ID; / is the root class.
-        shared: whether it was asked for by name (closID): it is not only this container's, and outlives it.
-        made: whether it is (to be) made by us. Of a shared one: by a create that is not done, and may fail.
+        shared: whether the configuration names it (closID). Then it is not this container's alone, and outlives it.
+        made: whether we make it, or have made it, and so remove it. A shared class only until create has succeeded.
         monitor: the name of its monitoring group, or "".
     """
 
@@ -75,7 +77,7 @@ class Group:
     # --- making
 
     def verify(self, wanted: "IntelRdt") -> None:
-        """All that can be known before anything is made. Raises PyruncError."""
+        """Look for all mistakes that can be seen before anything is made. Raises PyruncError."""
         if self.name in KERNELS_OWN:
             where = f"{WHERE}/closID" if self.shared else WHERE
             raise ConfigError("config.json", where, f'"{self.name}" is no name of a class: resctrl has its own of it')
@@ -103,7 +105,7 @@ class Group:
             raise ConfigError("config.json", f"{WHERE}/enableMonitoring", cause)
 
     def _compare(self, wanted: "IntelRdt") -> None:
-        """An existing class must have what l3CacheSchema and memBwSchema say: others rely on what it is."""
+        """Refuse an existing class that has not what l3CacheSchema and memBwSchema say. It is not changed: others use it."""
         present = parse(self.read(self.path("schemata")))
         for member, text in _lines(wanted):
             if member == "schemata":
@@ -116,7 +118,7 @@ class Group:
                         raise ConfigError("config.json", f"{WHERE}/{member}", cause)
 
     def _equals(self, resource: str, share: str) -> "tuple[str, ...]":
-        """As `parse` would read a share back that was written so: the kernel rounds bandwidth up."""
+        """How the kernel may show a share that was written so: it rounds bandwidth up."""
         if resource not in DECIMAL:
             return (share,)
         try:
@@ -126,7 +128,8 @@ class Group:
             return (share,)
 
     def make(self, wanted: "IntelRdt") -> None:
-        """The directories, and what may be used. What could not be made is not ours to remove."""
+        """Make the directories, and write what may be used. `made` and `monitor` are set when the directories stand:
+        what we could not make is not ours to remove."""
         made, self.made = self.made, False
         monitor, self.monitor = self.monitor, ""
         if made:
@@ -142,12 +145,12 @@ class Group:
             self.write(self.path("schemata"), text + "\n")
 
     def settle(self) -> None:
-        """The container stands: from here on a shared class is everybody's."""
+        """To be called when create has succeeded: from here on a shared class is everybody's, and stays."""
         self.made = self.made and not self.shared
 
     def join(self, pid: int) -> None:
-        """Put a process in, and with it the children that it will have. First into the class, of which the monitoring
-        group is a part."""
+        """Put a process in, and so the children that it will have: first into the class, as the monitoring group is a
+        part of it."""
         self.write(self.path("tasks"), str(pid))
         if self.monitor:
             self.write(f"{self.monitor_path()}/tasks", str(pid))
@@ -155,7 +158,7 @@ class Group:
     # --- and removing
 
     def remove(self) -> None:
-        """What is ours. A shared class whose create failed stays if somebody has come to use it meanwhile."""
+        """Remove what is ours. A shared class is removed when its create fails, unless somebody uses it meanwhile."""
         if self.monitor:
             self._remove(self.path("mon_groups"), self.monitor)
         if self.made and not (self.shared and self.exists(self.name) and self.read(self.path("tasks"))):
@@ -217,7 +220,7 @@ class Group:
             raise self._failure("removing", f"{parent}/{name}".lstrip("/"), error) from error
 
     def _failure(self, doing: str, path: str, error: OSError) -> PyruncError:
-        """With the kernel's own words on it, which are kept until the next write."""
+        """The error for a failed operation, with what the kernel says of it in last_cmd_status."""
         cause = posix.strerror(error.errno or 0).lower()
         try:
             with openat2(self.root, "info/last_cmd_status", posix.O_RDONLY, resolve=INSIDE) as file:
@@ -228,7 +231,7 @@ class Group:
 
 
 def plan(wanted: "IntelRdt", container_id: str) -> Group:
-    """The group that a container is to have. Raises PyruncError where that can't be."""
+    """The group that a container is to have. Raises PyruncError when it can't have it."""
     root = find()
     if root is None:
         hint = "mount -t resctrl resctrl /sys/fs/resctrl"
@@ -239,7 +242,7 @@ def plan(wanted: "IntelRdt", container_id: str) -> Group:
 
 
 def named(wanted: "IntelRdt", container_id: str) -> "dict[str, Any]":
-    """The record of a group, as far as the configuration alone says it."""
+    """The record of a group, as far as the configuration alone tells it."""
     name = wanted.get("closID") or ""
     monitor = container_id if wanted.get("enableMonitoring") else ""
     return {"name": name or container_id, "shared": bool(name), "made": not name, "monitor": monitor}
@@ -252,7 +255,7 @@ def load(record: "dict[str, Any]") -> "Group | None":
 
 
 def _lines(wanted: "IntelRdt") -> "list[tuple[str, str]]":
-    """(member, text) in the order in which they are written, each by a write of its own: a later one may overrule."""
+    """(member, text) for each write, in order: a later one may overrule an earlier one."""
     texts = (
         ("l3CacheSchema", wanted.get("l3CacheSchema") or ""),
         ("memBwSchema", wanted.get("memBwSchema") or ""),
@@ -262,7 +265,7 @@ def _lines(wanted: "IntelRdt") -> "list[tuple[str, str]]":
 
 
 def parse(text: str) -> "Schemata":
-    """`L3:0=0ff;1=f0` as {"L3": {"0": "ff", "1": "f0"}}: blanks, and zeros in front, make no difference."""
+    """`L3:0=0ff;1=f0` as {"L3": {"0": "ff", "1": "f0"}}. Blanks, and zeros in front, make no difference."""
     found: Schemata = {}
     for line in text.splitlines():
         resource, _, rest = line.partition(":")
@@ -319,12 +322,13 @@ def _line_of(resource: str, schemata: "list[str]") -> str:
 
 
 def _domains(group: Group) -> "list[str]":
-    """The directories with the counters, one for each cache: of its monitoring group, or else of the whole class."""
+    """The directories with the counters, one for each cache: those of its monitoring group, if it has one, or else of
+    the whole class."""
     data = f"{group.monitor_path()}/mon_data" if group.monitor else group.path("mon_data")
     return [f"{data}/{name}" for name in sorted(group.names(data))]
 
 
 def _counters(group: Group, place: str, names: "tuple[str, ...]") -> "dict[str, int]":
-    """One that the hardware has no value for just now ("Unavailable") is left out."""
+    """Name -> value. A counter for which the hardware has no value just now ("Unavailable") is left out."""
     values = {name: group.read(f"{place}/{name}") for name in names if group.exists(f"{place}/{name}")}
     return {name: int(value) for name, value in values.items() if value.isdecimal()}

@@ -1,9 +1,9 @@
-"""Compiled filters, by content, under the state root: on the path a read instead of 25 ms of libseccomp.
+"""Compiled filters, by content, under the state root: to read one saves 25 ms of libseccomp.
 
-The name of an entry is a hash of everything that the program depends on: the profile, the machine, this version of
-the compiler. Inside stands the libseccomp that made it, by path, size, time and inode: another one makes it anew.
-Nobody but the owner of the state root can write there; an entry that is not his, not whole or not private is
-ignored and replaced. There are at most so many: a new one takes the place of the oldest.
+The name of an entry is a hash of what the program depends on: the profile, the machine, the version of our compiler.
+The entry also names the libseccomp that made it, by path, size, time and inode. Another libseccomp compiles it anew.
+Only the owner of the state root can write there. An entry that is not his, not whole or not private is ignored and
+replaced. There are at most MOST entries: a new one takes the place of the oldest.
 """
 
 import marshal
@@ -19,20 +19,24 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Seccomp
 
 DIRECTORY = ":seccomp"  # no container's: an ID has no colon
-MOST = 64  # of some kilobytes each; a host has few profiles, but somebody may make one for each container
-VERSION = 1  # of what profile.compile makes of a profile
+MOST = 64  # some kilobytes each. A host has few profiles, but somebody may make one for each container
+VERSION = 1  # to be raised when profile.compile makes something else of a profile
 FILTER = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
 FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for all threads: there is one
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for all threads of the process: it has one
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
-DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]  # where the key is absent: as runc and crun have it
+DEFAULT_FLAGS = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]  # where the member is absent, as runc and crun have it
 
 
 def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
-    """The BPF program of a profile, and the flags for seccomp(2). `root`: the directory of the state root."""
+    """The BPF program of a profile, and the flags for seccomp(2).
+
+    Args:
+        root: the directory of the state root.
+    """
     flags = 0
     names = profile.get("flags")
     for name in DEFAULT_FLAGS if names is None else names:
@@ -40,7 +44,9 @@ def program(profile: "Seccomp", root: Fd) -> "tuple[bytes, int]":
     if any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or []):
         flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
     else:
-        flags &= ~FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]  # of a wait for a listener: none, and EINVAL
+        flags &= ~FLAGS[
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+        ]  # it is about waiting for a listener: without one, EINVAL
     key = key_of(profile)
     code = _load(root, key)
     if code is None:
@@ -59,7 +65,8 @@ def key_of(profile: "Seccomp") -> str:
 
 
 def identity(library: str) -> "tuple[str, int, int, int, int]":
-    """Of a library that is part of the program, its name says all (profile.library)."""
+    """What tells one libseccomp from another: of a file its path, size, time, device and inode; of one that is part of
+    the program its name (profile.library)."""
     if not library.startswith("/"):
         return (library, 0, 0, 0, 0)
     status = posix.stat(library)
@@ -79,7 +86,7 @@ def _load(root: Fd, key: str) -> "bytes | None":
         made_by, code = marshal.loads(data[32:])
         return code if identity(made_by[0]) == made_by else None
     except (OSError, ValueError, EOFError, TypeError, IndexError):
-        return None  # absent, cut short, or of a library that is gone
+        return None  # there is none, or it is cut short, or its library is gone
 
 
 def _open_directory(root: Fd) -> Fd:
@@ -90,19 +97,19 @@ def _open_directory(root: Fd) -> Fd:
 
 
 def _is_ours(file: Fd, mode: int) -> bool:
-    """Whether nobody else can have written there: ours, of the right kind, closed to others."""
+    """Whether nobody else can have written there: it is ours, of the right kind, and closed to others."""
     status = posix.fstat(file.number)
     return status.st_uid == posix.geteuid() and status.st_mode & 0o177777 == mode
 
 
 def _checksum(key: str, data: bytes) -> bytes:
-    """With the key in it, an entry under another's name is as wrong as one that is cut short."""
+    """The key is part of it: so an entry under another entry's name is found to be wrong, as one that is cut short."""
     digest: bytes = blake2s(key.encode() + data).digest()
     return digest
 
 
 def _save(root: Fd, key: str, code: bytes, library: str) -> None:
-    """A cache that can't be written costs time and nothing else."""
+    """Keep a program. Failures are ignored: without the entry the next container takes longer, and that is all."""
     data = marshal.dumps((identity(library), code))
     try:
         try:
@@ -117,7 +124,7 @@ def _save(root: Fd, key: str, code: bytes, library: str) -> None:
 
 
 def _prune(directory: Fd) -> None:
-    """Leave the newest. A file that was not renamed, as its writer was killed, is as old as an entry can be."""
+    """Remove all but the newest. This also removes the files of writers that were killed before they renamed them."""
     names = posix.listdir(directory.number)
     if len(names) > MOST:
         names.sort(key=lambda name: posix.stat(name, dir_fd=directory.number, follow_symlinks=False).st_mtime_ns)

@@ -1,17 +1,19 @@
-"""A profile as a BPF program, by libseccomp. config-linux.md#seccomp
+"""A profile becomes a BPF program, by libseccomp. config-linux.md#seccomp
 
-Off the start-up path: pyseccomp brings ctypes (Docker's profile: 25 ms with the imports). See cache.py.
+This is not on the start-up path, as cache.py keeps the programs: pyseccomp imports ctypes, and Docker's profile takes
+25 ms with the imports.
 """
 
 import ctypes.util
+import errno
 import os
 import struct
 import sys
 
 from pyrunc.errors import ConfigError, PyruncError
 
-# pyseccomp asks for the library's file, and for an answer ldconfig is run, and a compiler if PATH has one. The loader
-# finds libseccomp by its name, and C's library is there already.
+# pyseccomp asks ctypes for the library's file, and ctypes runs ldconfig, and a compiler if PATH has one, to find it. We
+# answer at once: the loader finds libseccomp by its name, and C's library is loaded already.
 find_library = ctypes.util.find_library
 try:
     ctypes.util.find_library = {"seccomp": "libseccomp.so.2"}.get  # type: ignore[assignment]
@@ -23,10 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Seccomp, Syscall, SyscallArg
 
-EPERM = 1
-EDOM = 33
-ENOSYS = 38
-OPTIMIZE_ABOVE = 32  # rules; libseccomp <= 2.5.4 makes a wrong tree of none
+OPTIMIZE_ABOVE = 32  # rules. With no rule at all libseccomp <= 2.5.4 makes a wrong tree
 X32_BIT = 0x40000000
 
 ACTIONS = {
@@ -48,7 +47,7 @@ OPERATORS = {
     "SCMP_CMP_GT": pyseccomp.GT,
     "SCMP_CMP_MASKED_EQ": pyseccomp.MASKED_EQ,
 }
-# Younger than pyseccomp's own table: AUDIT_ARCH_* of the kernel, which libseccomp's tokens are.
+# Architectures that pyseccomp's table does not have yet. libseccomp's tokens are AUDIT_ARCH_* of the kernel.
 YOUNGER_ARCHITECTURES = {
     "LOONGARCH64": 258 | 0xC0000000,
     "M68K": 4,
@@ -66,14 +65,14 @@ def compile(profile: "Seccomp") -> bytes:
     """The program as the kernel takes it: an array of struct sock_filter.
 
     Raises:
-        ConfigError: a profile that says what libseccomp does not know.
+        ConfigError: the profile names something that libseccomp does not know.
         PyruncError: libseccomp refused.
     """
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     program = pyseccomp.SyscallFilter(default)
     architectures = _architectures(profile)
     for name, architecture in architectures.items():
-        if architecture != pyseccomp.system_arch():  # which libseccomp starts every filter with
+        if architecture != pyseccomp.system_arch():  # libseccomp puts this one into every filter
             _add_architecture(program, name, architecture)
     rules = profile.get("syscalls") or []
     program.set_attr(pyseccomp.Attr.CTL_NNP, 0)
@@ -91,18 +90,19 @@ def compile(profile: "Seccomp") -> bytes:
 
 
 def _add_architecture(program: "pyseccomp.SyscallFilter", name: str, architecture: int) -> None:
-    """One filter is for one order of bytes: that of s390x is not x86_64's. seccomp_arch_add(3)"""
+    """Add an architecture. A filter is for one order of bytes: that of s390x is not x86_64's. seccomp_arch_add(3)"""
     try:
         program.add_arch(architecture)
     except OSError as error:
         cause = error.strerror or str(error)
-        if error.errno == EDOM:
+        if error.errno == errno.EDOM:
             cause = "its order of bytes is not this machine's, and one filter can't be for both"
         raise ConfigError("config.json", "/linux/seccomp/architectures", f"{name}: {cause}") from error
 
 
 def _exported(program: "pyseccomp.SyscallFilter") -> bytes:
-    """Through a pipe, which has room for twice what the kernel takes (BPF_MAXINSNS); for more libseccomp fails."""
+    """The program, through a pipe. That has room for twice what the kernel takes (BPF_MAXINSNS); when there is more,
+    libseccomp fails."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     with open(read, "rb", buffering=0) as reader, open(write, "wb", buffering=0) as writer:
         try:
@@ -113,7 +113,7 @@ def _exported(program: "pyseccomp.SyscallFilter") -> bytes:
 
 
 def _architectures(profile: "Seccomp") -> "dict[str, int]":
-    """By name: one that is there twice is no mistake."""
+    """Name -> libseccomp's token. A name that the profile has twice is no mistake."""
     found = {}
     for name in profile.get("architectures") or []:
         short = name.removeprefix("SCMP_ARCH_")
@@ -143,24 +143,24 @@ def version() -> str:
     return library().rpartition(".so.")[2]
 
 
-def _action(name: str, errno: "int | None") -> int:
+def _action(name: str, number: "int | None") -> int:
     if name in WITH_ERRNO:
-        return int(WITH_ERRNO[name](EPERM if errno is None else errno))
+        return int(WITH_ERRNO[name](errno.EPERM if number is None else number))
     if name not in ACTIONS:
         raise ConfigError("config.json", "/linux/seccomp", f"{name} is not supported yet by this version of pyrunc")
     return int(ACTIONS[name])
 
 
 def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "Syscall") -> None:
-    """One system call. A name that libseccomp does not know is one of another architecture or of the future:
-    profiles name all there are, and it is no error (config-linux.md#seccomp)."""
+    """Add a rule for one system call. A name that libseccomp does not know is no error (config-linux.md#seccomp):
+    profiles name all system calls there are, those of other architectures and of younger kernels too."""
     number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
     if number == -1:
         return
     arguments = rule.get("args") or []
     try:
         if len({argument["index"] for argument in arguments}) < len(arguments):
-            # libseccomp takes one condition for each argument; several mean "any of them", as runc has it
+            # libseccomp takes one condition for an argument. Several mean "any of them", as in runc: a rule for each
             for argument in arguments:
                 program.add_rule(action, number, _condition(argument))
         else:
@@ -174,8 +174,9 @@ def _condition(argument: "SyscallArg") -> "pyseccomp.Arg":
 
 
 def enosys_stub(profile: "Seccomp", architectures: "list[int]") -> bytes:
-    """Instructions before the filter: a system call younger than every one that the profile names fails with
-    ENOSYS and not with the profile's error, so that a C library falls back to the older one (runc#2750).
+    """Instructions before the filter, for system calls that are younger than all that the profile names.
+
+    They fail with ENOSYS and not with the profile's error, so that a C library falls back to an older one (runc#2750).
     """
     last: dict[int, int] = {}
     for token in architectures:
@@ -185,7 +186,7 @@ def enosys_stub(profile: "Seccomp", architectures: "list[int]") -> bytes:
     blocks = b""
     for token, newest in last.items():
         if token == pyseccomp.Arch.X32:
-            continue  # one architecture with x86_64 to the kernel, told apart by a bit of the number
+            continue  # for the kernel the same architecture as x86_64: a bit of the number tells them apart
         block = [(LOAD, 0, 0, SYSCALL_NUMBER)]
         if token == pyseccomp.Arch.X86_64 and pyseccomp.Arch.X32 in last:
             block += [
@@ -193,7 +194,7 @@ def enosys_stub(profile: "Seccomp", architectures: "list[int]") -> bytes:
                 (JUMP_GREATER, 2, 0, last[pyseccomp.Arch.X32]),
                 (JUMP, 0, 0, 2),
             ]
-        block += [(JUMP_GREATER, 0, 1, newest), (RETURN, 0, 0, pyseccomp.ERRNO(ENOSYS))]
+        block += [(JUMP_GREATER, 0, 1, newest), (RETURN, 0, 0, pyseccomp.ERRNO(errno.ENOSYS))]
         blocks += _pack([(JUMP_EQUAL, 0, len(block), token), *block])
         blocks += _pack([(LOAD, 0, 0, ARCHITECTURE)])  # the next block compares it again
     return _pack([(LOAD, 0, 0, ARCHITECTURE)]) + blocks if blocks else b""
@@ -204,7 +205,7 @@ def _newest(profile: "Seccomp", architecture: int) -> int:
     for rule in profile.get("syscalls") or []:
         for name in rule["names"]:
             number = pyseccomp.resolve_syscall(architecture, name)
-            if number > 0:  # negative: libseccomp's own, for calls that this architecture does not have
+            if number > 0:  # a negative one is libseccomp's own, for a call that this architecture does not have
                 numbers.append(number)
     return max(numbers)
 
@@ -214,7 +215,7 @@ def _pack(instructions: "list[tuple[int, int, int, int]]") -> bytes:
 
 
 def library() -> str:
-    """The file of the libseccomp that is loaded: what a cached program depends on. In the image no file, but a name."""
+    """The file of the libseccomp that is loaded. In the image there is no file: then what it is called."""
     linked = sys.modules.get("pyrunc.image._linked")
     if linked is not None:
         return str(linked.LIBSECCOMP)
