@@ -1,7 +1,7 @@
 """Make a container image that installs pyrunc on a Kubernetes node: node.py TAR VERSION.
 
-TAR is an image as `ctr image import`, `podman load` and `docker load` take it: one layer with the one file, busybox, and
-node/pyrunc-node, which says what it does. Its bytes depend on what is in it alone.
+TAR is an image as `ctr image import`, `podman load` and `docker load` take it: one layer with the one file, busybox,
+and node/pyrunc-node, which says what it does. Its bytes depend on what is in it alone.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Make a wheel for every CPython ≥ 3.11: wheel.py BUILT IMAGE FOLDER.
 
-BUILT is what `python -m build` makes: its launchers start the interpreter of the machine that built them, and its archive
-is of one minor version. Here the programs are the image instead, which needs no interpreter; the library stays as it is,
-as its one compiled module keeps to the stable ABI. The shim, a link elsewhere, is a second copy, as wheels have no links:
-so it is a few bytes of C that execute the program beside it.
+BUILT is what `python -m build` makes. Its launchers start the interpreter of the machine that built them, and its
+archive is of one minor version. Here the programs are the image, which needs no interpreter. The library stays as it
+is, since its one compiled module keeps to the stable ABI. A wheel has no links, so the shim is a few bytes of C that
+execute the program beside it.
 """
 
 import base64
