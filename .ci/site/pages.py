@@ -1,4 +1,4 @@
-"""Lay out what mkdocs takes: pages.py FOLDER. The pages of docs/ stay as they are for who reads them in the repository."""
+"""Lay out what mkdocs takes: pages.py FOLDER. The pages of docs/ stay as they are for readers of the repository."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SOURCE = "https://github.com/pyrunc/pyrunc/blob/main/"
 
-# The menu: what belongs together, in the order in which somebody new would read. A page that is not named here is an error.
+# The menu: what belongs together, in the order in which somebody new would read. A page that it leaves out is an error.
 MENU = {
     "Begin": ["index", "install", "tutorial", "rootless", "debugging", "errors"],
     "Engines": ["docker", "podman", "containerd", "kubernetes"],
@@ -18,8 +18,18 @@ MENU = {
     "Tools": ["explain", "doctor", "learn", "wait", "timeline", "landlock", "crun", "handlers"],
     "Inside": ["architecture", "security", "image", "performance", "contributing", "reporting"],
 }
-OTHERS = {"index": "README.md", "changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md", "reporting": "SECURITY.md"}
-TITLES = {"index": "What it is", "changelog": "Changes", "contributing": "Contribute", "reporting": "Report a vulnerability"}
+OTHERS = {
+    "index": "README.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "reporting": "SECURITY.md",
+}
+TITLES = {
+    "index": "What it is",
+    "changelog": "Changes",
+    "contributing": "Contribute",
+    "reporting": "Report a vulnerability",
+}
 
 
 def main(folder: Path) -> None:

@@ -112,6 +112,21 @@ class Arguments:
         return int(text)
 
 
+class UnknownFlag(UsageError):
+    """A flag that the verb has not. The words are runc's; the hint is found where it is shown (pyrunc.cli.hints)."""
+
+    __slots__ = ("flag", "usage")
+
+    def __init__(self, usage: Usage, flag: str) -> None:
+        super().__init__(_whose(usage), "", f"flag provided but not defined: -{flag}")
+        self.usage = usage
+        self.flag = flag
+
+
+def _whose(usage: Usage) -> str:
+    return f"pyrunc {usage.verb}" if usage.verb else "before the verb"
+
+
 HELP = Flag("help", "h", help="show help")
 TRUE = ("true", "1", "t", "T", "TRUE", "True")
 FALSE = ("false", "0", "f", "F", "FALSE", "False")
@@ -141,15 +156,10 @@ def parse(usage: Usage, words: "list[str]", only_flags: bool = False) -> Argumen
         name, equals, value = word.lstrip("-").partition("=")
         flag = known.get(name)
         if flag is None or len(word) - len(word.lstrip("-")) > 2:
-            raise UsageError(
-                f"pyrunc {usage.verb}".strip(),
-                "",
-                f"flag provided but not defined: -{name}",
-                f"see pyrunc {usage.verb} --help",
-            )
+            raise UnknownFlag(usage, name)
         if flag.value and not equals:
             if position >= len(words):
-                raise UsageError(f"pyrunc {usage.verb}".strip(), "", f"flag needs an argument: -{name}")
+                raise UsageError(_whose(usage), "", f"flag needs an argument: -{name}", f"{flag.value}: {flag.help}")
             value = words[position]
             position += 1
         _set(result, flag, value, bool(equals))

@@ -8,6 +8,9 @@ from pyrunc.cli.call import VERBS, Call, say
 from pyrunc.errors import UsageError
 
 FOLDERS, FILES = ("DIR",), ("FILE", "SOCKET", "FIFO", "PATH")
+CHOICES = {"--format": "table json", "-f": "table json", "--log-format": "text json", "--rootless": "true false auto"}
+SHELL_NAMES = "bash zsh fish"
+SIGNALS = "TERM KILL HUP INT QUIT USR1 USR2 STOP CONT WINCH"
 
 USAGE = Usage(
     "completion",
@@ -37,21 +40,25 @@ def usages() -> "dict[str, Usage]":
 
 def bash() -> str:
     cases = "\n".join(
-        f"        {verb}) flags='{_words(usage.flags)}' {'ids=1' if _takes_id(usage) else ''};;"
-        for verb, usage in usages().items()
+        f"        {verb}) flags='{_words(usage.flags)}' {_arguments(usage)};;" for verb, usage in usages().items()
     )
     flags = [*GLOBAL.flags, *(flag for usage in usages().values() for flag in usage.flags)]
     return f"""# bash completion of pyrunc
 _pyrunc() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} verb= word flags ids=
+    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
+    local verb= word last= flags ids= words= root=()
     local verbs='{" ".join(VERBS)}'
     COMPREPLY=()
     case $previous in
         {_alternatives(flags, FOLDERS)}) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return;;
         {_alternatives(flags, FILES)}) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return;;
+{_choices()}
     esac
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        case $word in --root=*) root=("$word");; esac
+        [[ $last != --root ]] || root=(--root "$word")
         case " $verbs " in *" $word "*) verb=$word; break;; esac
+        last=$word
     done
     case $verb in
 {cases}
@@ -61,8 +68,11 @@ _pyrunc() {{
         mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
     elif [[ ! $verb ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$current")
+    elif [[ $words && $previous != "$verb" ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
     elif [[ $ids ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "$("${{COMP_WORDS[0]}}" list --quiet 2>/dev/null)" -- "$current")
+        words=$("${{COMP_WORDS[0]}}" "${{root[@]}}" list --quiet 2>/dev/null)
+        mapfile -t COMPREPLY < <(compgen -W "$ids $words" -- "$current")
     fi
 }}
 complete -o default -F _pyrunc pyrunc"""
@@ -90,6 +100,21 @@ SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
 def _takes_id(usage: Usage) -> bool:
     """Of a container that is there; `create` and `run` want a new one."""
     return usage.arguments.startswith("ID") and usage.verb not in ("create", "run")
+
+
+def _arguments(usage: Usage) -> str:
+    """The shell's variables for what stands after the verb: IDs of containers, and words that follow one."""
+    if usage.verb == "completion":
+        return f"ids='{SHELL_NAMES}'"
+    ids = "ids=' '" if _takes_id(usage) else ""
+    return f"{ids} words='{SIGNALS}'" if usage.verb == "kill" else ids
+
+
+def _choices() -> str:
+    return "\n".join(
+        f"""        {flag}) mapfile -t COMPREPLY < <(compgen -W '{words}' -- "$current"); return;;"""
+        for flag, words in CHOICES.items()
+    )
 
 
 def _names(flag: Flag) -> "list[str]":

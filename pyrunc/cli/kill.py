@@ -14,7 +14,10 @@ USAGE = Usage(
     least=1,
     most=2,
     stop=True,
-    details="""SIGNAL is a number or a name, with or without SIG; the default is TERM.""",
+    details="""SIGNAL is a number or a name, with or without SIG; the default is TERM. signal(7) has them all:
+
+   HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP
+   TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS RTMIN to RTMIN+30, RTMAX-30 to RTMAX""",
 )
 
 

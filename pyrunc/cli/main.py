@@ -4,7 +4,7 @@ import _signal
 import posix
 import sys
 
-from pyrunc.cli.arguments import Arguments, Usage, check_count, parse
+from pyrunc.cli.arguments import Arguments, UnknownFlag, Usage, check_count, parse
 from pyrunc.cli.call import USAGE, VERBS, Call, complain
 from pyrunc.container import state
 from pyrunc.container.state import StateRoot
@@ -40,18 +40,26 @@ def main(words: "list[str]") -> int:
         if verb not in VERBS:
             asked = {"-h", "--help"} & {*before.rest[1:]}
             why = f"No help topic for '{verb}'" if asked else "is no verb of pyrunc"
-            raise UsageError(f'"{verb}"', "", why, "pyrunc --help lists them")
+            from pyrunc.cli import hints
+
+            raise UsageError(f'"{verb}"', "", why, hints.of_verb(verb))
         return _run(verb, before, log)
     except StepError as error:
         doing = verb if verb == "exec" else f"pyrunc {verb}"  # where runc's has no name, engines show none
         start = "" if error.operation.startswith("exec /") else f"{doing} failed: unable to start container process: "
         return _failed(f"{start}{error}", log, failure)
+    except UnknownFlag as error:
+        from pyrunc.cli import hints
+
+        return _failed(f"{error}; {hints.of_flag(error)}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)
     except KeyboardInterrupt as error:
         return 128 + int(error.args[0] if error.args else _signal.SIGINT)
     except OSError as error:
-        return _failed(reason(error), log, failure)
+        from pyrunc.cli import hints
+
+        return _failed(f"{reason(error)}{hints.of_system(error)}", log, failure)
     except Exception as error:  # a mistake of ours: one line all the same, and where to look with --debug
         if log.debug_on:
             raise

@@ -92,7 +92,8 @@ def write_pid_file(path: str, child: "Launch") -> None:
 def receiver_of_master(options: Options, terminal: bool) -> "Callable[[Fd], None]":
     """Raises UsageError where the options and `process.terminal` do not fit each other."""
     if terminal and options.detach and not options.console_socket and options.console is None:
-        raise UsageError("cannot allocate tty if runc will detach without setting console socket")
+        hint = "set process.terminal to false, or give --console-socket"
+        raise UsageError("cannot allocate tty if runc will detach without setting console socket", hint=hint)
     if options.console_socket and not (terminal and options.detach):
         raise UsageError("cannot use console socket if runc will not detach or allocate tty")
     if options.console_socket:

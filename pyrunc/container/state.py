@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 ID_LENGTH = 1024
 STATE = "state.json"
+DEFAULT_ROOT = "/run/pyrunc"
 CONFIG = "config.json"
 FIFO = "exec.fifo"
 EXIT = "exit.json"
@@ -77,7 +78,7 @@ class StateRoot:
     def default(cls) -> "StateRoot":
         """/run/pyrunc, or for another user than the host's root $XDG_RUNTIME_DIR/pyrunc."""
         runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-        return cls(f"{runtime}/pyrunc" if runtime and not is_root_of_host() else "/run/pyrunc")
+        return cls(f"{runtime}/pyrunc" if runtime and not is_root_of_host() else DEFAULT_ROOT)
 
     def open(self, make: bool = False) -> Fd:
         if make and not posix.access(self.path, posix.F_OK):

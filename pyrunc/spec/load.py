@@ -52,7 +52,9 @@ def read(directory: int, name: str) -> bytes:
     try:
         number = posix.open(name, FLAGS, dir_fd=directory)
     except OSError as error:
-        hint = "a bundle is a directory with config.json in it" if name == "config.json" else ""
+        hint = ""
+        if name == "config.json":
+            hint = f"{_path_of(directory)} is no bundle, a folder with config.json in it; --bundle DIR names another"
         raise ConfigError("reading", name, error.strerror or str(error), hint) from error
     try:
         if posix.fstat(number).st_mode & FILE_TYPE != REGULAR:
@@ -69,6 +71,13 @@ def read(directory: int, name: str) -> bytes:
     finally:
         posix.close(number)
     return b"".join(blocks)
+
+
+def _path_of(directory: int) -> str:
+    try:
+        return posix.readlink(f"/proc/self/fd/{directory}")
+    except OSError:
+        return "this folder"
 
 
 def parse(data: bytes, name: str) -> tuple[str, object]:

@@ -35,6 +35,13 @@ def test_flags():
     assert complete("--root", "x", "create", "--no-p") == ["--no-pivot"]
 
 
+def test_values():
+    assert complete("list", "--format", "") == ["table", "json"]
+    assert complete("--log-format", "j") == ["json"]
+    assert complete("completion", "f") == ["fish"]
+    assert "KILL" in complete("kill", "a", "K")
+
+
 def test_folders(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()

@@ -88,6 +88,24 @@ def test_an_unknown_flag_is_named(runtime, verb):
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("strat", "a"), "did you mean start?"),
+        (("run", "--bundel", "x", "a"), "did you mean --bundle?"),
+        (("run", "--debug", "a"), "stands before the verb: pyrunc --debug run"),
+        (("--rot", "x", "list"), "did you mean --root?"),
+        (("list", "--format"), "table or json"),
+        (("run", "a"), "--bundle DIR"),
+    ],
+)
+def test_what_was_probably_meant(runtime, words, hint, tmp_path):
+    result = runtime(*words, check=False, cwd=tmp_path)
+    assert result.code == 1
+    assert hint in result.err
+    assert result.err.count("pyrunc: ") <= 1
+
+
+@pytest.mark.parametrize(
     ("verb", "words"),
     [(verb, ()) for verb in ("create", "delete", "kill", "ps", "run", "start", "state")]
     + [(verb, ("a", "b")) for verb in ("create", "delete", "run", "start", "state")]
