@@ -1,5 +1,7 @@
 """pyrunc list: every container under the state root."""
 
+import posix
+
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, complain, say
 from pyrunc.container.container import Container
@@ -35,8 +37,13 @@ def main(call: Call) -> None:
     elif arguments.text("format") == "json":
         say(dumps(containers) if containers else "null")
     else:
-        rows = [[str(state[column.lower()]) for column in COLUMNS] for state in containers]
-        say(table([list(COLUMNS), *rows]))
+        rows = [list(COLUMNS), *([str(state[column.lower()]) for column in COLUMNS] for state in containers)]
+        if posix.isatty(1):
+            from pyrunc.cli import screen
+
+            say(screen.coloured(table(screen.fitted(rows, COLUMNS.index("BUNDLE")))))
+        else:
+            say(table(rows))
 
 
 def _states(call: Call) -> "list[dict[str, Any]]":
