@@ -105,7 +105,7 @@ class Group:
             raise ConfigError("config.json", f"{WHERE}/enableMonitoring", cause)
 
     def _compare(self, wanted: "IntelRdt") -> None:
-        """Refuse an existing class that has not what l3CacheSchema and memBwSchema say. It is not changed: others use it."""
+        """Refuse an existing class that has not what l3CacheSchema and memBwSchema say: others use it as it is."""
         present = parse(self.read(self.path("schemata")))
         for member, text in _lines(wanted):
             if member == "schemata":
@@ -135,12 +135,13 @@ class Group:
         if made:
             self._make("", self.name)
             self.made = True
-        self.set(wanted)
+        self.apply(wanted)
         if monitor:
             self._make(self.path("mon_groups"), monitor)
             self.monitor = monitor
 
-    def set(self, wanted: "IntelRdt") -> None:
+    def apply(self, wanted: "IntelRdt") -> None:
+        """Write what may be used."""
         for _, text in _lines(wanted):
             self.write(self.path("schemata"), text + "\n")
 

@@ -39,11 +39,11 @@ def update(container: Container, changes: "Resources", rdt: "IntelRdt | None" = 
             schemata = group.read(group.path("schemata"))
         try:
             if rdt:
-                group.set(rdt)
+                group.apply(rdt)
             container.cgroup.update(_with_companions(wanted, old))  # type: ignore[arg-type]
         except PyruncError:
             if rdt:
-                group.set({"schemata": [schemata]})
+                group.apply({"schemata": [schemata]})
             raise
         linux["resources"] = merged(old, wanted)
         if rdt:
