@@ -1,18 +1,16 @@
 """Time how a process gets into cgroups of v1: moved by another, moving itself, and moving its one thread.
 
-    python benchmarks/cgroup.py
-
 For all controllers one after the other, as a runtime does it. The first two write to cgroup.procs, for which the kernel
 takes a lock of all processes, whose writers wait for an RCU grace period; the third writes 0 to `tasks`, and since
 Linux 5.5 a single thread that moves itself needs no lock. Only the first write after a while waits, so each is given
 a while. For root, where the host has cgroup v1.
 """
 
+import argparse
 import contextlib
 import os
 import signal
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,8 +70,10 @@ WAYS: dict[str, Callable[[list[Path]], float]] = {
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    if not (ROOT / "pids/release_agent").exists():
+        parser.error(f"no cgroup v1 in {ROOT}")
     folders = make()
     try:
         print(f"{len(folders)} hierarchies; milliseconds for all{'':8}median     min     max")

@@ -2,9 +2,41 @@
 
 import gc
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files are in a folder of this run's own, which is kept when a test has failed.
+
+    pytest's folder is one for all runs, and each run that starts makes it private. The users of a user namespace have
+    to enter it (Container.reachable), so that a second run would make tests of the first one fail.
+    """
+    if config.option.basetemp is None:
+        folder = tempfile.mkdtemp(prefix="pytest-")
+        config.option.basetemp = f"{folder}/t"
+        config.pluginmanager.register(OwnFolder(folder))
+
+
+class OwnFolder:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed = self.failed or report.failed
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.failed:
+            terminalreporter.write_line(f"temporary files: {self.folder}")
+
+    def pytest_unconfigure(self) -> None:
+        if not self.failed:
+            subprocess.run(["rm", "-rf", "--one-file-system", self.folder], check=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

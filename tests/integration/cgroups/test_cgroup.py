@@ -31,14 +31,12 @@ def a_hierarchy():
 # --- where it is
 
 
-@pytest.mark.vm
 def test_the_default_cgroup_is_named_like_the_container(container):
     c = container().up()
     assert all(path.endswith(f"/{c.id}") for path in cgroups_of(c.id))
     assert len(cgroups_of(c.id)) >= len(set(hierarchies().values())) - 1
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("form", ["/{}/sub", "{}/sub", "//{}//./sub/"])
 def test_the_cgroup_of_the_configuration(container, form):
     name = f"{MARK}-path"
@@ -96,7 +94,6 @@ def test_a_frozen_cgroup_is_refused(container):
         folder.rmdir()
 
 
-@pytest.mark.vm
 def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
     mount = {
         "destination": "/sys/fs/cgroup",
@@ -146,7 +143,6 @@ def test_below_a_cgroup_with_processes_a_container_has_no_controllers(container,
 # --- its processes
 
 
-@pytest.mark.vm
 def test_pause_stops_every_process_and_resume_lets_them_go_on(container):
     c = container().up("sh", "-c", "while :; do date +%s.%N > /tmp/now; sleep 0.01; done")
     file = c.bundle.rootfs / "tmp/now"
@@ -169,7 +165,6 @@ def test_a_paused_container_is_killed(container):
     c.assert_gone()
 
 
-@pytest.mark.vm
 def test_a_paused_container_is_deleted_by_force(container):
     c = container(namespaces=namespaces("mount")).up("sh", "-c", "sleep 1000 & sleep 1000")
     c.runtime("pause", c.id)
@@ -177,7 +172,6 @@ def test_a_paused_container_is_deleted_by_force(container):
     c.assert_gone()
 
 
-@pytest.mark.vm
 def test_processes_in_cgroups_that_the_container_made_are_killed_with_it(container):
     """With the host's process namespace: nothing but the cgroup says whose they are."""
     c = container(namespaces=namespaces("mount")).up()
@@ -227,7 +221,6 @@ def test_a_device_may_be_used_if_the_last_rule_that_matches_it_allows_that(conta
     assert opens(container, rules) == expected
 
 
-@pytest.mark.vm
 def test_the_devices_that_every_container_may_use(container):
     c = container(resources={"devices": [NOTHING]})
     said = c.sh("for d in null zero full random urandom; do probe open /dev/$d 0; done; probe open /dev/ptmx 2")
@@ -296,7 +289,6 @@ def take_away(path, pid):
     os.rmdir(path)
 
 
-@pytest.mark.vm
 def test_exec_into_a_container_whose_cgroup_is_gone_is_refused(container):
     """Its process would be where the caller is, without the container's limits and rules."""
     c = container().up()

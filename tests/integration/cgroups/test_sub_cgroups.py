@@ -9,7 +9,6 @@ from integration.support.bundle import NAMESPACES, namespaces
 from integration.support.container import MARK
 from integration.support.host import all_cgroups, cgroups_of, controllers, unified
 
-pytestmark = pytest.mark.vm
 MAPPING = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 READ_ONLY = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}
 WRITABLE = {**READ_ONLY, "options": ["rw", "nosuid"]}
@@ -94,6 +93,7 @@ def test_exec_into_one_controllers_sub_cgroup(container):
     assert not [line for line in lines if line.endswith("/sub") and ":memory:" not in line]
 
 
+@pytest.mark.vm
 def test_exec_goes_where_the_first_process_is(container):
     """No internal processes: with a controller passed on, v2's directory takes none any more."""
     passed_on = {"memory", "pids", "hugetlb"} & set(controllers()) if unified() else set()
@@ -108,6 +108,7 @@ def test_exec_goes_where_the_first_process_is(container):
     assert (result.code, "device or resource busy" in result.err.lower()) == (255, True), result
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("below", ["", "/deeper"])
 def test_a_container_below_a_threaded_cgroup(container, below):
     """What is made there is "domain invalid" until it is threaded too. cgroup-v2.rst, Threads"""
@@ -131,6 +132,7 @@ def test_a_container_below_a_threaded_cgroup(container, below):
         top.rmdir()
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(
     ("changes", "owner"),
     [

@@ -2,8 +2,6 @@
 
 import os
 
-import pytest
-
 
 def test_the_devices_that_every_container_has(container):
     out = container().sh("for d in null zero full random urandom tty; do stat -c '%n %F %t:%T %a %u:%g' /dev/$d; done")
@@ -25,7 +23,6 @@ def test_the_links_that_every_container_has(container):
     assert out.split() == ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "pts/ptmx"]
 
 
-@pytest.mark.vm
 def test_devices_of_the_configuration(container):
     devices = [
         {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8},

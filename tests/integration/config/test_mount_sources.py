@@ -3,8 +3,6 @@
 import os
 import subprocess
 
-import pytest
-
 from integration.support.host import mount_at
 
 
@@ -34,7 +32,6 @@ def test_a_relative_source_is_below_the_bundle(container):
     assert c.run("cat", "/m/file") == "text"
 
 
-@pytest.mark.vm
 def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)
@@ -50,7 +47,6 @@ def test_bind_is_of_one_mount_and_rbind_of_all_below(container, tmp_path):
         subprocess.run(["umount", tmp_path / "source/sub"], check=True)
 
 
-@pytest.mark.vm
 def test_read_only_is_of_one_mount_and_rro_of_all_below(container, tmp_path):
     (tmp_path / "source/sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "source/sub"], check=True)

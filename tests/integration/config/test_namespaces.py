@@ -93,7 +93,6 @@ def test_the_loopback_device_is_up(container):
     assert container().sh("cat /sys/class/net/lo/operstate; ls /sys/class/net").split() == ["unknown", "lo"]
 
 
-@pytest.mark.vm
 def test_the_root_of_a_cgroup_namespace_is_the_containers_cgroup(container):
     c = container(namespaces=namespaces(*NAMESPACES, "cgroup"))
     assert {line.split(":", 2)[2] for line in c.run("cat", "/proc/self/cgroup").splitlines()} == {"/"}
@@ -109,7 +108,6 @@ def test_offsets_of_time(container):
     assert float(c.run("cat", "/proc/uptime").split()[0]) > 1000000
 
 
-@pytest.mark.vm
 def test_a_user_namespace_with_its_maps(container):
     c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
     assert c.run("cat", "/proc/self/uid_map", "/proc/self/gid_map").split() == ["0", "100000", "65536"] * 2

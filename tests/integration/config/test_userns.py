@@ -21,7 +21,6 @@ BUILD = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGI
 # --- what only the host's root may reach
 
 
-@pytest.mark.vm
 def test_a_root_file_system_in_a_private_folder(container):
     """pytest's folders are root's, mode 0700: the container's root is nobody there."""
     c = container(**OWN)
@@ -108,7 +107,6 @@ def test_what_a_device_can_not_be_is_said(container):
     )
 
 
-@pytest.mark.vm
 def test_sysfs_with_the_hosts_network_is_the_hosts_own(container):
     """runc refuses it (runc#799, #3672): who has not made the network namespace may not mount its sysfs."""
     c = container(**WITH_HOST_NETWORK)
@@ -244,7 +242,6 @@ def mapped(container, **changes):
     return container(**{**OWN, **changes}, annotations={ROOT_IDMAP: "true"}, capabilities=full(*BUILD))
 
 
-@pytest.mark.vm
 def test_files_of_root_are_roots_in_the_container_without_chown(container):
     c = mapped(container)
     owned = c.bundle.file("/mine", "x\n", 0o600)
@@ -391,7 +388,6 @@ def test_a_caller_without_privileges_is_told_what_to_write(users):
     assert not users.runtime.root.exists()
 
 
-@pytest.mark.vm
 def test_what_he_is_told_works(users):
     error = users.refused("true")
     one = [{"containerID": 0, "hostID": 1000, "size": 1}]

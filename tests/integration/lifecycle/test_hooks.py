@@ -56,7 +56,6 @@ def hooked(container, hooks):
     return make
 
 
-@pytest.mark.vm
 def test_their_order(hooked, hooks):
     given = {kind: [hooks.script(f"echo {kind} {n} >> $L", kind) for n in (1, 2)] for kind in KINDS}
     c = hooked(**given)
@@ -113,7 +112,6 @@ def test_the_namespaces_that_they_run_in(hooked, hooks, kind):
     assert hooks.read().split() == expected
 
 
-@pytest.mark.vm
 def test_create_container_sees_the_host_and_the_mounts(hooked, hooks):
     c = hooked(
         createContainer=[

@@ -365,7 +365,6 @@ def test_a_created_container_is_deleted_without_force(container):
     c.assert_gone()
 
 
-@pytest.mark.vm
 def test_delete_removes_cgroups_that_the_container_made(container):
     c = container().up()
     for path in cgroups_of(c.id):
@@ -374,7 +373,6 @@ def test_delete_removes_cgroups_that_the_container_made(container):
     c.assert_gone()
 
 
-@pytest.mark.vm
 def test_delete_leaves_cgroups_that_were_there_before(container):
     parent = f"{MARK}-parent"
     c = container(cgroupsPath=f"/{parent}/one").up()
@@ -387,7 +385,6 @@ def test_delete_leaves_cgroups_that_were_there_before(container):
         os.rmdir(path)
 
 
-@pytest.mark.vm
 def test_delete_ends_what_runs_on_in_a_shared_process_namespace(container):
     """The first process has ended; what it started has not."""
     c = container(namespaces=namespaces("mount", "ipc", "uts"))

@@ -73,7 +73,6 @@ def starting(c, manager, script):
 # --- start
 
 
-@pytest.mark.vm
 def test_start_returns_when_the_container_is_ready_and_the_manager_knows(container, manager):
     c = container()
     start = starting(c, manager, "sleep 0.3; probe notify READY=1; sleep 1000")

@@ -130,7 +130,6 @@ def freeze(c, state):
         c.control_file("freezer.state").write_text(state)
 
 
-@pytest.mark.vm
 def test_a_paused_container_takes_none(running):
     freeze(running, "FROZEN")
     assert running.status == "paused"
@@ -141,7 +140,6 @@ def test_a_paused_container_takes_none(running):
     running.exec("true")
 
 
-@pytest.mark.vm
 def test_a_paused_container_takes_one_that_ignores_it(running):
     freeze(running, "FROZEN")
     process = running.runtime.spawn("exec", "--ignore-paused", running.id, "true")
@@ -151,7 +149,6 @@ def test_a_paused_container_takes_one_that_ignores_it(running):
     assert process.end(10) == 0
 
 
-@pytest.mark.vm
 def test_a_paused_container_can_be_killed_and_deleted(running):
     freeze(running, "FROZEN")
     running.kill("KILL")
@@ -399,7 +396,6 @@ def test_a_terminal_without_a_socket_can_not_be_detached(running):
 # --- user namespaces
 
 
-@pytest.mark.vm
 def test_it_is_root_of_the_containers_user_namespace(container):
     maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
     c = container(

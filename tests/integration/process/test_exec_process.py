@@ -171,7 +171,6 @@ def pid_of(pidfd):
     return int(lines["Pid"])
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_a_containers_pidfd(container, receiver, verb):
     place, listener = receiver
@@ -188,7 +187,6 @@ def test_a_containers_pidfd(container, receiver, verb):
     c.wait_for("stopped")
 
 
-@pytest.mark.vm
 def test_the_pidfd_of_another_process(container, receiver, tmp_path):
     place, listener = receiver
     c = container().up()
@@ -212,7 +210,6 @@ def test_it_can_be_had_of_a_process_that_has_ended(container, receiver):
     os.close(pidfd)
 
 
-@pytest.mark.vm
 def test_the_pidfd_with_a_process_namespace_that_is_joined(container, receiver):
     """The process that is left is the second that was cloned: it is that one's."""
     place, listener = receiver
@@ -296,7 +293,6 @@ def marked(c):
     return "mark" in c.exec("ls", "/tmp").split()
 
 
-@pytest.mark.vm
 def test_it_waits_until_the_fifo_is_opened(container, fifo):
     c = container().up()
     pid = waiting(c, fifo, "sh", "-c", "echo > /tmp/mark; exec sleep 4321", flags=("-u", "0:0"))

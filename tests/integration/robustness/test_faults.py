@@ -1,9 +1,9 @@
 """Each system call of run, create, exec and delete fails once: the container is all that was asked for, or there is a
 message and nothing is left.
 
-Of each kind of call in each process the first, one in the middle and the last, with one error: a minute. PYRUNC_FULL=1:
-all of them, with three errors each. PYRUNC_FAULT="create 1 77 12" makes the 77th call of the second process of create
-fail with errno 12, and no other; 70-90 is one after the other.
+In each process one call of each kind fails, with one error: the first, the middle or the last, by turns. With
+PYRUNC_FULL=1 all of them fail, with three errors each. PYRUNC_FAULT="create 1 77 12" makes the 77th call of the second
+process of create fail with errno 12, and no other; 70-90 is one after the other.
 """
 
 import ctypes
@@ -98,8 +98,8 @@ def chosen(calls):
         kinds.setdefault((call[0], call[2]), []).append(call)
     found = []
     for number, same in enumerate(kinds.values()):
-        some = {0: same[0], len(same) // 2: same[len(same) // 2], len(same) - 1: same[-1]}
-        found += [(*call, errors(call[2])[(number + index) % 3]) for index, call in enumerate(some.values())]
+        call = (same[0], same[len(same) // 2], same[-1])[number % 3]
+        found.append((*call, errors(call[2])[number // 3 % 3]))
     return found
 
 

@@ -178,7 +178,7 @@ def survives(c, process, delay):
 @pytest.mark.parametrize("kind", ["everything", "user namespace", "joined"])
 def test_create_that_is_killed(container, kind):
     other = container(namespaces=namespaces(*NAMESPACES)).up() if kind == "joined" else None
-    tries = {"everything": size(80, 30), "user namespace": size(40, 15), "joined": size(30, 10)}[kind]
+    tries = {"everything": size(80, 15), "user namespace": size(40, 8), "joined": size(30, 6)}[kind]
     reached = set()
     seconds = 0.0  # that it takes on this machine, as busy as it is
     for n in range(-1, tries):

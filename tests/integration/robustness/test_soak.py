@@ -12,7 +12,7 @@ from integration.support.host import all_cgroups, cgroups_of, host_mounts
 from sizes import size
 
 pytestmark = pytest.mark.slow
-LOOP, ALIVE, EXECS, PART = size(500, 120), size(100, 30), size(1000, 160), size(100, 40)
+LOOP, ALIVE, EXECS, PART = size(500, 60), size(100, 15), size(1000, 80), size(100, 20)
 
 
 def assert_flat(times):

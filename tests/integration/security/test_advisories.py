@@ -108,7 +108,7 @@ def test_cve_2024_21626_descriptors_that_the_caller_leaked_are_not_held_until_st
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("process_namespace", "times"), [("own", size(500, 60)), ("shared", size(100, 20))])
+@pytest.mark.parametrize(("process_namespace", "times"), [("own", size(500, 30)), ("shared", size(100, 10))])
 def test_cve_2016_9962_processes_of_exec_can_not_be_traced(container, process_namespace, times):
     """Between joining and execve it holds what is the runtime's. Tried are exe, cwd, root, descriptors and ptrace."""
     kinds = NAMESPACES if process_namespace == "own" else [kind for kind in NAMESPACES if kind != "pid"]
@@ -140,7 +140,7 @@ def test_cve_2016_9962_a_container_that_may_trace_sees_no_right_that_it_has_not(
     c.up("sh", "-c", "probe watch-rights > /tmp/out")
     out = c.bundle.rootfs / "tmp/out"
     wait_until(lambda: out.exists() and "ready" in out.read_text(), "the attack")
-    for number in range(times := size(100, 25)):
+    for number in range(times := size(100, 15)):
         assert c.attempt_exec("sh", "-c", f"exit {number}").code == number
     (c.bundle.rootfs / "tmp/stop").touch()
     c.wait_for("stopped")

@@ -79,7 +79,6 @@ def test_crun_cve_2026_88264_a_link_in_the_place_of_the_console(container, canar
             c.assert_gone()
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("form", FORMS)
 def test_cve_2025_31133_youki_cve_2025_62161_a_link_in_the_place_of_dev_null_is_no_mask(container, canary, form):
     """What is mounted over a masked file would be the file that the link leads to, writable."""

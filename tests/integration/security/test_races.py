@@ -1,5 +1,5 @@
-"""A container that swaps what another one is being made of: hundreds of tries each, and the host never changes.
-PYRUNC_FULL=1: thousands."""
+"""A container that swaps what another one is being made of: a hundred tries each, and the host never changes.
+PYRUNC_FULL=1: 2,000."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from integration.support.host import host_mounts, unchanged
 from integration.support.runtime import wait_until
 from sizes import size
 
-TRIES = size(2000, 300)
+TRIES = size(2000, 100)
 PROC_SUPER_MAGIC = 0x9FA0
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # 2 s each where nothing else runs, 16 s in full

@@ -175,7 +175,7 @@ def test_cve_2019_5736_an_image_that_is_executed_in_the_container_is_the_sealed_
 
 
 @of_an_installation
-@pytest.mark.parametrize("how", ["script", "path", pytest.param("exec", marks=pytest.mark.vm)])
+@pytest.mark.parametrize("how", ["script", "path", "exec"])
 def test_cve_2019_5736_a_program_that_is_the_runtime_itself(container, tmp_path, how):
     """The image's dynamic loader runs in the runtime's process, with its file as /proc/self/exe."""
     loader = tmp_path / "loader"

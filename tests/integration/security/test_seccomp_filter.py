@@ -31,7 +31,6 @@ def test_the_filter_is_there(container):
     assert c.sh("grep -E '^Seccomp:' /proc/self/status").split() == ["Seccomp:", "2"]
 
 
-@pytest.mark.vm
 def test_a_call_fails_with_eperm_by_default(container):
     assert call(container(seccomp=deny("getppid")), GETPPID) == "EPERM"
 
@@ -214,13 +213,11 @@ def test_the_program_has_no_right_left_of_installing_the_filter(container, no_ne
     }
 
 
-@pytest.mark.vm
 def test_an_unprivileged_user_is_filtered(container):
     c = container(seccomp=deny("getppid"), user={"uid": 1000, "gid": 1000}, capabilities={})
     assert call(c, GETPPID) == "EPERM"
 
 
-@pytest.mark.vm
 def test_exec_is_filtered(container):
     c = container(seccomp=deny("getppid")).up()
     assert c.exec("probe", "syscall", str(GETPPID)) == "EPERM"
@@ -369,7 +366,6 @@ def test_a_hit_is_faster_than_compiling(container, cache):
     assert len(cache.entries()) == 1
 
 
-@pytest.mark.vm
 def test_the_second_time_nothing_is_compiled(container, cache):
     container(seccomp=deny("getppid")).run("true")
     before = cache.entry().stat()

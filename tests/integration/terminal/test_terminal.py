@@ -65,7 +65,6 @@ def at_terminal(c, *command, **how):
     return Foreground(c, "run", "--bundle", c.bundle.path, c.id, **how)
 
 
-@pytest.mark.vm
 def test_the_program_has_a_terminal(container):
     f = at_terminal(container(), "sh", "-c", "tty; probe attributes")
     assert f.end() == 0
@@ -132,7 +131,6 @@ def test_exec_at_a_terminal(container):
     assert "got:abc" in f.text
 
 
-@pytest.mark.vm
 def test_the_master_is_sent_over_the_console_socket(container, console):
     path, listener = console
     c = container(terminal=True)
