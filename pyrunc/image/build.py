@@ -90,7 +90,8 @@ def stage(folder: Path) -> Path:
         shutil.copytree(TREE / name, folder / name, ignore=not_modules)
     spec = folder / "pyrunc/spec"
     shutil.copytree(TREE / "oci-spec-schemas", spec / "schemas")
-    run(sys.executable, spec / "_compile.py", spec / "schemas", spec / "_checker.py", spec / "_checker_rest.py")
+    made = (spec / "_checker.py", spec / "_checker_rest.py")
+    run("env", f"PYTHONPATH={folder}", sys.executable, "-B", "-m", "pyrunc.spec.compiler", spec / "schemas", *made)
     for path in folder.rglob("*"):
         os.utime(path, (0, 0))  # the time is in the memory of who imported it
     return folder

@@ -143,7 +143,7 @@ def try_everything() -> None:
     for change in ({"ociVersion": 1}, {"process": {"cwd": "x"}}, {"linux": {"namespaces": [{"type": "none"}]}}):
         write_config({**config, **change})
         try_and_see(["validate", "--bundle", FOLDER], "config.json")
-    report, reader = sys.modules["pyrunc.spec.report"], sys.modules["pyrunc.spec._compile"]
+    report, reader = sys.modules["pyrunc.spec.report"], sys.modules["pyrunc.spec.schema"]
     for kind in (*reader.ENTRIES, *reader.REST):  # their files are not there any more when the image runs
         reader.expanded(report.FOLDER, kind)
     profile = sys.modules["pyrunc.seccomp.profile"]

@@ -10,8 +10,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pyrunc.spec import _checker, _compile, lenient, report, rules
+from pyrunc.spec import _checker, lenient, report, rules
 from pyrunc.spec.report import Path_, Problem
+from pyrunc.spec.schema import expanded
 
 TOLERATED = "create takes this nevertheless, as other runtimes do"
 TRIES = 8  # what is cut out may leave something that lacks a member
@@ -107,7 +108,7 @@ def unknown_members(document: object) -> "tuple[list[Problem], list[Problem]]":
     """Those that look like a known one, and the others."""
     likely: list[Problem] = []
     unknown: list[Problem] = []
-    left: list[tuple[Path_, object, Any]] = [((), document, _compile.expanded(report.FOLDER, "config"))]
+    left: list[tuple[Path_, object, Any]] = [((), document, expanded(report.FOLDER, "config"))]
     while left:
         path, value, schema = left.pop()
         if isinstance(value, list):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyrunc.errors import ConfigError
-from pyrunc.spec import _compile, jsonc, rules
+from pyrunc.spec import jsonc, rules
+from pyrunc.spec.schema import expanded
 
 INSTALLED = Path(__file__).parent / "schemas"
 SOURCE_TREE = Path(__file__).parents[2] / "oci-spec-schemas"
@@ -44,7 +45,7 @@ TYPES = {
 
 
 def against_schema(document: object, kind: str) -> list[Problem]:
-    """Everything in `document` that its schema refuses; `kind` is one of _compile.ENTRIES."""
+    """Everything in `document` that its schema refuses; `kind` is one of schema.ENTRIES."""
     try:
         import jsonschema  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
@@ -56,7 +57,7 @@ def against_schema(document: object, kind: str) -> list[Problem]:
             yield jsonschema.ValidationError("")
 
     validator = jsonschema.validators.extend(jsonschema.Draft4Validator, {"pattern": ecma_pattern})
-    errors = validator(_compile.expanded(FOLDER, kind)).iter_errors(document)
+    errors = validator(expanded(FOLDER, kind)).iter_errors(document)
     problems = [Problem(tuple(error.absolute_path), *_words(error)) for error in errors]
     return problems or [Problem((), f"it does not follow the schema of {kind}")]
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from pyrunc.spec import _compile
+from pyrunc.spec import schema
 from unit.spec_support import DOCUMENTS, SCHEMAS, accepts
 
 INTERESTING: list[Any] = [
@@ -89,7 +89,7 @@ def _words(schema: Any) -> Iterator[str]:
             yield from _words(part)
 
 
-WORDS = sorted({word for kind in DOCUMENTS for word in _words(_compile.expanded(SCHEMAS, kind))})
+WORDS = sorted({word for kind in DOCUMENTS for word in _words(schema.expanded(SCHEMAS, kind))})
 KEPT = {  # what is required: in small documents too
     "ociVersion",
     "cwd",

@@ -16,7 +16,7 @@ SCHEMAS = ROOT / "oci-spec-schemas"
 if importlib.util.find_spec("pyrunc") is None:
     sys.path.insert(0, str(ROOT))
 
-from pyrunc.spec import _compile  # noqa: E402
+from pyrunc.spec import compiler, schema  # noqa: E402
 
 
 def _module(name: str, entries: "dict[str, Any]") -> ModuleType:
@@ -25,15 +25,15 @@ def _module(name: str, entries: "dict[str, Any]") -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         module = ModuleType(name)
-        exec(_compile.compiled(SCHEMAS, entries), module.__dict__)
+        exec(compiler.compiled(SCHEMAS, entries), module.__dict__)
         sys.modules[name] = module
         package, _, attribute = name.rpartition(".")
         setattr(sys.modules[package], attribute, module)
         return module
 
 
-rest = _module("pyrunc.spec._checker_rest", _compile.REST)
-checker = _module("pyrunc.spec._checker", _compile.ENTRIES)
+rest = _module("pyrunc.spec._checker_rest", schema.REST)
+checker = _module("pyrunc.spec._checker", schema.ENTRIES)
 
 MAPPING = {"containerID": 0, "hostID": 100000, "size": 65536}
 HOOK = {"path": "/bin/hook", "args": ["hook", "a"], "env": ["A=b"], "timeout": 5}

@@ -39,7 +39,7 @@ CIRCLES = {
     ),
 }
 # Run by the build, or in the image: no part of the program.
-NOT_LOADED = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec._compile")
+NOT_LOADED = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec.compiler", "pyrunc.spec.patterns")
 
 
 def modules():

@@ -17,7 +17,8 @@ import referencing.jsonschema
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pyrunc.spec import _compile
+from pyrunc.spec import compiler, patterns
+from pyrunc.spec import schema as schemas
 from unit.mutations import INTERESTING, SEEDS, WORDS, mutate
 from unit.spec_support import CONFIG, DOCUMENTS, SCHEMAS, accepts
 
@@ -184,7 +185,7 @@ def _members(schema: Any, document: Any, path: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
 def test_the_seeds_have_every_member(kind: str) -> None:
-    assert list(_members(_compile.expanded(SCHEMAS, kind), DOCUMENTS[kind], "")) == []
+    assert list(_members(schemas.expanded(SCHEMAS, kind), DOCUMENTS[kind], "")) == []
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
@@ -201,7 +202,7 @@ def test_parts_can_be_checked_by_themselves() -> None:
 
 
 def test_the_checker_imports_nothing_but_its_other_half() -> None:
-    text = _compile.compiled(SCHEMAS, _compile.ENTRIES)
+    text = compiler.compiled(SCHEMAS, schemas.ENTRIES)
     imports = {line.strip() for line in text.splitlines() if "import" in line and '"""' not in line}
     assert imports == {"from pyrunc.spec import _checker_rest"}
 
@@ -219,14 +220,14 @@ def test_the_checker_imports_nothing_but_its_other_half() -> None:
     ],
 )
 def test_a_schema_that_the_compiler_does_not_know_ends_the_build(schema: dict[str, Any]) -> None:
-    with pytest.raises(_compile.Unsupported):
-        _compile.check(schema)
+    with pytest.raises(schemas.Unsupported):
+        compiler.check(schema)
 
 
 @pytest.mark.parametrize("pattern", ["a", "^a|b$", "^(a)$", "^a*b*$", r"^\d+$", "^a{2,3}$", "a$", "^a"])
 def test_a_pattern_that_the_compiler_does_not_know_ends_the_build(pattern: str) -> None:
-    with pytest.raises(_compile.Unsupported):
-        _compile.matches(pattern, "text")
+    with pytest.raises(schemas.Unsupported):
+        patterns.matches(pattern, "text")
 
 
 PATTERNS = [
@@ -243,4 +244,4 @@ PATTERNS = [
 @given(st.sampled_from(PATTERNS), st.text(alphabet="RLIMT_ACP09,- KMGB:\ncbuZ1é", max_size=12))
 def test_a_compiled_pattern_matches_what_the_pattern_does(pattern: str, text: str) -> None:
     expected = re.search(pattern.replace("$", r"\Z"), text) is not None
-    assert bool(eval(_compile.matches(pattern, "text"), {"text": text})) is expected
+    assert bool(eval(patterns.matches(pattern, "text"), {"text": text})) is expected
