@@ -250,7 +250,7 @@ def layers(tmp_path, volume):
     return make
 
 
-@pytest.mark.parametrize("count", [2, 20])
+@pytest.mark.parametrize("count", [3, 20])
 def test_options_that_are_longer_than_fsconfig_takes(container, layers, count):
     option = f"lowerdir={':'.join(layers(count))}"
     assert len(option) > 255
