@@ -133,4 +133,6 @@ class Leading:
         if error is not None:
             return done(None, error)
         made = self.creation.container
-        done(Container(made.directory, made.record, self.init.task.log), None)
+        container = Container(made.directory, made.record, self.init.task.log)
+        container.known_config = made.known_config  # for Start, which is about to come
+        done(container, None)

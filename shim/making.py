@@ -44,7 +44,7 @@ class Creating:
     """A container in the making. Called off, or killed, it leaves nothing: then what it may have left is removed as by
     `delete --force`, and only then Create is answered."""
 
-    __slots__ = ("held", "init", "log", "options", "request", "service", "task", "verb")
+    __slots__ = ("config", "held", "init", "log", "options", "request", "service", "task", "verb")
 
     def __init__(self, service: "Service", task: "Task", request: "Values", call: "Call") -> None:
         self.service = service
@@ -62,6 +62,8 @@ class Creating:
             self.options = options.options(self.request["options"], self.log)
             streams.make_pipes()
             self.held, complete = open_at_once(streams.to_open)
+            with open_at(None, self.task.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
+                self.config = create.read_config(bundle, self.log)
             creation = self._planned() if complete and is_simple(self.request["rootfs"]) else None
             if creation is None:
                 self._leave_to_worker()
@@ -79,12 +81,9 @@ class Creating:
         asked = self.task.options_of(
             self.options, self.init.streams.take_master if self.init.streams.terminal else None
         )
-        bundle = self.task.bundle
-        with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
-            config = create.read_config(folder, self.log)
-        if create.waits(config, asked, StateRoot(options.state_root(self.options, self.service.namespace))):
+        if create.waits(self.config, asked, StateRoot(options.state_root(self.options, self.service.namespace))):
             return None
-        return create.plan(self.task.id, bundle, asked, self.log, config)
+        return create.plan(self.task.id, self.task.bundle, asked, self.log, self.config)
 
     # --- by the loop
 
@@ -122,7 +121,8 @@ class Creating:
 
     def _work(self, line: "Line") -> None:
         try:
-            self.task.create(line, self.options, self.request, self.init.streams)
+            hooks = bool(self.config.get("hooks"))
+            self.task.create(line, self.options, self.request, self.init.streams, hooks)
         except (PyruncError, OSError) as error:
             raise failure(error, CREATE_FAILED) from error
 
@@ -161,8 +161,7 @@ class Creating:
     def _adopt(self, container: Container) -> None:
         task, service, request = self.task, self.service, self.request
         task.adopt(container, self.init, self.options)
-        for fd, mask in task.oom.pollable() if task.oom is not None else ():
-            service.loop.watch(fd, mask, lambda _: service.out_of_memory(task))
+        service.loop.soon(lambda: task.watch_memory(lambda _: service.out_of_memory(task)))  # before it can be started
         io = {name: request[name] for name in ("stdin", "stdout", "stderr", "terminal")}
         service.publisher.publish(
             "/tasks/create", container_id=task.id, bundle=task.bundle, rootfs=request["rootfs"], io=io,

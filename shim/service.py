@@ -158,13 +158,15 @@ class Service:
 
         def work(line: "Line") -> None:
             try:
+                if hooks:
+                    line.runs_hooks()
                 task.opened_again(line).start()
             except (PyruncError, OSError) as error:
                 raise failure(error, START_FAILED) from error
 
+        hooks = {"startContainer", "poststart"} & {*container.record["hooks"]}
         process.asked = process.starting = True
         try:
-            hooks = {"startContainer", "poststart"} & {*container.record["hooks"]}
             if not hooks and container.directory.try_lock("start"):
                 Starting(process, done, verb.call.log)
             else:

@@ -51,7 +51,7 @@ class Starting:
         self.began = time.time_ns()
         self.container = process.task.container
         self.loop: Loop = process.task.loop
-        self.done = done
+        self.done: Callable[[Exception | None], None] | None = done
         self.timer: Timer | None = None
         self.pidfd: Fd | None = None
         process.stop = self.stop
@@ -87,20 +87,24 @@ class Starting:
         self._end(why)
 
     def _end(self, error: "Exception | None") -> None:
-        if self.fifo.number < 0:
+        """It is answered first, and tidied up while its caller reads that."""
+        if self.done is None:
             return
+        done, self.done = self.done, None
         if self.log.steps_on:
             self.log.took("start.wait_for_program", self.began, time.time_ns())
-        self.loop.cancel(self.timer)
-        self.loop.unwatch(self.fifo.number)
-        self.fifo.close()
-        if self.pidfd is not None:
-            self.loop.unwatch(self.pidfd.number)
-            self.pidfd.close()
-        self.container.directory.unlock()
         if error is not None and not isinstance(error, StateError):
             self.container.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
-        self.done(error)
+        try:
+            done(error)
+        finally:
+            self.loop.cancel(self.timer)
+            for fd in (self.fifo, self.pidfd):
+                if fd is not None:
+                    self.loop.unwatch(fd.number)
+                    fd.close()
+            self.container.directory.unlock()
+            self.container.known_config = None  # many containers are never asked for it again
 
 
 class Entering:

@@ -138,7 +138,9 @@ class Task:
             systemd=found["systemd_cgroup"],
         )
 
-    def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
+    def create(
+        self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams, hooks: bool
+    ) -> None:
         """In a worker: all of it, or nothing. Raises PyruncError."""
         root = self.note(found)
         with line.log.step("create.mount_rootfs"):
@@ -151,6 +153,8 @@ class Task:
                 found, (lambda master: line.say(MASTER, None, [master])) if streams.terminal else None
             )
             self.standard.lend(streams.child)
+            if hooks:
+                line.runs_hooks()
             Container.create(root, self.id, self.bundle, asked, line.log)
         except BaseException:
             unmount_all(f"{self.bundle}/{ROOTFS}")
@@ -171,7 +175,6 @@ class Task:
         self.init = init
         self.init.pid = container.pid
         self.made = True
-        self._watch_memory()
 
     def add(self, request: "dict[str, Any]") -> Process:
         """A process that is to start later."""
@@ -201,6 +204,8 @@ class Task:
     def delete(self, line: "Line") -> None:
         """One that somebody else has deleted has a root file system here still."""
         try:
+            if "poststop" in self.container.record["hooks"]:
+                line.runs_hooks()
             Container.delete(self.container.directory.root, self.id, log=line.log)
         except NoSuchContainer:
             pass
@@ -244,9 +249,12 @@ class Task:
 
     # --- memory
 
-    def _watch_memory(self) -> None:
+    def watch_memory(self, told: "Callable[[int], None]") -> None:
+        """`told`: is called when it may have run out of memory."""
         try:
             self.oom = self.container.cgroup.watch_oom()
+            for fd, mask in self.oom.pollable():
+                self.loop.watch(fd, mask, told)
         except (PyruncError, OSError) as error:
             self.log.debug(f"container {self.id}: nobody will tell when it runs out of memory: {error}")
 

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 LARGEST = 1 << 16
 LONGEST_TEXT = 1 << 14
 MOST_DESCRIPTORS = 8
-MOST_SECONDS = 600.0  # for any verb, where its caller has no deadline
+MOST_SECONDS = 600.0  # for what has no hooks, where its caller has no deadline
 GRACE_SECONDS = 3.0  # for undoing what was made, once it was called off
 DEATH_SECONDS = 2.0  # for dying, once it was killed
 SIGKILL, SIGTERM = 9, 15
 HANGS = "it hangs in a system call, and outlives even SIGKILL"
-BORN, ENDS, MASTER, STEP, RESULT, ERROR = "born", "ends", "master", "step", "result", "error"
+BORN, ENDS, MASTER, HOOKS, STEP, RESULT, ERROR = "born", "ends", "master", "hooks", "step", "result", "error"
 
 
 class Line:
@@ -59,6 +59,11 @@ class Line:
         packed = b"".join(number.to_bytes(4, sys.byteorder) for number in there)
         control = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if there else []
         self.socket.sendmsg([data], control, _socket.MSG_NOSIGNAL)
+
+    def runs_hooks(self) -> None:
+        """From here on it takes as long as it takes: a hook has no bound but its `timeout`, in config.md and in
+        runc. The loop does not wait for it; Kill and the caller's deadline end it."""
+        self.say(HOOKS)
 
 
 class _Log(Log):
@@ -166,6 +171,8 @@ class Worker:
             self.born = value
         elif kind == STEP:
             self.log.took(*value)
+        elif kind == HOOKS:
+            self.loop.cancel(self.timer)
         elif kind == RESULT:
             self._finish(value, None)
         elif kind == ERROR:

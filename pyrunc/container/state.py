@@ -42,6 +42,7 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 # Whether this process lives for one verb: `delete --force` may end such a one to get its lock, and no other. The
 # command line says so of itself; a program that uses the library is never ended.
 lives_for_one_verb = False
+_ourselves = 0, 0  # our pid and start time
 
 
 class Holder:
@@ -197,8 +198,11 @@ class StateDirectory:
             pass
 
     def _sign(self, verb: str) -> None:
-        pid = posix.getpid()
-        self._note(HOLDER, f"{pid} {start_time(pid)} {verb} {int(lives_for_one_verb)}")
+        global _ourselves
+        if _ourselves[0] != posix.getpid():  # for a program that lives longer than a verb
+            _ourselves = posix.getpid(), start_time(posix.getpid())
+        pid, start = _ourselves
+        self._note(HOLDER, f"{pid} {start} {verb} {int(lives_for_one_verb)}")
 
     def note_hook(self, pid: int) -> None:
         """The hook that the holder of the lock, which is us, waits for from now on."""
