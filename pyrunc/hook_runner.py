@@ -32,6 +32,7 @@ def run_all(
     folder: str = "",
     started: "Callable[[int], None] | None" = None,
     filter: "tuple[bytes | None, int]" = (None, 0),
+    outputs: "tuple[Fd | None, Fd | None]" = (None, None),
 ) -> None:
     """Run every hook of a kind, in order; the first that fails ends it. Raises PyruncError.
 
@@ -41,11 +42,12 @@ def run_all(
         folder: where they start; where it is gone by now, in /. Without one they start where we are.
         started: hears of each one's pid.
         filter: the seccomp filter that they run with, and its flags.
+        outputs: where what they print, and their errors, go; else those are a part of the error when one fails.
     """
     for index, hook in enumerate(hooks):
         try:
             own = environment if hook.get("env") is None else as_mapping(hook["env"])
-            run(hook, state, own, folder, started, filter)
+            run(hook, state, own, folder, started, filter, outputs)
         except PyruncError as error:
             raise PyruncError(f"error running {kind} hook #{index}", "", str(error)) from error
 
@@ -62,13 +64,15 @@ def run(
     folder: str = "",
     started: "Callable[[int], None] | None" = None,
     filter: "tuple[bytes | None, int]" = (None, 0),
+    outputs: "tuple[Fd | None, Fd | None]" = (None, None),
 ) -> None:
     """Run one hook to its end, or to its timeout, after which its whole process group is killed."""
     input_read, input_write = _pipe()
     output_read, output_write = _pipe()
     pid, pidfd = clone()
     if pidfd is None:
-        _execute(hook, environment, folder, input_read, output_write, filter)
+        printed, errors = (output_write if fd is None else fd for fd in outputs)
+        _execute(hook, environment, folder, input_read, printed, errors, filter)
         raise AssertionError  # not reached: the child is the hook now
     input_read.close()
     output_write.close()
@@ -153,6 +157,7 @@ def _execute(
     folder: str,
     source: Fd,
     output: Fd,
+    errors: Fd,
     filter: "tuple[bytes | None, int]",
 ) -> None:
     """In the child: become the hook. Never returns."""
@@ -164,7 +169,7 @@ def _execute(
         reset_signals()
         posix.dup2(source.number, 0)
         posix.dup2(output.number, 1)
-        posix.dup2(output.number, 2)
+        posix.dup2(errors.number, 2)
         close_range(3)
         arguments = hook.get("args") or [hook["path"]]
         failed = execute(hook["path"], arguments, posix_environment() if environment is None else environment, *filter)

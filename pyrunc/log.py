@@ -15,18 +15,24 @@ class Log:
     file: where lines go; None is standard error.
     json: one JSON object a line: engines read the last one of level "error".
     debug: whether lines of level "debug" are written.
+    warnings: the same of level "warning".
 
     Attributes:
+        is_elsewhere: whether lines go to another place than standard error.
         steps_on: whether anybody wants to know what each step takes.
     """
 
-    __slots__ = ("debug_on", "file", "json", "steps_on")
+    __slots__ = ("debug_on", "file", "is_elsewhere", "json", "steps_on", "warnings_on")
 
-    def __init__(self, file: "Fd | None" = None, json: bool = False, debug: bool = False) -> None:
+    def __init__(
+        self, file: "Fd | None" = None, json: bool = False, debug: bool = False, warnings: bool = True
+    ) -> None:
         self.file = file
         self.json = json
         self.debug_on = debug
         self.steps_on = debug
+        self.warnings_on = warnings
+        self.is_elsewhere = file is not None
 
     def debug(self, text: str) -> None:
         if self.debug_on:
@@ -45,7 +51,8 @@ class Log:
         self.took(name, began, ended)
 
     def warning(self, text: str) -> None:
-        self.write("warning", text)
+        if self.warnings_on:
+            self.write("warning", text)
 
     def error(self, text: str) -> None:
         self.write("error", text)

@@ -65,7 +65,10 @@ EXAMPLES = {
     "create": (
         ("A container that waits, started later:", "pyrunc create --bundle bundle web </dev/null", "pyrunc start web"),
     ),
-    "delete": (("Whatever state it is in:", "pyrunc delete --force web"),),
+    "delete": (
+        ("Whatever state it is in:", "pyrunc delete --force web"),
+        ("All of a test's:", "pyrunc delete --force --regex '^test-'"),
+    ),
     "events": (("What it uses, once:", "pyrunc events --stats web"),),
     "exec": (
         ("A shell beside the program:", "pyrunc exec --tty web sh"),
@@ -81,6 +84,7 @@ EXAMPLES = {
         ),
     ),
     "features": (("Which mount options are known:", "pyrunc features | jq .mountOptions"),),
+    "info": (("The host in a few lines:", "pyrunc info"),),
     "kill": (("Ask it to end; then make it:", "pyrunc kill web", "pyrunc kill web KILL"),),
     "learn": (
         (

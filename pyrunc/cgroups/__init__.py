@@ -23,6 +23,11 @@ def place(cgroups_path: "str | None", container_id: str) -> "Cgroup":
     return _kind(hierarchy.is_unified(found), paths, {h.name: h.mount for h in found}, None)
 
 
+def place_nowhere() -> "Cgroup":
+    """In the caller's own: none is made, and nothing is limited."""
+    return _kind(False, {}, {}, None)
+
+
 def place_scope(cgroups_path: "str | None", container_id: str, user: bool) -> "Scope":
     """systemd's scope of the name in linux.cgroupsPath. Its directories are known when systemd has made it.
 

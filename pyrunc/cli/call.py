@@ -14,6 +14,7 @@ VERBS = {
     "exec": "execute a new process in a container",
     "explain": "say what a configuration or a container grants and withholds",
     "features": "show what this runtime supports, as JSON",
+    "info": "show this host in a few lines",
     "kill": "send a signal to a container's first process",
     "learn": "run a container, and write down the least that its program needs",
     "list": "list containers",
@@ -40,10 +41,12 @@ USAGE = Usage(
     "run containers as the OCI runtime specification describes them",
     flags=(
         Flag("debug", help="write what is done, step by step, to the log"),
-        Flag("log", help="write the log to FILE instead of standard error", value="FILE"),
+        Flag("log", help="write the log to FILE, journald:NAME or syslog:NAME", value="FILE"),
         Flag("log-format", help="text or json", value="FORMAT", default="text"),
+        Flag("log-level", help="the least that is logged: error, warning, info or debug", value="LEVEL"),
         Flag("root", help="where the containers' state is kept", value="DIR"),
         Flag("systemd-cgroup", help="let systemd make the cgroups (cgroupsPath is then slice:prefix:name)"),
+        Flag("cgroup-manager", help="who makes the cgroups: cgroupfs, systemd or disabled (nobody)", value="NAME"),
         Flag("rootless", help="ignore cgroup permission errors: true, false or auto", value="VALUE", default="auto"),
         Flag("version", "v", help="show the version"),
     ),
@@ -53,7 +56,7 @@ USAGE = Usage(
 class Call:
     """What a verb is called with."""
 
-    __slots__ = ("arguments", "log", "root_given", "rootless", "state_root", "systemd")
+    __slots__ = ("arguments", "log", "manager", "root_given", "rootless", "state_root")
 
     def __init__(
         self,
@@ -62,14 +65,14 @@ class Call:
         log: Log,
         rootless: "bool | None",
         root_given: bool,
-        systemd: bool,
+        manager: str,
     ) -> None:
         self.root_given = root_given
         self.arguments = arguments
         self.state_root = state_root
         self.log = log
         self.rootless = rootless
-        self.systemd = systemd
+        self.manager = manager  # of cgroups: cgroupfs, systemd or disabled
 
     @property
     def id(self) -> str:

@@ -54,7 +54,8 @@ def options(call: Call) -> Options:
         no_pivot=arguments.on("no-pivot"),
         no_new_keyring=arguments.on("no-new-keyring"),
         rootless=call.rootless,
-        systemd=call.systemd,
+        systemd=call.manager == "systemd",
+        no_cgroup=call.manager == "disabled",
         exit_record=arguments.on("exit-record"),
         config=absolute(arguments.text("config")),
     )

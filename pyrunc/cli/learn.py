@@ -96,7 +96,8 @@ def _watched(call: Call, config: Config, bundle: str, path: str) -> tuple[int, d
                 _watch(server, control, result)
             os.close(control)
             try:
-                settings = Options(rootless=call.rootless, systemd=call.systemd, config=f"/proc/self/fd/{changed}")
+                settings = Options(rootless=call.rootless, config=f"/proc/self/fd/{changed}")
+                settings.systemd, settings.no_cgroup = call.manager == "systemd", call.manager == "disabled"
                 status = run.in_foreground(call, settings, bundle)
             finally:
                 os.close(ours)

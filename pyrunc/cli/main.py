@@ -105,7 +105,10 @@ def _run(verb: str, before: Arguments, log: Log) -> int:
         raise UsageError("--rootless", before.text("rootless"), "must be true, false or auto")
     root = StateRoot(_absolute(before.text("root"))) if before.text("root") else StateRoot.default()
     kind = rootless if isinstance(rootless, bool) else None
-    result = module.main(Call(arguments, root, log, kind, bool(before.text("root")), before.on("systemd-cgroup")))
+    manager = before.text("cgroup-manager") or ("systemd" if before.on("systemd-cgroup") else "cgroupfs")
+    if manager not in MANAGERS:
+        raise UsageError("--cgroup-manager", f'"{manager}"', "is none", ", ".join(MANAGERS))
+    result = module.main(Call(arguments, root, log, kind, bool(before.text("root")), manager))
     return int(result or 0)
 
 
@@ -115,20 +118,33 @@ def _module(verb: str) -> "ModuleType":
     return sys.modules[name]
 
 
+MANAGERS = ("cgroupfs", "systemd", "disabled")
+LEVELS = ("", "panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
+
+
 def _log(before: Arguments) -> Log:
     format = before.text("log-format")
     if format not in ("text", "json"):
         raise UsageError("--log-format", f'"{format}"', "unknown log-format", "text or json")
-    file = open_log(before.text("log")) if before.text("log") else None
-    return Log(file, format == "json", before.on("debug"))
+    level, target = before.text("log-level"), before.text("log")
+    if level not in LEVELS:
+        raise UsageError("--log-level", f'"{level}"', "is no level", "error, warning, info or debug")
+    debug, warnings = before.on("debug") or level == "debug", level not in ("error", "fatal", "panic")
+    kind, _, name = target.partition(":")
+    if target[len(kind) :] and kind in ("journald", "syslog"):
+        from pyrunc.cli import log_targets
+
+        return log_targets.service(kind, name, debug, warnings)
+    file = open_log(target.removeprefix("file:")) if target else None
+    return Log(file, format == "json", debug, warnings)
 
 
 def _failed(text: str, log: Log, status: int) -> int:
     """To the log, where engines read the last line of level "error", and to the user on standard error."""
     text = printable(text)  # whatever was quoted
-    if log.file is not None or log.json:
+    if log.is_elsewhere or log.json:
         log.error(text)
-    if log.file is not None or not log.json:
+    if log.is_elsewhere or not log.json:
         start = "" if text.startswith(("pyrunc ", "exec /")) else "pyrunc: "
         complain(f"{start}{text}")
     return status

@@ -37,11 +37,15 @@ class Timeline(Log):
     __slots__ = ("child", "events", "inner", "parent")
 
     def __init__(self, inner: Log) -> None:
-        super().__init__(inner.file, inner.json, inner.debug_on)
+        super().__init__(inner.file, inner.json, inner.debug_on, inner.warnings_on)
+        self.is_elsewhere = inner.is_elsewhere
         self.inner = inner
         self.steps_on = True
         self.parent = self.child = posix.getpid()
         self.events: list[tuple[int, str, int, int]] = []  # pid, name, began, ended
+
+    def write(self, level: str, text: str) -> None:
+        self.inner.write(level, text)
 
     def took(self, name: str, began: int, ended: int) -> None:
         super().took(name, began, ended)

@@ -49,6 +49,10 @@ def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Co
         config = config or read_config(folder, log, options.config)
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
+    if config.get("annotations"):
+        from pyrunc.container import annotations
+
+        annotations.apply(config, options)
     process = config.get("process")
     take_master = prepare.receiver_of_master(options, bool(process and process.get("terminal")))
     take_pidfd = prepare.receiver_of_pidfd(options, "standard")
@@ -308,6 +312,8 @@ class Creation(launch.Parent):
         self._limit()
 
     def _limit(self) -> None:
+        if self.options.no_cgroup:
+            return
         resources = self.config["linux"].get("resources") or {}
         self.cgroup.limit(resources, may_set_devices=not _is_rootless(self.options))
         _delegate(self.cgroup, self.config)
@@ -374,6 +380,11 @@ class Creation(launch.Parent):
 
 def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
     path = config["linux"].get("cgroupsPath")
+    if options.no_cgroup:
+        if config["linux"].get("resources"):
+            cause = "there are no limits, nor rules for devices, without a cgroup (--cgroup-manager disabled)"
+            raise ConfigError("config.json", "/linux/resources", cause, "take them out, if that is meant")
+        return cgroups.place_nowhere()
     if options.systemd:
         return cgroups.place_scope(path, container_id, user=_is_rootless(options))
     return cgroups.place(path, container_id)
@@ -399,6 +410,8 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
     context.fifo = container.directory.make_fifo()
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     prepare.use_filter(context, container)
+    if config.get("annotations"):
+        context.hook_outputs = container.hook_outputs()
     labels.prepare(context, container.log)
     if _maps_owners(config):
         from pyrunc.container import idmap

@@ -19,6 +19,7 @@ class Options:
         detach: nobody waits for the process here.
         pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
         preserve_fds: how many descriptors from 3 on the program keeps.
+        no_cgroup: the container gets no cgroup of its own.
         no_pivot, no_new_keyring: see the verbs.
         config: the path of the configuration, in place of the bundle's config.json.
         exit_record: the container's end is to be on record: see ended.py.
@@ -34,6 +35,7 @@ class Options:
         "console_socket",
         "detach",
         "exit_record",
+        "no_cgroup",
         "no_new_keyring",
         "no_pivot",
         "pid_file",
@@ -63,6 +65,7 @@ class Options:
         wait_fifo: str = "",
         exit_record: bool = False,
         config: str = "",
+        no_cgroup: bool = False,
     ) -> None:
         self.pid_file = pid_file
         self.cgroups = cgroups or []
@@ -79,3 +82,4 @@ class Options:
         self.wait_fifo = wait_fifo
         self.exit_record = exit_record
         self.config = config
+        self.no_cgroup = no_cgroup

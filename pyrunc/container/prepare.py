@@ -50,7 +50,12 @@ def use_cgroup(context: "Context", cgroup: "Cgroup") -> None:
 def use_filter(context: "Context", container: "Recorded") -> None:
     """The container's seccomp filter, for its first process and for every other."""
     profile = context.config["linux"].get("seccomp")
-    if profile:
+    compiled = (context.config.get("annotations") or {}).get("run.oci.seccomp_bpf_data")
+    if compiled:
+        from pyrunc.container.annotations import program
+
+        context.bpf, context.bpf_flags = program(compiled), 0
+    elif profile:
         from pyrunc.seccomp import cache
 
         with container.directory.root.open() as root:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.cgroups.rdt import Group
+    from pyrunc.linux.fd import Fd
     from pyrunc.spec.types import Config, State, Status
 
     HookKind = Literal["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
@@ -146,7 +147,16 @@ class Recorded:
 
             with self.log.step(f"hooks.{kind}"):
                 given, state = (self.config.get("hooks") or {}).get(kind) or [], self.hook_state(status)
-                run_all(kind, given, state, None, self.record["bundle"], self.directory.note_hook)
+                note = self.directory.note_hook
+                run_all(kind, given, state, None, self.record["bundle"], note, outputs=self.hook_outputs())
+
+    def hook_outputs(self) -> "tuple[Fd | None, Fd | None]":
+        """Where crun's annotations say that hooks' output goes."""
+        if not {"run.oci.hooks.stdout", "run.oci.hooks.stderr"} & {*self.record["annotations"]}:
+            return None, None
+        from pyrunc.container import annotations
+
+        return annotations.hook_outputs(self.record["annotations"], self.record["bundle"])
 
     def poststop(self) -> None:
         """After all else is gone; a hook that fails is a warning (config.md#poststop)."""
@@ -157,7 +167,8 @@ class Recorded:
         for hook in (self.config.get("hooks") or {}).get("poststop") or []:
             try:
                 with self.log.step("hooks.poststop"):
-                    run_all("poststop", [hook], self.hook_state("stopped", 0), None, self.record["bundle"])
+                    state, outputs = self.hook_state("stopped", 0), self.hook_outputs()
+                    run_all("poststop", [hook], state, None, self.record["bundle"], outputs=outputs)
             except PyruncError as error:
                 self.log.warning(str(error))
 

@@ -77,11 +77,11 @@ class Context:
 
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "callers", "cgroup", "cgroup_tasks",
-        "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo", "host_proc",
-        "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names", "may_be_dumpable", "mount_label",
-        "new_namespaces", "new_network", "no_pivot", "notify_socket", "null", "opened", "own_propagation", "pinned",
-        "preserve_fds", "process", "progress", "read_only_later", "root", "rootfs", "second_clone", "selinux_label",
-        "sets", "state", "terminal", "unseen", "userns", "waiting",
+        "channel", "config", "debug", "deferred_cwd", "entered_cwd", "environment", "executable", "fifo",
+        "hook_outputs", "host_proc", "idmaps", "init", "joins", "keyring", "late", "listen_fds", "listen_names",
+        "may_be_dumpable", "mount_label", "new_namespaces", "new_network", "no_pivot", "notify_socket", "null",
+        "opened", "own_propagation", "pinned", "preserve_fds", "process", "progress", "read_only_later", "root",
+        "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "unseen", "userns", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -124,6 +124,7 @@ class Context:
         self.entered_cwd = False
         self.environment: dict[str, str] = {}
         self.executable = ""
+        self.hook_outputs: tuple[Fd | None, Fd | None] = (None, None)
 
     def close(self) -> None:
         """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
@@ -135,7 +136,13 @@ class Context:
         """What the parent opened for the child."""
         late = self.late.descriptors() if self.late else ()
         lists = (self.cgroup_tasks, self.idmaps.values(), (fd for _, fd in self.joins), late)
-        every = (self.host_proc, self.fifo, self.opened, *(fd for several in lists for fd in several))
+        every = (
+            self.host_proc,
+            self.fifo,
+            self.opened,
+            *self.hook_outputs,
+            *(fd for several in lists for fd in several),
+        )
         return [fd for fd in every if fd is not None]
 
     def keep_only_own(self) -> None:

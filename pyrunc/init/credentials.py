@@ -88,8 +88,10 @@ def set_user(context: Context) -> None:
     user = context.process.get("user") or {}
     prctl(PR_SET_KEEPCAPS, 1)
     groups = user.get("additionalGids") or []
+    kept = (context.config.get("annotations") or {}).get("run.oci.keep_original_groups", "0")
     try:
-        posix.setgroups(groups)
+        if kept in ("", "0", "false"):
+            posix.setgroups(groups)
     except OSError as error:
         if error.errno not in NOT_OURS or not context.userns:
             raise

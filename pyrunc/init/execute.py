@@ -131,7 +131,7 @@ def leave_nothing(context: Context) -> None:
     first = 3 + context.preserve_fds + context.listen_fds
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
-    kept += [fd.number for fd in (context.fifo, context.opened) if fd is not None]
+    kept += [fd.number for fd in (context.fifo, context.opened, *context.hook_outputs) if fd is not None]
     keep_only(first, kept)
 
 

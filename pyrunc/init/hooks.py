@@ -15,7 +15,7 @@ def create_container(context: Context) -> None:
     hooks = (context.config.get("hooks") or {}).get("createContainer") or []
     if hooks and context.root is not None:
         posix.fchdir(context.root.number)  # where runc starts them: hooks such as ldconfig's rely on it
-    run_all("createContainer", hooks, context.state("creating", posix.getpid()), {})
+    run_all("createContainer", hooks, context.state("creating", posix.getpid()), {}, outputs=context.hook_outputs)
 
 
 @step("running startContainer hooks")
@@ -25,7 +25,8 @@ def start_container(context: Context) -> None:
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
     filter = (None, 0) if context.bpf_installed else (context.bpf, context.bpf_flags)
-    run_all("startContainer", hooks, context.state("created", posix.getpid()), context.environment, filter=filter)
+    state = context.state("created", posix.getpid())
+    run_all("startContainer", hooks, state, context.environment, filter=filter, outputs=context.hook_outputs)
 
 
 @step("waiting for the runtime's hooks")

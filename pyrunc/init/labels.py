@@ -93,7 +93,10 @@ def no_longer_for_keyring(context: Context) -> None:
 
 def for_mount(context: Context, kind: str) -> "list[tuple[str, str | None]]":
     """The option that labels the files of a new file system (config-linux.md#mount-label)."""
-    return [("context", context.mount_label)] if context.mount_label and kind not in WITHOUT_LABEL else []
+    if not context.mount_label or kind in WITHOUT_LABEL:
+        return []
+    name = (context.config.get("annotations") or {}).get("run.oci.mount_context_type", "context")
+    return [(name, context.mount_label)]
 
 
 def for_message_queues(context: Context, mount: Fd) -> None:

@@ -29,7 +29,7 @@ def test_verbs():
 
 
 def test_flags():
-    assert complete("delete", "--") == ["--force"]
+    assert complete("delete", "--") == ["--force", "--regex", "--all"]
     assert "--bundle" in complete("create", "--b")
     assert "--root" in complete("--r")
     assert complete("--root", "x", "create", "--no-p") == ["--no-pivot"]

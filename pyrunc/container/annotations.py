@@ -1,0 +1,153 @@
+"""Annotations that change how a container is made: crun's, under run.oci. Loaded where there is one.
+
+What they ask for becomes what config.json or an option would have said. One that is not here, or has a value that
+means nothing, changes nothing in crun; what would leave out something of the container's protection is an error.
+"""
+
+import posix
+
+from pyrunc.errors import ConfigError
+from pyrunc.linux.fd import Fd, open_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.container.options import Options
+    from pyrunc.spec.types import Config, Process, TimeOffset
+
+START = "run.oci."
+HANDLER = "run.oci.handler"
+CLOCKS = {"monotonic": "monotonic", "1": "monotonic", "boottime": "boottime", "7": "boottime"}
+CONTEXT_TYPES = ("context", "fscontext", "defcontext", "rootcontext")
+
+
+def apply(config: "Config", options: "Options") -> None:
+    for name, value in (config.get("annotations") or {}).items():
+        work = KNOWN.get(name)
+        if work is not None:
+            work(config, options, value)
+
+
+def _wrong(name: str, cause: str, hint: str = "") -> ConfigError:
+    return ConfigError("config.json", f"/annotations/{name.replace('/', '~1')}", cause, hint)
+
+
+def _handler(_: "Config", __: "Options", value: str) -> None:
+    if value:
+        raise _wrong(HANDLER, f'there is no handler "{value}": pyrunc runs programs of Linux only', "crun has some")
+
+
+def _wasm(config: "Config", _: "Options", value: str) -> None:
+    """Engines mark images of WebAssembly so, whose program the kernel can't execute."""
+    process: Process = config.get("process") or {"cwd": "/"}
+    words = process.get("args") or [""]
+    if value in ("compat", "compat-smart") and words[0].endswith((".wasm", ".wat")):
+        raise _wrong("module.wasm.image/variant", f"{words[0]} is WebAssembly, which takes a handler", "crun has some")
+
+
+def _pidfd_receiver(_: "Config", options: "Options", value: str) -> None:
+    options.pidfd_socket = options.pidfd_socket or value
+
+
+def _time_offsets(config: "Config", _: "Options", value: str) -> None:
+    """As /proc/PID/timens_offsets takes them: a line for each clock, seconds and nanoseconds. time_namespaces(7)"""
+    name = f"{START}timens_offset"
+    if not any(n["type"] == "time" and not n.get("path") for n in config["linux"].get("namespaces") or []):
+        raise _wrong(name, "there is no new time namespace", 'add {"type": "time"} to linux.namespaces')
+    offsets = config["linux"].setdefault("timeOffsets", {})
+    for line in value.splitlines():
+        words = line.split()
+        if len(words) != 3 or words[0] not in CLOCKS or not all(map(_is_number, words[1:])):
+            raise _wrong(name, f'"{line}" is not a clock, seconds and nanoseconds', "such as: boottime 86400 0")
+        offset: TimeOffset = {"secs": int(words[1]), "nanosecs": int(words[2])}
+        if CLOCKS[words[0]] == "monotonic":
+            offsets["monotonic"] = offset
+        else:
+            offsets["boottime"] = offset
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal()
+
+
+def _fail_unknown(config: "Config", _: "Options", value: str) -> None:
+    if value in ("", "0", "false"):
+        return
+    from pyrunc.seccomp import names
+
+    profile = config["linux"].get("seccomp")
+    rules = profile.get("syscalls") or [] if profile else []
+    unknown = sorted({name for rule in rules for name in rule["names"] if not names.is_known(name)})
+    if unknown:
+        raise ConfigError("config.json", "/linux/seccomp/syscalls", f"unknown system calls: {', '.join(unknown)}")
+
+
+def _keep_groups(config: "Config", _: "Options", value: str) -> None:
+    process: Process = config.get("process") or {"cwd": "/"}
+    if value not in ("", "0", "false") and (process.get("user") or {"uid": 0}).get("additionalGids"):
+        raise _wrong(KEEP_GROUPS, "it keeps the caller's groups, and additionalGids names others", "leave one out")
+
+
+def _context_type(_: "Config", __: "Options", value: str) -> None:
+    if value not in CONTEXT_TYPES:
+        cause = f'"{value}" is none of {", ".join(CONTEXT_TYPES)}'
+        raise _wrong(f"{START}mount_context_type", cause)
+
+
+def _bpf(_: "Config", __: "Options", value: str) -> None:
+    program(value)
+
+
+KEEP_GROUPS = "run.oci.keep_original_groups"
+BPF = "run.oci.seccomp_bpf_data"
+
+
+def hook_outputs(annotations: "dict[str, str]", bundle: str) -> "tuple[Fd | None, Fd | None]":
+    """The files that hooks' output is added to. A relative path starts at the bundle."""
+    found: list[Fd | None] = []
+    for stream in ("stdout", "stderr"):
+        path = annotations.get(f"{START}hooks.{stream}")
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_NOCTTY
+        found.append(open_at(None, path if path[:1] == "/" else f"{bundle}/{path}", flags, 0o644) if path else None)
+    return found[0], found[1]
+
+
+def program(value: str) -> bytes:
+    """A BPF program in base64: struct sock_filter, 8 bytes each. Raises ConfigError."""
+    import binascii
+
+    try:
+        code = binascii.a2b_base64(value, strict_mode=True)
+    except binascii.Error as error:
+        raise _wrong(BPF, f"is not base64: {error}") from error
+    if not code or len(code) % 8:
+        raise _wrong(BPF, f"{len(code)} bytes are no BPF program: an instruction has 8")
+    return code
+
+
+def _unsupported(name: str) -> "Callable[[Config, Options, str], None]":
+    def refuse(_: "Config", __: "Options", value: str) -> None:
+        raise _wrong(name, "pyrunc does not do that", "crun does")
+
+    return refuse
+
+
+KNOWN: "dict[str, Callable[[Config, Options, str], None]]" = {
+    HANDLER: _handler,
+    "module.wasm.image/variant": _wasm,
+    f"{START}pidfd_receiver": _pidfd_receiver,
+    f"{START}timens_offset": _time_offsets,
+    f"{START}seccomp_fail_unknown_syscall": _fail_unknown,
+    f"{START}mount_context_type": _context_type,
+    KEEP_GROUPS: _keep_groups,
+    BPF: _bpf,
+    **{
+        name: _unsupported(name)
+        for name in (
+            f"{START}systemd.subgroup",
+            f"{START}delegate-cgroup",
+            f"{START}systemd.force_cgroup_v1",
+        )
+    },
+}

@@ -1,0 +1,200 @@
+"""What crun and youki have besides runc: flags, annotations."""
+
+import base64
+import json
+import os
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from integration.support.bundle import namespaces
+from integration.support.container import Container
+
+# --- flags
+
+
+@pytest.fixture
+def three(container):
+    made = [container() for _ in range(3)]
+    for c, name in zip(made, ("web-1", "web-2", "db"), strict=True):
+        c.id = f"{c.id}-{name}"
+        c.up()
+    return made
+
+
+def ids(runtime):
+    return {name.rpartition("-")[2] for name in runtime("list", "-q").out.split()}
+
+
+def test_delete_and_kill_by_regular_expression(three, runtime):
+    assert runtime("kill", "--regex", "web-[12]$", "KILL").code == 0
+    for c in three[:2]:
+        c.wait_for("stopped")
+    result = runtime("delete", "--regex", ".", check=False)  # one of them runs
+    assert result.code == 1
+    assert "is not stopped: running" in result.err
+    assert ids(runtime) == {"db"}
+    assert runtime("delete", "--force", "--regex", "nobody").code == 0
+    assert "is no regular expression" in runtime("delete", "--regex", "(", check=False).err
+
+
+def test_delete_all(three, runtime):
+    assert runtime("delete", "--force", "--all").code == 0
+    assert ids(runtime) == set()
+    assert runtime("delete", "--all", "x", check=False).code == 1
+    assert "requires 1 argument" in runtime("delete", check=False).err
+
+
+def test_without_a_cgroup(container, runtime):
+    c = container()
+    c._prepare(("cat", "/proc/self/cgroup"))
+    words = ("--cgroup-manager", "disabled", "run", "--bundle", c.bundle.path, c.id)
+    own = {line.split(":")[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    assert {line.split(":")[2] for line in runtime(*words).out.splitlines()} == own
+    c.change(resources={"pids": {"limit": 9}})
+    c._prepare(())
+    assert "there are no limits" in runtime(*words, check=False).err
+    assert "is none" in runtime("--cgroup-manager", "x", "list", check=False).err
+    c.assert_gone()
+
+
+def test_log_levels(container, runtime):
+    c = container(capabilities={"bounding": ["CAP_NOBODY_KNOWS"]})
+    c._prepare(("true",))
+    words = ("run", "--bundle", c.bundle.path, c.id)
+    assert "level=warning" in runtime(*words).err
+    assert runtime("--log-level", "error", *words).err == ""
+    assert "level=debug" in runtime("--log-level", "debug", *words).err
+    assert "is no level" in runtime("--log-level", "loud", *words, check=False).err
+
+
+@pytest.mark.parametrize(("kind", "path"), [("journald", "/run/systemd/journal/socket"), ("syslog", "/dev/log")])
+def test_the_log_of_a_service(runtime, tmp_path, kind, path):
+    """In a mount namespace where that service is ours."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.settimeout(20)
+    server.bind(str(tmp_path / "socket"))
+    top = "/" + path.split("/")[1]
+    folder = os.path.dirname(path)
+    command = " ".join(runtime.command("--log", f"{kind}:me", "state", "nobody"))
+    script = f"mount -t tmpfs x {top} && mkdir -p {folder} && touch {path} && mount --bind {tmp_path}/socket {path}"
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{script}; {command}"], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 1, result
+    data = server.recv(1 << 16).decode()
+    server.close()
+    assert 'container "nobody": container does not exist' in data
+    assert ("SYSLOG_IDENTIFIER=me" in data) if kind == "journald" else data.startswith("<27>me[")
+
+
+def test_a_log_that_nobody_reads_is_an_error(runtime, tmp_path):
+    if os.path.exists("/dev/log"):
+        pytest.skip("somebody reads /dev/log")
+    assert "is that service running?" in runtime("--log", "syslog:me", "list", check=False).err
+    runtime("--log", f"file:{tmp_path}/log", "state", "nobody", check=False)
+    assert "does not exist" in (tmp_path / "log").read_text()
+
+
+def test_info(runtime):
+    lines = runtime("info").out.splitlines()
+    assert any(line.startswith("Kernel-Release") and os.uname().release in line for line in lines)
+
+
+# --- annotations
+
+
+def annotated(container: Container, **values: str) -> Container:
+    names = {name.replace("__", "."): value for name, value in values.items()}
+    return container.change(annotations={f"run.oci.{name}": value for name, value in names.items()})
+
+
+def test_groups_are_kept(container):
+    c = annotated(container(), keep_original_groups="1")
+    wrapper = ("setpriv", "--groups", "7,12345", "--")
+    assert {"7", "12345"} <= set(c.run("id", "-G", wrapper=wrapper).split())
+    assert container().run("id", "-G", wrapper=wrapper) == "0"
+    c.change(user={"uid": 0, "gid": 0, "additionalGids": [3]})
+    assert "additionalGids names others" in c.refused("true")
+
+
+def test_output_of_hooks(container):
+    say = {"path": "/bin/sh", "args": ["sh", "-c", "echo out $0; echo err >&2", "x"]}
+    c = container(hooks={kind: [say] for kind in ("createRuntime", "createContainer", "startContainer", "poststop")})
+    annotated(c, hooks__stdout=str(c.bundle.path / "out"), hooks__stderr="err")  # relative: to the bundle
+    c.run("true")
+    assert (c.bundle.path / "out").read_text() == "out x\n" * 4
+    assert (c.bundle.path / "err").read_text() == "err\n" * 4
+
+
+def test_a_filter_as_it_is(container):
+    """BPF: getppid fails with 77, all else is allowed."""
+    number = 110 if os.uname().machine == "x86_64" else 173
+    code = b"".join(
+        struct.pack("=HBBI", *each)
+        for each in ((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | 77), (0x06, 0, 0, 0x7FFF0000))
+    )
+    c = annotated(container(), seccomp_bpf_data=base64.b64encode(code).decode())
+    assert "Seccomp:\t2" in c.run("cat", "/proc/self/status")
+    c.up()
+    assert "Seccomp:\t2" in c.exec("cat", "/proc/self/status")
+    c.delete("--force")
+    annotated(c, seccomp_bpf_data="AAAA")
+    assert "3 bytes are no BPF program" in c.refused("true")
+    annotated(c, seccomp_bpf_data="!")
+    assert "is not base64" in c.refused("true")
+
+
+def test_unknown_system_calls_may_be_an_error(container):
+    rules = [{"names": ["read", "opne"], "action": "SCMP_ACT_ERRNO"}]
+    c = container(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{**rules[0], "names": ["opne"]}]})
+    c.run("true")
+    annotated(c, seccomp_fail_unknown_syscall="1")
+    assert "unknown system calls: opne" in c.refused("true")
+
+
+def test_offsets_of_clocks(container):
+    c = annotated(container(), timens_offset="boottime 100000 0\nmonotonic 5 0")
+    assert "there is no new time namespace" in c.refused("true")
+    c.change(namespaces=namespaces("pid", "network", "ipc", "uts", "mount", "time"))
+    with open("/proc/uptime") as file:
+        ours = float(file.read().split()[0])
+    assert float(c.run("cut", "-d ", "-f1", "/proc/uptime")) > ours + 99_999
+    annotated(c, timens_offset="noon 1 0")
+    assert "is not a clock, seconds and nanoseconds" in c.refused("true")
+
+
+def test_a_receiver_of_the_pidfd(container, tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(20)
+        c = annotated(container(), pidfd_receiver=str(path))
+        c.create("true")
+        connection, _ = server.accept()
+        _, (pidfd,), _, _ = socket.recv_fds(connection, 4096, 1)
+        connection.close()
+        with open(f"/proc/self/fdinfo/{pidfd}") as file:
+            assert f"Pid:\t{c.pid}\n" in file.read()
+        os.close(pidfd)
+        c.delete("--force")
+
+
+@pytest.mark.parametrize("name", ["handler", "systemd.subgroup", "delegate-cgroup", "systemd.force_cgroup_v1"])
+def test_what_is_not_there_is_said(container, name):
+    c = container(annotations={f"run.oci.{name}": "wasm"})
+    assert f"/annotations/run.oci.{name}" in c.refused("true")
+
+
+def test_webassembly_needs_a_handler(container):
+    c = container(annotations={"module.wasm.image/variant": "compat"})
+    assert "is WebAssembly" in c.refused("/app.wasm")
+
+
+def test_features_names_what_strangers_must_not_set(runtime):
+    unsafe = json.loads(runtime("features").out)["potentiallyUnsafeConfigAnnotations"]
+    assert {"run.oci.keep_original_groups", "run.oci.seccomp_bpf_data", "run.oci.hooks.stdout"} <= {*unsafe}
