@@ -87,8 +87,10 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
     loop.on_signals({
         _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
     })  # fmt: skip
+    from pyrunc import cgroups
     from pyrunc.container import create  # noqa: F401  # for the first container, which is about to come
 
+    cgroups.load_code()
     gc.freeze()
     gc.enable()  # a daemon lives longer than a command
     loop.run()

@@ -47,6 +47,13 @@ def load(record: "dict[str, Any]") -> "Cgroup":
     return _kind(record["unified"], record["paths"], record["mounts"], record.get("unit"))
 
 
+def load_code() -> None:
+    """Load what makes and limits a cgroup on this host, which else the first container would wait for."""
+    from pyrunc.cgroups import controllers, device_rules, hierarchy  # noqa: F401
+
+    _kind(hierarchy.is_unified(hierarchy.find()), {}, {}, None)
+
+
 def _kind(unified: bool, paths: "dict[str, str]", mounts: "dict[str, str]", unit: "Unit | None") -> "Cgroup":
     if unit is not None:
         from pyrunc.cgroups import scope

@@ -36,7 +36,7 @@ class Cgroup:
     What the kinds differ in:
         unified: whether v2 is the only hierarchy.
         needs_process: whether it can only be made for a process that is there: see `start`.
-        may_be_empty: whether it lasts while no process is in it. Then a process may enter late: see late.py.
+        may_enter_late: whether a process may be made outside of it and enter it at the end: see late.py.
         dispensable: hierarchies in which nothing is limited: it need not be in them.
         freezer: the name of the hierarchy with the freezer.
         freeze_file, freeze_value, thaw_value: the file that freezes and thaws, and what is written to it.
@@ -49,7 +49,7 @@ class Cgroup:
 
     unified: bool
     needs_process = False
-    may_be_empty = True
+    may_enter_late = False
     dispensable: "tuple[str, ...]" = ()
     freezer: str
     freeze_file: str

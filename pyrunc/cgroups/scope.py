@@ -27,7 +27,7 @@ class Scope(Cgroup):
     __slots__ = ("unit",)
 
     needs_process = True
-    may_be_empty = False
+    may_enter_late = False  # a scope ends when it is empty
 
     def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None", unit: "Unit") -> None:
         super().__init__(paths, mounts)

@@ -22,6 +22,7 @@ class CgroupV2(Cgroup):
     __slots__ = ()
 
     unified = True
+    may_enter_late = True
     freezer = UNIFIED
     freeze_file, freeze_value, thaw_value = "cgroup.freeze", "1", "0"
     frozen_values = (b"1",)
