@@ -41,7 +41,7 @@ class OwnFolder:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_file_is_left_open() -> Iterator[None]:
-    """By us: its number is none that another test can ask for, and a runtime of another test is told of it."""
+    """A descriptor that a test leaves open is inherited, and takes a number that another test may ask for."""
     before = _opened()
     yield
     gc.collect()

@@ -1,4 +1,4 @@
-"""How much of the same: with PYRUNC_FULL=1 what the documentation names, without it what CI has time for."""
+"""How often the same is tried: with PYRUNC_FULL=1 as often as the documentation says, else as CI has time for."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A network plug-in as engines call it, as small as can be: a pod gets eth0, whose other end is in the pod too."""
+"""The smallest network plug-in that engines can call: a pod gets eth0, whose other end is in the pod too."""
 
 import json
 import sys

@@ -90,7 +90,7 @@ Ended = tuple[int, list[str], list[str]]  # its status, and the lines of its str
 
 
 def lines(data: bytes) -> list[str]:
-    """Without what is another's in each container: IDs, addresses, times."""
+    """The text without what differs from container to container: IDs, addresses, times."""
     text = re.sub(r"\b[0-9a-f]{11,12}([0-9a-f]{52})?\b", "ID", data.decode("utf-8", "replace"))
     text = re.sub(r"(172\.17|10\.88)\.0\.\d+", "ADDRESS", text)
     text = text.replace(",size=4k,nr_inodes=1", "")  # of what masks a folder: runc's has the size of half the memory
@@ -98,7 +98,7 @@ def lines(data: bytes) -> list[str]:
 
 
 def differences(ours: Ended, theirs: Ended) -> Iterator[str]:
-    """The lines that one of them has, for people."""
+    """The lines that only one of the two has, for people to read."""
     for mine, runcs in ((ours[1], theirs[1]), (ours[2], theirs[2])):
         yield from (f"- {line}" for line in runcs if line not in mine)
         yield from (f"+ {line}" for line in mine if line not in runcs)

@@ -102,7 +102,7 @@ class Containerd(Daemon):
         return done
 
     def __exit__(self, *_: object) -> None:
-        """Its containers first: they outlive it."""
+        """Its containers are ended first: they would outlive it."""
         for namespace in (self.namespace, "k8s.io"):
             for line in self.run("ctr", "-n", namespace, "tasks", "ls", "-q").stdout.decode().split():
                 self.run("ctr", "-n", namespace, "tasks", "rm", "-f", line)

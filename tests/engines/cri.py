@@ -82,7 +82,7 @@ CREATED, RUNNING, EXITED = range(3)
 
 
 class Pod:
-    """With the node's network, unless it is to have one of its own."""
+    """The pod has the node's network, unless it is to have its own."""
 
     def __init__(
         self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False,
@@ -144,7 +144,7 @@ class Pod:
         self.containers.remove(id)
 
     def status(self, id: str, state: int, reason: str = "") -> dict[str, Any]:
-        """Once it has this state, and reason: that it was out of memory is told by another event."""
+        """Wait for this state and reason. That memory ran out is told by a later event."""
         deadline = time.monotonic() + 10
         while True:
             found = self.runtime.call("ContainerStatus", id=id)["status"]
@@ -163,7 +163,7 @@ def memory_limit(cgroup: str) -> int:
 
 
 def seen_by_a_kubelet(pod: Pod, logs: Path) -> Iterator[object]:
-    """All that it is told of containers that are the same with every runtime."""
+    """What a kubelet is told of containers, as far as it is the same with every runtime."""
     name = pod.config["metadata"]["name"]
     commands = {
         "true": "Completed", "echo out; echo err >&2; exit 9": "Error", "x=a; while :; do x=$x$x; done": "OOMKilled",
@@ -203,7 +203,7 @@ def check_limits_updates_and_statistics(pod: Pod, prefix: str) -> None:
 
 
 def check_network(pod: Pod, node: int) -> None:
-    """It is one for its containers, and not that of the process `node`."""
+    """The namespace is the same for all containers of the pod, and not that of the process `node`."""
     first, second = networks(pod)
     assert first == second
     assert first[0] != os.readlink(f"/proc/{node}/ns/net")
@@ -211,7 +211,7 @@ def check_network(pod: Pod, node: int) -> None:
 
 
 def networks(pod: Pod) -> list[tuple[str, str]]:
-    """Of two containers of it: namespace and interfaces, as they are seen inside."""
+    """The network namespace and interfaces of two containers of a pod, as seen inside."""
     found = []
     for name in ("first", "second"):
         id = pod.add(name, "/bin/sleep", "1000")
@@ -227,7 +227,7 @@ MAPPED = {"host_id": 1000000, "container_id": 0, "length": 65536}
 
 
 def check_user_namespace(pod: Pod) -> None:
-    """The image's files are root's inside, whose they are on disk; and so are new ones."""
+    """Inside, the image's files belong to root, as they do on disk. So do new files."""
     first, second = networks(pod)
     assert first == second
     for id in pod.containers:
@@ -237,7 +237,7 @@ def check_user_namespace(pod: Pod) -> None:
 
 
 def _error(call: Callable[..., object], *args: str, **values: Any) -> object:
-    """Of its words those that both have: the kernel's, and those that a kubelet looks for."""
+    """The words of the error that both runtimes use: the kernel's, and those that a kubelet looks for."""
     try:
         return call(*args, **values)
     except grpc.RpcError as error:

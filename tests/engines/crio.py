@@ -77,7 +77,7 @@ class Crio(Daemon):
 
     @property
     def logs(self) -> str:
-        """As it is in its namespaces."""
+        """The path of it inside its namespaces."""
         return f"{self.root}/logs"
 
     def seen(self, path: str) -> Path:

@@ -44,7 +44,7 @@ class Daemon:
 
     @property
     def socket(self) -> str:
-        """Where we see it."""
+        """The path of it outside its namespaces."""
         return f"/proc/{self.init}/root{self.address}"
 
     def start(self, setup: str) -> None:
@@ -66,7 +66,7 @@ class Daemon:
         return ("nsenter", "-t", str(self.init), "-m", "-n", "--uts", "--")
 
     def _wait(self) -> None:
-        """A client that comes before there is a socket tries again after ten seconds only."""
+        """A client that comes too early tries again only after ten seconds: wait for the socket first."""
         assert self.process is not None
         deadline = time.monotonic() + 60  # it may be emulated
         while not self._listens() or not self.answers():

@@ -9,7 +9,7 @@ from pathlib import Path
 def captured(
     command: list[str], stdin: bytes = b"", timeout: float = 60, env: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Its output goes to files: what it leaves behind must not hold a pipe of ours."""
+    """The output goes to files: a process that it leaves behind must not hold a pipe of ours."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         code = subprocess.run(command, input=stdin, stdout=out, stderr=err, timeout=timeout, env=env).returncode
         out.seek(0)

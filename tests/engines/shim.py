@@ -89,7 +89,7 @@ class Host:
         self.acceptor.start()
 
     def hang_up(self) -> None:
-        """As containerd when it stops."""
+        """What containerd does when it stops."""
         self.listener.shutdown(socket.SHUT_RDWR)  # closed alone it would not wake who waits in accept
         self.acceptor.join()
         self.listener.close()
@@ -139,7 +139,7 @@ class Host:
         return subprocess.run(inside, timeout=30, **more)
 
     def shims(self) -> list[int]:
-        """Those that run here."""
+        """The shims that run here."""
         return processes.shims_beside(self.keeper.pid)
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class Container:
 
     @property
     def socket(self) -> str:
-        """Where we see it."""
+        """The path of it outside its namespaces."""
         return f"/proc/{self.host.keeper.pid}/root{self.address.removeprefix('unix://')}"
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
@@ -273,7 +273,7 @@ class Container:
             return ""
 
     def kill_shim(self) -> None:
-        """It has ended when this returns."""
+        """When this returns the shim has ended."""
         try:
             pidfd = os.pidfd_open(Client(self.socket).call("Connect", id=self.id)["shim_pid"])
         except (OSError, EOFError):

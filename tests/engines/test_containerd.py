@@ -27,7 +27,7 @@ def sleeper(engine):
 
 @contextmanager
 def events(engine):
-    """What containerd tells meanwhile; the list has it afterwards."""
+    """Note the events of containerd meanwhile, in a list."""
     client = engine.spawn("ctr", "events")
     found = []
     try:

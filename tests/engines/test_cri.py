@@ -126,7 +126,7 @@ def test_what_a_kubelet_sees_is_what_it_sees_with_runc(node):
 
 
 def test_a_restarted_containerd_finds_its_pods_and_what_ended_meanwhile(node):
-    """As it does with runc's shim: of what has ended 1.7 and later forget the status."""
+    """The same as with runc's shim: containerd 1.7 and later forget the status of what has ended."""
     with ExitStack() as stack:
         ends = []
         for handler in ("pyrunc", "runc"):
@@ -161,7 +161,7 @@ def test_the_options_of_containerds_configuration(node, handler):
 
 
 def removed(cgroup):
-    """What has ended is in its cgroup for a moment yet."""
+    """A process that has ended stays in its cgroup for a moment."""
     folders = [Path(f"/sys/fs/cgroup{cgroup}"), *Path("/sys/fs/cgroup").glob(f"*{cgroup}")]
     for folder in folders:
         with suppress(OSError):

@@ -50,7 +50,7 @@ def test_the_life_of_a_container_and_its_events_in_order(container, host):
 
 
 def test_the_address_is_free_when_shutdown_is_answered(container):
-    """Else a `start` of the same name, right after, would be given a shim that is about to go."""
+    """Else a `start` of the same name would be given a shim that is about to end."""
     c = container("/bin/true").start_shim()
     for _ in range(20):
         c.call("Shutdown")
@@ -161,7 +161,7 @@ def test_pause_resume_update_stats(container, host):
 
 
 def test_no_part_of_the_statistics_is_missing_that_engines_look_into(container):
-    """Docker's daemon dies of it, where a container was never throttled."""
+    """Docker's daemon crashes without it, if a container was never throttled."""
     c = container("/bin/sleep", "100").start_shim().create()
     stats = c.call("Stats")["stats"]
     if "v1" in stats["type_url"]:
@@ -176,7 +176,7 @@ def test_no_part_of_the_statistics_is_missing_that_engines_look_into(container):
 
 @pytest.mark.parametrize("kind", ["overlay", "bind"])
 def test_a_root_file_system_with_other_owners(container, host, kind):
-    """As containerd 2 has it for a pod with a user namespace. Of what supports no mapping it is refused."""
+    """containerd 2 asks for it for a pod with a user namespace. A file system that can't map owners is refused."""
     c = container("/bin/stat", "-c", "%u:%g", "/bin/busybox").start_shim()
     empty = c.bundle / "empty"
     empty.mkdir()
@@ -306,7 +306,7 @@ def test_the_shim_runs_sealed_and_below_init(container):
 
 
 def test_options_of_start_and_create(container, host):
-    """Root is where the state lies; BinaryName has no effect, and says so."""
+    """`Root` is the folder of the state. `BinaryName` has no effect, and a warning says so."""
     options = {"root": "/run/elsewhere", "binary_name": "/usr/bin/runc", "no_new_keyring": True, "io_uid": 1000}
     given = {"type_url": "containerd.runc.v1.Options", "value": encode(messages.RUNC_OPTIONS, options)}
     c = container("/bin/true").start_shim(input=encode(messages.ANY, given)).create(options=given)
@@ -427,7 +427,7 @@ def test_what_a_pod_leaves_when_its_shim_is_killed_goes_with_its_first_container
     [("containerd/v2", 3), ("containerd", 2), ("containerd/api", 2)],
 )
 def test_version_3_is_for_a_containerd_2(container, tmp_path, module, version):
-    """Before 2.3 only its program tells what it is: here it is a shell that says so."""
+    """Before 2.3 only the program of containerd tells its version. Here it is a shell script that does."""
     if shutil.which("objcopy") is None:
         pytest.skip("NOT TESTED: there is no objcopy (Debian: apt-get install binutils)")
     name = f"github.com/containerd/{module}"

@@ -64,7 +64,7 @@ def test_a_program_that_is_not_there_keeps_nothing_from_working(container):
 
 
 def in_order(host, c):
-    """One may come twice: its answer was on its way when the engine went."""
+    """An event may come twice, if its answer was on its way when the engine went."""
     topics = host.topics(c.id)
     return [topic for index, topic in enumerate(topics) if topic not in topics[:index]]
 
@@ -99,7 +99,7 @@ def test_events_of_several_containers_go_together_and_each_ones_in_order(contain
 
 
 def test_an_event_that_is_not_answered_is_sent_again(container, host):
-    """Whoever took it has gone before it said so: it may come twice, but it comes."""
+    """Whoever took the event ended before it answered. It may come twice, but it comes."""
     c = container("/bin/true").start_shim().create()
     wait_until(lambda: host.topics(c.id) == ["create"])
     host.deaf = True
@@ -150,7 +150,7 @@ def test_a_refused_event_comes_again_before_those_after_it(container, host, refu
 
 @pytest.mark.parametrize("code", [ttrpc.UNKNOWN, ttrpc.INVALID_ARGUMENT, UNAVAILABLE])
 def test_an_event_that_is_none_for_containerd_keeps_the_others_from_nothing(container, host, refusing, code):
-    """That it is an invalid argument stays so; all else may pass."""
+    """Only "invalid argument" is final: any other error may pass."""
     rules, refused = refusing
     rules["/tasks/start"] = (code, 2)
     c = container("/bin/true").start_shim().create()
@@ -163,7 +163,7 @@ def test_an_event_that_is_none_for_containerd_keeps_the_others_from_nothing(cont
 
 
 def test_an_exit_is_told_however_often_it_was_refused(monkeypatch):
-    """And however many events wait."""
+    """However many events wait."""
     sent = []
 
     class Way:
@@ -190,7 +190,7 @@ def test_an_exit_is_told_however_often_it_was_refused(monkeypatch):
 
 
 def test_a_containerd_that_takes_nobody_in_keeps_no_caller_waiting(container, host):
-    """As one that is stopped: its socket is there, and full."""
+    """A receiver that is stopped: its socket is there, and full."""
     c = container("/bin/true").start_shim().create()
     wait_until(lambda: host.topics(c.id) == ["create"])
     host.hang_up()

@@ -151,7 +151,7 @@ def test_a_disk_that_can_not_be_mounted_leaves_no_device(container, host, broken
 
 
 def test_many_disks_at_once(container, host):
-    """Who is given the same free device as another asks again."""
+    """Two may be given the same free device: the one that is too late asks again."""
     made = [container("/bin/true").start_shim() for _ in range(4)]
     files = [host.folder / f"disk-many{number}" for number in range(4)]
     mounts = [make_ext4(host, file) for file in files]
@@ -241,7 +241,7 @@ def test_what_containerd_keeps_for_itself_is_refused(container, host):
 
 
 def test_layers_that_no_mount_takes_are_an_error(container, host):
-    """mount(2) leaves out what is over its page: an image without some of its layers."""
+    """mount(2) leaves out what is beyond its page: the image would lack some of its layers."""
     layers = ":".join(f"/{number:0>100}" for number in range(60))
     c = container("/bin/true").start_shim()
     overlay = {"type": "overlay", "source": "overlay", "options": [f"lowerdir={layers}"]}

@@ -137,7 +137,7 @@ class Pending:
         self.client.socket.close()
 
     def hangs(self) -> None:
-        """And the neighbour does not."""
+        """The neighbour does not wait."""
         self.pod.answers_promptly()
         self.pod.runs_on()
         assert not select.select([self.client.socket], [], [], 0)[0], "it did not wait for anything"
@@ -306,7 +306,7 @@ class Hanging:
         self.host = host
 
     def is_asked(self) -> None:
-        """INIT comes first; who then wants something waits for its answer."""
+        """Answer INIT. Whoever asks for something then waits for ever."""
         assert select.select([self.device], [], [], 10)[0]
 
     def end(self) -> None:

@@ -37,7 +37,7 @@ def output(c, **values):
 
 
 def test_io_uid_and_io_gid_own_the_streams(container):
-    """Until the program's own user becomes their owner, as with runc; the group stays."""
+    """The program's own user becomes their owner at last, as with runc. The group stays."""
     program = ("/bin/stat", "-L", "-c", "%u:%g", "/proc/self/fd/1")
     assert output(container(*program).start_shim(), options=given(io_uid=1000, io_gid=1001)) == "0:1001\n"
     assert output(container(*program).start_shim()) == "0:0\n"
@@ -144,7 +144,7 @@ def test_the_cgroup_of_the_shim(container, form, options):
 
 
 def test_one_shim_for_all_containers_of_a_namespace(container):
-    """Pods as well as others; and it stays a while when it has none, for who has just found it."""
+    """Pods share it, too. Without a container it stays for a while, for a client that has just found it."""
     options = generic(b"ShimPerNamespace = true")
     given = encode(messages.ANY, options)
     first = container("/bin/sleep", "1000").start_shim(input=given).create(options=options)

@@ -140,7 +140,7 @@ def at_once(folder, path, number):
 
 
 def test_of_those_who_come_at_once_one_takes_the_address(tmp_path):
-    """From the second round on the socket of one that was killed lies in the way."""
+    """From the second round on, the socket of a shim that was killed lies in the way."""
     for _ in range(30):
         assert at_once(str(tmp_path), f"{tmp_path}/s", 4) == b"nnny"
 

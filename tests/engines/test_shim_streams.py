@@ -173,7 +173,7 @@ def test_a_file_that_takes_nothing_keeps_nobody_waiting(container):
 
 
 def test_a_pump_that_is_to_finish_takes_any_number_of_chunks(tmp_path):
-    """And serves others in between."""
+    """It serves others in between."""
     loop = Loop(Log(None))
     path = tmp_path / "much"
     path.touch()

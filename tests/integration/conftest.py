@@ -38,7 +38,7 @@ def namespaces_of_our_own() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def binary(namespaces_of_our_own: None) -> Iterator[str]:
-    """The program, where every user can run it: root's home, say, is closed to them."""
+    """The program, at a place where every user can run it. Root's home, for instance, is closed to others."""
     try:
         found = Path(program()).resolve()
     except FileNotFoundError as error:
@@ -56,7 +56,7 @@ def binary(namespaces_of_our_own: None) -> Iterator[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The host's mounts, cgroups, processes and state folders are after all tests what they were before."""
+    """After all tests the host's mounts, cgroups, processes and state folders are what they were before."""
     base = str(tmp_path_factory.getbasetemp())
     before = _host()
     yield
@@ -118,7 +118,7 @@ def bundle(tmp_path: Path, template: Path) -> Callable[[], Bundle]:
 
 @pytest.fixture
 def container(runtime: Runtime, bundle: Callable[[], Bundle]) -> Callable[..., Container]:
-    """`container(hostname="web").run("hostname")`: members of config.json by name, each where it belongs."""
+    """Make a container: `container(hostname="web").run("hostname")`. Members of config.json are given by name."""
 
     def make(**changes: Any) -> Container:
         made = Container(runtime, bundle(), f"{MARK}-{next(numbers)}")

@@ -104,7 +104,7 @@ KEPT = {  # what is required: in small documents too
 
 
 def _branches(document: dict[str, Any], depth: int = 3) -> Iterator[dict[str, Any]]:
-    """Small documents, for they are judged quickly: each has one member of `document`, or of one in it."""
+    """Small documents, which are judged quickly. Each has one member of `document`, or of an object in it."""
     kept = {name: member for name, member in document.items() if name in KEPT}
     for name, member in document.items():
         if isinstance(member, dict) and depth > 1:
@@ -114,7 +114,7 @@ def _branches(document: dict[str, Any], depth: int = 3) -> Iterator[dict[str, An
 
 
 def _seeds(kind: str) -> list[dict[str, Any]]:
-    """Valid ones only: what is wrong already would hide a mutation. And none that has parts in common."""
+    """Valid documents only: a mistake would hide a mutation. No two have an object in common."""
     documents = [*_branches(DOCUMENTS[kind]), DOCUMENTS[kind]]
     return [json.loads(json.dumps(document)) for document in documents if accepts(kind, document)]
 

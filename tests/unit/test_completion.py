@@ -1,4 +1,4 @@
-"""What is generated from the verbs: completion for shells, the manual page."""
+"""Completion for shells and the manual page, which are generated from the verbs."""
 
 import runpy
 import shutil

@@ -42,7 +42,7 @@ def run(program: bytes, kind: str, major: int, minor: int, wanted: int) -> int:
 
 
 def allowed(rules: list, kind: str, major: int, minor: int, bit: str) -> bool:
-    """The last rule that matches the device and names the bit decides; none: no."""
+    """The last rule that matches the device and names the bit decides. Without one the answer is no."""
     for rule in reversed([*rules, *DEFAULT]):
         matches = rule.get("type", "a") == "a" or (
             rule["type"] == kind and rule.get("major", -1) in (-1, major) and rule.get("minor", -1) in (-1, minor)

@@ -1,4 +1,4 @@
-"""What docs/security.md says of tests is so: each that it names is there, and each attack that is there is named."""
+"""docs/security.md and the tests agree: each test that it names is there, and each attack that is tested is named."""
 
 import re
 from pathlib import Path

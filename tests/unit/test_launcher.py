@@ -189,7 +189,7 @@ def test_unsealed_the_same_interpreter_could_be_written(own_interpreter: Path) -
 @as_root
 @pytest.mark.parametrize("flags", [MS_REMOUNT | MS_BIND, MS_BIND])
 def test_mount_cannot_reach_the_read_only_mount(installed: Installation, flags: int, tmp_path: Path) -> None:
-    """Neither made writable nor mounted elsewhere: it belongs to no mount namespace."""
+    """The mount can't be made writable or mounted elsewhere: it belongs to no mount namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     target = tmp_path / "target"
     target.touch()

@@ -111,7 +111,7 @@ def test_the_library_reads_what_we_write_and_we_what_it_writes(case):
 @given(named)
 @settings(max_examples=100, deadline=None)
 def test_what_is_cut_off_is_refused_or_was_complete_there(case):
-    """A message may end after any field; within one it is refused, as the library does."""
+    """A message may end after any field. If it ends within one, it is refused, as by the library."""
     name, values = case
     data = encode(TABLES[name], values)
     for length in range(min(len(data), 200)):

@@ -35,7 +35,7 @@ Verdict = Callable[[object], bool]
 
 
 def _ecma_pattern(_: object, pattern: str, text: object, __: object) -> Iterator[jsonschema.ValidationError]:
-    """As draft 4 has it, and Go's validator: $ is the end of the text. Python's lets a line feed follow."""
+    """In draft 4 and in Go's validator $ is the end of the text. Python lets a line feed follow."""
     if isinstance(text, str) and not re.search(pattern.replace("$", r"\Z"), text):
         yield jsonschema.ValidationError(f"{text!r} is not {pattern}")
 
@@ -102,7 +102,7 @@ def test_mutated_documents_are_judged_as_the_official_schemas_do() -> None:
 
 
 def _replacements(kind: str) -> Iterator[dict[str, Any]]:
-    """Each place of the seeds with each interesting value, and without what is there; each place once."""
+    """Each place of the seeds once: with each interesting value, and removed."""
     seen: set[tuple[Any, ...]] = set()
     for seed in SEEDS[kind]:
         for path in _paths(seed):

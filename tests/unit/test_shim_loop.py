@@ -71,7 +71,7 @@ print(told, waited)
 
 
 def test_an_end_is_not_lost_by_an_exception_while_it_is_told():
-    """Neither for containerd nor for who waits, whatever happens to another who does."""
+    """It is lost neither for containerd nor for those who wait, whatever happens to one of them."""
     places = [path for path in sys.path if path]
     done = subprocess.run([sys.executable, "-c", ENDED, *places], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[('/tasks/exit', 3)] [3]\n", done.stderr

@@ -1,4 +1,4 @@
-"""What the image has in place of two shared objects does what they do, as far as our libraries ask for it."""
+"""The image's stand-ins for two shared objects do what these do, as far as our libraries use them."""
 
 import ctypes
 import importlib.util

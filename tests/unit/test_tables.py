@@ -1,4 +1,4 @@
-"""MountOptions of mounts, signals, flags, conversions of limits: what stands in tables."""
+"""Tables: options of mounts, signals, flags, conversions of limits."""
 
 import json
 
@@ -144,7 +144,7 @@ def cgroup_of(unified, folder):
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
 @pytest.mark.parametrize(("member", "name"), ROWS)
 def test_a_limit_is_written_or_refused(member, name, unified, tmp_path):
-    """By the row itself: what one version has nothing for, it refuses."""
+    """The row itself refuses what its version of cgroups has nothing for."""
     cgroup = cgroup_of(unified, tmp_path)
     if ROWS[member, name][unified] is not None:
         assert [each for _, writes in cgroup.plan(asked(member, name)) for each in writes]
@@ -162,7 +162,7 @@ def test_a_limit_that_no_controller_holds_is_refused(member, name, unified):
 
 @pytest.mark.parametrize("unified", [False, True], ids=["v1", "v2"])
 def test_a_row_that_only_the_other_version_has(unified, monkeypatch, tmp_path):
-    """The next one that somebody adds."""
+    """This holds for the next row that somebody adds, too."""
     here = ("memory.high", str)
     new = Controller("memory", "memory", (("high", here, None) if unified else ("high", None, here),))
     monkeypatch.setattr(controllers, "CONTROLLERS", (*CONTROLLERS, new))
@@ -173,7 +173,7 @@ def test_a_row_that_only_the_other_version_has(unified, monkeypatch, tmp_path):
 
 
 def test_each_property_stands_in_one_row():
-    """A second one would be written twice, or refused by the one and written by the other."""
+    """With two rows it would be written twice, or refused by one and written by the other."""
     rows = [(controller.member, row[0]) for controller in CONTROLLERS for row in controller.limits]
     assert len(rows) == len({*rows})
 
@@ -192,7 +192,7 @@ def test_every_property_of_the_specification_is_in_a_table():
 @pytest.mark.parametrize("limit", [0, -1, 10])
 @pytest.mark.parametrize("swap", [None, 0, -1, 10, 20])
 def test_where_the_kernel_does_not_count_swap(limit, swap, unified, tmp_path):
-    """No limit on swap is what there is; none beside the memory is taken so on v2. More can't be had."""
+    """Swap has no limit there, and on v2 no swap beside the memory can be had. Any other limit is written, and fails."""
     if unified and swap and swap > limit and limit <= 0 < swap:
         pytest.skip("refused in any case")
     memory = {"limit": limit, **({} if swap is None else {"swap": swap})}

@@ -23,7 +23,7 @@ def version(request):
 
 
 def a_hierarchy():
-    """The mount of one that every container is in."""
+    """The mount point of a hierarchy that every container is in."""
     found = hierarchies()
     return Path(found[""] if unified() else found["pids"])
 
@@ -110,7 +110,7 @@ def test_a_cgroup_mount_shows_only_the_containers_cgroup(container):
 
 @pytest.mark.vm
 def test_a_cgroup_mount_leaves_the_options_of_the_hosts(container):
-    """runc#5258: nsdelegate and memory_recursiveprot, where systemd has set them; they are one for all mounts."""
+    """runc#5258: nsdelegate and memory_recursiveprot, which systemd sets, are the same for all mounts of cgroup v2."""
     mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]}
     before = host_mounts()
     for kinds in (NAMESPACES, (*NAMESPACES, "cgroup")):
@@ -122,7 +122,7 @@ def test_a_cgroup_mount_leaves_the_options_of_the_hosts(container):
 @pytest.mark.vm
 @pytest.mark.parametrize("below", ["", "/sub"])
 def test_below_a_cgroup_with_processes_a_container_has_no_controllers(container, tmp_path, below):
-    """v2: the kernel would offer some, and make the cgroup a threaded one, which takes no process any more."""
+    """The kernel of v2 offers some. With them the cgroup becomes a threaded one, and takes no process any more."""
     if not unified():
         pytest.skip("a rule of v2")
     folder = a_hierarchy() / f"{MARK}-parent"
@@ -173,7 +173,7 @@ def test_a_paused_container_is_deleted_by_force(container):
 
 
 def test_processes_in_cgroups_that_the_container_made_are_killed_with_it(container):
-    """With the host's process namespace: nothing but the cgroup says whose they are."""
+    """The container has the host's process namespace: only the cgroup says which processes are its own."""
     c = container(namespaces=namespaces("mount")).up()
     (path,) = [path for path in cgroups_of(c.id) if path.startswith(f"{a_hierarchy()}/")]
     os.mkdir(f"{path}/below")
@@ -194,7 +194,7 @@ NOTHING = {"allow": False, "access": "rwm"}
 
 
 def opens(container, rules, access="0x800"):
-    """What the kernel says to a process that may do everything else, about a device that runtimes do not allow."""
+    """How the kernel refuses a device that runtimes do not allow to a process that may do everything else."""
     c = container(
         devices=[{"path": "/dev/log", **KMSG}],
         resources={"devices": rules},
@@ -259,7 +259,7 @@ def in_a_host_without(*hierarchies_):
     ],
 )
 def test_a_limit_that_nothing_holds_is_refused(container, controller, resources):
-    """A container that can use every device of the host, or all of its memory, and nobody is told."""
+    """Else a container could use every device of the host, or all of its memory, and nobody would be told."""
     if unified():
         pytest.skip("v2's controllers have no mounts of their own")
     wrapper = in_a_host_without(hierarchies()[controller])
@@ -283,14 +283,14 @@ def test_a_call_that_fails_does_not_say_that_there_are_no_cgroups(container, cal
 
 
 def take_away(path, pid):
-    """Its process goes to the root, which alone takes processes while it passes controllers on (v2)."""
+    """Its process goes to the root: on v2 no other cgroup takes processes while it passes controllers on."""
     root = next(mount for mount in hierarchies().values() if path.startswith(f"{mount}/"))
     Path(root, "cgroup.procs").write_text(str(pid))
     os.rmdir(path)
 
 
 def test_exec_into_a_container_whose_cgroup_is_gone_is_refused(container):
-    """Its process would be where the caller is, without the container's limits and rules."""
+    """Else the process would be in the caller's cgroup, without the container's limits and rules."""
     c = container().up()
     for path in cgroups_of(c.id):
         take_away(path, c.pid)
@@ -311,7 +311,7 @@ def test_exec_into_a_container_of_which_one_cgroup_is_gone_is_refused(container)
 
 
 def test_systemds_cgroups_without_systemd(container):
-    """Refused before there is anything."""
+    """It is refused before anything is made."""
     c = container()
     c._prepare(("true",))
     wrapper = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")

@@ -134,7 +134,7 @@ def controllers_of(files):
 
 
 def is_known(file):
-    """To v1. Some files are not there in the root of the hierarchy."""
+    """Whether v1 has the file here. A new cgroup is looked at: the root of a hierarchy lacks some files."""
     folder = Path(hierarchies()[file.partition(".")[0]], f"{MARK}-probe")
     folder.mkdir()
     try:
@@ -162,7 +162,7 @@ def test_a_limit_that_this_version_of_cgroups_does_not_have_is_refused(container
 
 
 def test_limits_in_two_spellings_are_one_object(container):
-    """As Go reads names: without regard to case."""
+    """Go compares names without regard to case."""
     needs("cpu", "pids")
     c = container(resources={"cpu": {"shares": 512}, "CPU": {"Quota": 40000, "shares": 3}, "Pids": {"Limit": 7}}).up()
     files = ("cpu.max", "cpu.weight") if unified() else ("cpu.cfs_quota_us", "cpu.shares")
@@ -232,7 +232,7 @@ def test_no_more_huge_pages_than_the_limit(container):
 
 
 def test_two_containers_share_a_cpu_as_their_shares_say(container):
-    """2:1, of one CPU that both want."""
+    """The shares are 2:1, and both want the same CPU."""
     if "cpu" not in controllers() or "cpuset" not in controllers():
         pytest.skip("no controller here: cpu, cpuset")
     limits = [{"cpu": {"shares": shares, "cpus": "0"}} for shares in (2048, 1024)]
@@ -250,7 +250,7 @@ def used(made):
 
 
 def test_writing_to_a_device_is_throttled(container, tmp_path):
-    """A megabyte a second, of two."""
+    """Two megabytes are written, at one megabyte a second."""
     device = os.stat(tmp_path).st_dev
     place = f"{os.major(device)}:{os.minor(device)}"
     if not {"blkio", "io"} & set(controllers()) or not os.path.exists(f"/sys/dev/block/{place}"):

@@ -24,7 +24,7 @@ def version(request):
 
 
 def places(made):
-    """Its directories: the freezer's first, which tells of its processes."""
+    """Its directories. The freezer's is the first: it tells of the processes."""
     found = [path for path in cgroups_of(made.id) if path.endswith(f"/{made.id}")]
     return sorted(found, key=lambda path: "/freezer/" not in path)
 
@@ -41,7 +41,7 @@ def in_folder(path) -> Iterator[None]:
 
 
 def descend(*names) -> None:
-    """Make them, each in the one before, and stay there: what no path could name."""
+    """Make each directory in the one before, and stay in the last: no path could name it."""
     for name in names:
         os.mkdir(name)
         for file in ("cpuset.cpus", "cpuset.mems"):  # v1: an empty set takes no process
@@ -84,7 +84,7 @@ def test_many_cgroups_beside_each_other(container):
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 @pytest.mark.parametrize("force", [False, True], ids=["killed before", "by force"])
 def test_processes_deep_below_die_with_it(container, frozen, force):
-    """Frozen below, with v1 not even SIGKILL reaches a process until it is thawed."""
+    """On v1 not even SIGKILL reaches a process that is frozen further down, until it is thawed."""
     made = container(namespaces=namespaces("mount")).up()
     other = made.runtime.spawn("exec", made.id, "sh", "-c", "sleep 1000 & sleep 1000")
     place = places(made)[0]
@@ -128,7 +128,7 @@ def test_to_resume_thaws_only_what_pause_froze(container):
 
 
 def test_threads_in_cgroups_of_their_own(container):
-    """Of a threaded cgroup the kernel names no processes, and takes no cgroup.kill."""
+    """The kernel does not list the processes of a threaded cgroup, and refuses its cgroup.kill."""
     if not unified():
         pytest.skip("v2 only")
     top = f"/sys/fs/cgroup/{MARK}-threaded"
@@ -150,14 +150,14 @@ def test_threads_in_cgroups_of_their_own(container):
 
 @pytest.mark.parametrize("deeper", [False, True], ids=["beside", "deeper"])
 def test_somebody_makes_more_of_them_meanwhile(container, deeper):
-    """It takes no longer than he can; v2 lets him make no more once the container is being removed."""
+    """The removal ends. On v2 nobody can make cgroups any more once the removal has begun."""
     made = container().up()
     place = places(made)[0]
     os.mkdir(f"{place}/start")
     made_some, until = threading.Event(), time.monotonic() + 1.5
 
     def make():
-        """By descriptors, as the folder of this process is the other thread's too."""
+        """By descriptors: both threads share one current directory."""
         folder = os.open(f"{place}/start", os.O_RDONLY)
         for index in range(100_000):
             with contextlib.suppress(OSError):
@@ -183,7 +183,7 @@ def test_somebody_makes_more_of_them_meanwhile(container, deeper):
 
 @pytest.mark.parametrize("deep", [1, 600], ids=["just above", "far above"])
 def test_a_cgroup_above_that_of_another_container_is_refused(container, tmp_path, deep):
-    """It would be killed and removed with the other."""
+    """Else it would be killed and removed with the other container."""
     name = f"{MARK}-above"
     first = container(cgroupsPath=f"/{name}/first").up()
     place = Path(hierarchies()["" if unified() else "freezer"], name)
@@ -212,7 +212,7 @@ def test_one_that_is_empty_may_be_used_with_what_is_below(container):
 
 
 def test_a_cgroup_of_processes_that_fork_all_the_time_is_emptied(container):
-    """Without a process namespace, whose end takes them all along."""
+    """No process namespace of its own ends them all."""
     made = container(namespaces=namespaces("mount"), resources={"pids": {"limit": 60}} if not unified() else {})
     made.up("sh", "-c", "while :; do (sleep 0.01; :) & (:) & wait $!; done 2>/dev/null")
     started = time.monotonic()

@@ -50,7 +50,7 @@ def test_limits_are_shown(container):
 
 
 def test_the_document_is_runcs(container, tmp_path):
-    """Member by member, in its order. What is zero in one and not in the other may be missing."""
+    """Compare member by member, in order. A member that is zero in one may be missing in the other."""
     runc = Runtime(shutil.which("runc") or "runc", tmp_path / "runc", tmp_path)
     made, other = container().up(), container()
     other.runtime = runc
@@ -84,7 +84,7 @@ def test_running_out_of_memory_is_an_event(container):
 
 
 def test_statistics_come_while_something_wakes_it_all_the_time(container):
-    """By the library, so that the next wake-up is there whenever it looks."""
+    """With the library: so the next event is there whenever it looks."""
     if not V1:
         pytest.skip("v2's kernel wakes it once in 10 ms at most")
     made = container().up()

@@ -32,7 +32,7 @@ def test_exec_into_a_container_of_a_mebibyte(container):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_it_is_in_its_cgroup_and_that_is_its_namespaces_root(container, own):
-    """With little memory it enters as late as it can, but for the moment in which the namespace is made."""
+    """With little memory the process enters as late as it can. Before, it is inside while its namespace is made."""
     c = container(resources=A_MEBIBYTE, namespaces=namespaces(*NAMESPACES, *(["cgroup"] if own else []))).up()
     lines = c.exec("cat", "/proc/self/cgroup").splitlines()
     assert all(line.endswith(":/") if own else line.endswith(c.id) for line in lines if line.startswith("0:"))

@@ -95,7 +95,7 @@ def test_exec_into_one_controllers_sub_cgroup(container):
 
 @pytest.mark.vm
 def test_exec_goes_where_the_first_process_is(container):
-    """No internal processes: with a controller passed on, v2's directory takes none any more."""
+    """On v2 a cgroup that passes a controller on takes no process any more ("no internal processes")."""
     passed_on = {"memory", "pids", "hugetlb"} & set(controllers()) if unified() else set()
     if not passed_on:
         pytest.skip("v2 with a controller")
@@ -111,7 +111,7 @@ def test_exec_goes_where_the_first_process_is(container):
 @pytest.mark.vm
 @pytest.mark.parametrize("below", ["", "/deeper"])
 def test_a_container_below_a_threaded_cgroup(container, below):
-    """What is made there is "domain invalid" until it is threaded too. cgroup-v2.rst, Threads"""
+    """A cgroup that is made there is "domain invalid" until it is threaded too. cgroup-v2.rst, Threads"""
     if not unified():
         pytest.skip("v2 only")
     top = Path(f"/sys/fs/cgroup/{MARK}-threads")

@@ -182,7 +182,7 @@ def test_devices_of_block_io_one_by_one(container):
 
 
 def test_names_in_letters_of_the_other_case(limited):
-    """As Go reads them, and as runc's own documents have them: ignored, they would limit nothing."""
+    """Go reads such names, and runc writes them. If they were ignored, they would limit nothing."""
     document = json.dumps({"Pids": {"Limit": 6}, "CPU": {"Quota": 40000}})
     command = limited.runtime.command("update", "-r", "-", limited.id)
     subprocess.run(command, input=document.encode(), check=True, timeout=20)

@@ -76,7 +76,7 @@ class Resctrl:
         return found
 
     def group(self, path):
-        """The class, and the monitoring group of it or None, that a path inside is of."""
+        """The class that a path belongs to, and the monitoring group, or None."""
         names = [name for name in path.split("/") if name]
         above = self.classes[names.pop(0)] if names and names[0] in self.classes else self.root
         return above, above.monitors.get(names[1]) if len(names) > 1 and names[0] == "mon_groups" else None
@@ -156,7 +156,7 @@ class Resctrl:
 
 
 class Server:
-    """One request after the other. A node is a path; its number is given at its first lookup, for ever."""
+    """Answer one request after the other. A node is a path. It gets its number at the first lookup, and keeps it."""
 
     def __init__(self, fs, device):
         self.fs = fs

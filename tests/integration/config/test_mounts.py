@@ -26,7 +26,7 @@ def tmpfs(*options, destination="/m"):
 
 
 def fails(c, **how):
-    """What it says. What it leaves is looked for by the fixtures: of mounts, processes and state there is nothing."""
+    """What it says. The fixtures look for what it leaves: there is no mount, process or state."""
     result = c.attempt("true", **how)
     assert result.code == 1, repr(result)
     assert result.out == ""
@@ -73,7 +73,7 @@ def test_a_bind_with_another_owner_or_less_of_it_is_refused(container, tmp_path,
 
 
 def test_the_mode_of_a_bind_may_be_what_its_source_has_or_more(container, tmp_path):
-    """runtime-tools asks for it so."""
+    """runtime-tools demands this."""
     c = container(mounts=[bind(tmp_path, "/m", "mode=755")])
     tmp_path.chmod(0o750)
     assert c.run("stat", "-c", "%a", "/m") == "750"
@@ -202,7 +202,7 @@ def test_a_link_that_is_mounted(container, link):
 
 
 def test_a_link_that_is_mounted_on(container, link):
-    """Its target stays what it is."""
+    """The target of the link is unchanged."""
     c = container(mounts=[bind(link.parent / "target", "/etc/link", "dest-nofollow")])
     c.file("/etc/real", "of the image")
     (c.bundle.rootfs / "etc/link").symlink_to("real")
@@ -234,7 +234,7 @@ def test_a_file_system_of_its_own_has_what_is_asked(container, rsync):
 
 @pytest.fixture
 def layers(tmp_path, volume):
-    """Folders that overlay takes as its layers; with many of them options are long."""
+    """Folders for overlay to take as its layers. Many of them make long options."""
 
     def make(count, length=60):
         made = []
@@ -265,7 +265,7 @@ def test_a_source_that_is_longer(container, tmp_path):
 
 
 def test_options_that_are_longer_than_mount_takes(container, layers):
-    """mount(2) would leave out the rest, and the container's folder would lack layers."""
+    """mount(2) would cut the options off, and the container's folder would lack layers."""
     mount = {"destination": "/m", "type": "overlay", "source": "o", "options": [f"lowerdir={':'.join(layers(60))}"]}
     error = fails(container(mounts=[mount]))
     assert re.search(r"/m.*the options have \d+ bytes, and mount\(2\) takes 4095", error)
@@ -309,7 +309,7 @@ def make_device(place):
     ids=lambda make: make.__name__,
 )
 def test_a_folder_on_a_file_or_the_other_way_round(container, tmp_path, source, target):
-    """Docker finds these words, makes status 127 of them, and asks for the path on the host."""
+    """Docker looks for these words. With them it exits with 127, and asks whether the path is there on the host."""
     source(tmp_path / "source")
     c = container(mounts=[bind(tmp_path / "source", "/etc/place")])
     target(c.bundle.rootfs / "etc/place")
@@ -414,7 +414,7 @@ IN_A_CONTAINER = {
 
 @pytest.fixture
 def inside():
-    """Where the runtime is started: as in a container of LXC's, or of a runtime's."""
+    """The runtime itself is started in a container, of LXC's or of another runtime's."""
     return lambda script: ("unshare", "-m", "sh", "-ec", f'{script}; exec "$0" "$@"')
 
 

@@ -42,7 +42,7 @@ def test_kernel_parameters(container, key, value, path):
     ["kernel.panic", "vm.swappiness", "kernel.hostname", "../../etc/x", "net.../../kernel/panic", "net"],
 )
 def test_parameters_of_the_host_are_refused(container, key):
-    """The value is one that the kernel would refuse, too."""
+    """The kernel would refuse the value, too."""
     before = Path("/proc/sys/kernel/panic").read_text()
     error = container(sysctl={key: "pyrunc-test"}).refused("true")
     assert key.replace("/", "~1") in error or key in error  # a JSON pointer
@@ -67,7 +67,7 @@ OF_NAMESPACES = {
 @pytest.mark.parametrize("kind", OF_NAMESPACES)
 @pytest.mark.parametrize("link", [False, True])
 def test_a_parameter_of_a_namespace_that_is_the_runtimes_is_refused(container, tmp_path, kind, link):
-    """By a path of config.json's, which may change its meaning until it is opened."""
+    """config.json names it by a path. The path may mean something else by the time it is opened."""
     name, key, value = OF_NAMESPACES[kind]
     file = f"/proc/sys/{key.replace('.', '/')}"
     path = f"/proc/self/ns/{name}"

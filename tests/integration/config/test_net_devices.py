@@ -20,7 +20,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Network:
-    """A network namespace, a new one or that which we are in: its file, and `ip` in it."""
+    """A network namespace, new or our own: its file, and `ip` in it."""
 
     def __init__(self, new: bool = True) -> None:
         own = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -56,7 +56,7 @@ class Network:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """The network that the runtime and the test are in: not the host's. It has one end of a pair of devices, that
+    """The network of the runtime and the test. It is not the host's. It has one end of a pair of devices, that
     has all that a container must find again; the other end is a network's of nobody."""
     own = os.open("/proc/self/ns/net", os.O_RDONLY)
     network, nobody = Network(), Network()
@@ -87,7 +87,7 @@ def joining(network):
 
 
 def renamed(device, name):
-    """As `device` says it, of a device that has another name now, and so another label."""
+    """What `device` says of a device that has another name, and so another label."""
     addresses = {(*rest, (label or "").replace("v0", name) or None) for *rest, label in device["addresses"]}
     return {**device, "addresses": addresses}
 
@@ -308,7 +308,7 @@ def test_rootless(network, container, runtime):
 
 
 def test_a_device_that_the_kernel_does_not_let_go(network, container):
-    """The first one has moved by then: it comes back."""
+    """By then the first device has moved. It comes back."""
     network.ip("link add br0 type bridge")
     before = network.device("v0")
     error = container(netDevices={"v0": {"name": "eth0"}, "br0": {}}).refused("true")

@@ -37,7 +37,7 @@ def test_propagation_of_the_root(container, value, expected):
 
 
 def test_mounts_of_the_container_do_not_reach_a_host_that_shares_its_mounts(container, tmp_path):
-    """As systemd sets it up: everything is shared."""
+    """All mounts are shared, as systemd sets them up."""
     for value in ("", "shared", "slave", "private"):
         c = container(rootfsPropagation=value)
         c._prepare(("true",))

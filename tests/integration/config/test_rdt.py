@@ -131,7 +131,7 @@ def test_a_named_class_is_made_with_its_schemata_and_stays(resctrl, container):
     ],
 )
 def test_a_named_class_that_has_what_is_asked_for(resctrl, container, rdt):
-    """In another order, with zeros in front, rounded as the kernel rounds."""
+    """The same values in another order, with leading zeros, or rounded as the kernel rounds, are equal."""
     (resctrl / "gold").mkdir()
     (resctrl / "gold/schemata").write_text("L3:0=f\n")
     c = container(intelRdt={"closID": "gold", **rdt}).up()
@@ -156,7 +156,7 @@ def test_a_named_class_that_has_something_else(resctrl, container, member, value
 
 
 def test_schemata_change_a_named_class(resctrl, container):
-    """config-linux.md has l3CacheSchema and memBwSchema compared, `schemata` written."""
+    """config-linux.md: l3CacheSchema and memBwSchema are compared, `schemata` is written."""
     (resctrl / "gold").mkdir()
     container(intelRdt={"closID": "gold", "schemata": ["L3:0=f"]}).up()
     assert lines(resctrl / "gold")[0] == "L3:0=f;1=fff"

@@ -228,7 +228,7 @@ EXPLAINED = [
 
 
 def normal_mounts(text):
-    """Without what is a number of the kernel's: (options, root, place, propagation, type, source, options) a line."""
+    """One (options, root, place, propagation, type, source, options) for each line, without the kernel's numbers."""
     found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
@@ -253,7 +253,7 @@ def normal_mounts(text):
 
 
 def in_some_order(lines):
-    """Which of v1's controllers, and which of the devices that are bound, comes first is nobody's to rely on."""
+    """Nobody may rely on the order of v1's controllers, or of the devices that are bound."""
     kind = [re.match(r"\S+ (/sys/fs/cgroup/|/dev/(?:null|zero|full|random|urandom|tty) )", line) for line in lines]
     found, position = [], 0
     while position < len(lines):
@@ -304,7 +304,7 @@ def pairs():
 
 @pytest.fixture
 def pair(container, tmp_path, pairs, request):
-    """What a configuration looks like under both; each runs it once, in an image of its own."""
+    """What a program sees under both runtimes. Each runs the configuration once, in an image of its own."""
     name = request.param
     if name not in pairs:
         c = prepare(container, name)
@@ -341,7 +341,7 @@ def runc_is(version):
 
 @pytest.mark.skipif(bool(shutil.which("runc")) and not runc_is("1.1.5"), reason="others differ less")
 def test_every_explained_difference_is_still_one(container, tmp_path, pairs):
-    """What no longer differs must not be explained away."""
+    """An explanation that is not needed any more is a mistake."""
     gone = []
     for section, config, pattern, _ in EXPLAINED:
         for name in [config] if config else CONFIGS:

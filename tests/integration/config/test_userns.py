@@ -22,7 +22,7 @@ BUILD = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGI
 
 
 def test_a_root_file_system_in_a_private_folder(container):
-    """pytest's folders are root's, mode 0700: the container's root is nobody there."""
+    """pytest's folders have mode 0700 and belong to root. The container's root may not enter them."""
     c = container(**OWN)
     c.bundle.path.chmod(0o700)
     assert c.sh("id -u; cat /proc/self/uid_map").split() == ["0", "0", f"{BASE}", "65536"]
@@ -79,7 +79,7 @@ ODD = {"type": "c", "major": 1, "minor": 3}  # the null device, by another name 
     ],
 )
 def test_devices_that_the_host_has_not_so_are_made(container, device, expected):
-    """By the runtime, which may; the host's own nodes are not touched."""
+    """The runtime makes them, with its own rights. The host's nodes are not touched."""
     before = os.stat("/dev/null")
     c = container(**OWN, devices=[device])
     out = c.sh(f"stat -c '%a %u:%g' {device['path']}; [ -p {device['path']} ] || echo text > {device['path']}")
@@ -96,7 +96,7 @@ def test_an_owner_of_a_device_who_is_not_mapped_is_an_error(container):
 
 
 def test_what_a_device_can_not_be_is_said(container):
-    """To a runtime that may make none: as root in somebody's container."""
+    """This runtime may make no device nodes: it is root in somebody's container."""
     without = ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod")
     c = container(**OWN, devices=[{**ODD, "path": "/dev/null", "fileMode": 0o622, "uid": 7}])
     assert c.run("stat", "-c", "%a", "/dev/null", wrapper=without) == "666"
@@ -108,7 +108,7 @@ def test_what_a_device_can_not_be_is_said(container):
 
 
 def test_sysfs_with_the_hosts_network_is_the_hosts_own(container):
-    """runc refuses it (runc#799, #3672): who has not made the network namespace may not mount its sysfs."""
+    """The kernel lets only the owner of a network namespace mount its sysfs. runc refuses (runc#799, #3672)."""
     c = container(**WITH_HOST_NETWORK)
     devices, mount = c.sh("ls /sys/class/net; echo --; grep ' /sys ' /proc/self/mountinfo").split("--")
     assert set(devices.split()) == set(os.listdir("/sys/class/net"))
@@ -267,7 +267,7 @@ def test_what_the_container_makes_is_on_disk_as_the_container_sees_it(container)
 
 
 def test_mount_points_that_the_image_lacks_can_be_made(container):
-    """Root of the container may do in its own root what root may."""
+    """In its own root file system the container's root has the rights of root."""
     c = mapped(container, mounts=[{"destination": "/new/deep", "type": "tmpfs", "source": "t"}])
     assert " /new/deep " in c.run("cat", "/proc/self/mountinfo")
 

@@ -12,7 +12,7 @@ from integration.support.runtime import wait_until
 
 
 def keepers(container):
-    """Processes of ours that still speak of the container, without its own."""
+    """Our own processes that name the container in their command line. The container's are left out."""
     found = []
     own = json.loads(container.runtime("state", container.id, check=False).out or "{}").get("pid")
     for folder in Path("/proc").glob("[0-9]*"):
@@ -130,7 +130,7 @@ def test_in_the_foreground_it_is_for_what_is_kept(container):
 
 
 def test_activation_sockets_reach_the_container(container):
-    """LISTEN_PID is the caller's process: not the one that stays."""
+    """LISTEN_PID names the process that called us, not the one that stays."""
     c = container()
     c.config["process"]["env"] = ["PATH=/bin"]
     read, write = os.pipe()

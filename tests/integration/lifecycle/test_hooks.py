@@ -125,7 +125,7 @@ def test_create_container_sees_the_host_and_the_mounts(hooked, hooks):
 
 
 def test_a_mount_of_create_container_is_the_containers(hooked, hooks):
-    """What hooks of GPU vendors do."""
+    """The hooks of GPU vendors do this."""
     c = hooked(createContainer=[])
     c.config["hooks"]["createContainer"] = [
         hooks.script(f"mount -t tmpfs tmpfs {c.bundle.rootfs}/tmp && touch {c.bundle.rootfs}/tmp/by-the-hook")
@@ -135,7 +135,7 @@ def test_a_mount_of_create_container_is_the_containers(hooked, hooks):
 
 
 def test_create_runtime_can_enter_the_container(hooked, hooks):
-    """Network set-up of engines: by the pid of the state."""
+    """Engines set networks up by the pid in the state."""
     script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); nsenter -t $pid -u hostname hooked"
     c = hooked(createRuntime=[hooks.script(script)])
     assert "hooked" in c.sh("ls /sys/class/net; hostname")
@@ -176,7 +176,7 @@ def test_their_arguments(hooked, hooks):
 
 
 def test_they_have_three_descriptors(hooked, hooks):
-    """None of the runtime's."""
+    """It inherits nothing from the runtime."""
     look = 'for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && open="$open $n"; done; echo $open >> $L'
     given = {kind: [hooks.script(look, kind)] for kind in KINDS}
     c = hooked(**given).up()
@@ -254,7 +254,7 @@ def test_poststop_hooks_run_after_a_failed_create(hooked, hooks, kind):
 
 @pytest.mark.parametrize("kind", ["startContainer", "poststart"])
 def test_a_failure_at_start_destroys_the_container(hooked, hooks, kind):
-    """runtime.md, steps 12 and 13 of the lifecycle: destroyed, and its poststop hooks run."""
+    """runtime.md, lifecycle, steps 12 and 13: the container is destroyed, and its poststop hooks run."""
     poststop = hooks.script("cat > $D/state; echo poststop >> $L")
     c = hooked(**{kind: [hooks.script("exit 9", kind)], "poststop": [poststop]})
     c.create("sh", "-c", "echo ran >> /hooks/log; sleep 1000" if kind == "startContainer" else "sleep 1000")
@@ -270,7 +270,7 @@ def test_a_failure_at_start_destroys_the_container(hooked, hooks, kind):
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart", "poststop"])
 def test_they_run_in_the_bundles_folder(hooked, hooks, kind):
-    """As runc's do; createContainer's in the root file system (below), startContainer's in the container."""
+    """As with runc. createContainer's start in the root file system (below), startContainer's in the container."""
     c = hooked(**{kind: [hooks.script("pwd >> $L")]})
     c.create("sleep", "1000", cwd=hooks.folder)
     c.start(cwd=hooks.folder)
@@ -343,7 +343,7 @@ USER = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hook_that_has_left_its_process_group_is_killed_too(hooked, kind):
-    """As a shell with job control does, or whatever wants to be in the foreground."""
+    """A shell with job control makes one. So does whatever wants to be in the foreground."""
     c = hooked()
     place = "/bin/probe" if kind == "startContainer" else str(c.bundle.rootfs / "bin/probe")
     c.change(hooks={kind: [{"path": place, "args": ["probe", "leave-group"], "timeout": 1}]})
@@ -356,7 +356,7 @@ def test_a_hook_that_has_left_its_process_group_is_killed_too(hooked, kind):
 
 @pytest.mark.parametrize("joined", [None, "user", "pid"])
 def test_a_hook_of_the_container_ends_when_create_is_killed(container, joined):
-    """The kernel forgets with whom a process was to die, at each change of credentials, and in a child."""
+    """The kernel clears the parent-death signal at each change of credentials, and in a child."""
     c = container(**USER).reachable()
     if joined:
         other = container(**({} if joined == "pid" else USER)).reachable().up()

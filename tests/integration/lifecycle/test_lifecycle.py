@@ -79,7 +79,7 @@ def test_changes_of_the_bundle_after_create_have_no_effect(container):
 
 
 def test_a_pid_that_was_taken_by_another_process_is_not_the_container(container, tmp_path):
-    """Its start time tells."""
+    """The start time tells the two apart."""
     c = container().up("true")
     c.wait_for("stopped")
     stranger = Running(["sleep", "1000"], str(tmp_path / "stranger"))
@@ -308,7 +308,7 @@ def test_a_stopped_container_can_not_be_killed(container):
 
 
 def test_kill_all_of_a_stopped_container_is_no_error(container):
-    """As runc's obsolete flag has it, and engines still use it."""
+    """runc's flag is obsolete, and engines still use it."""
     c = container().up("true")
     c.wait_for("stopped")
     assert c.runtime("kill", "--all", c.id, "KILL").code == 0
@@ -358,7 +358,7 @@ def test_delete_by_force_ends_it(container, flag):
 
 
 def test_a_created_container_is_deleted_without_force(container):
-    """Against runtime.md, and as runc and crun do: engines rely on it."""
+    """runtime.md demands otherwise. runc and crun do this, and engines rely on it."""
     c = container()
     c.create("sleep", "1000")
     c.delete()

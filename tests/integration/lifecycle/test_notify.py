@@ -64,7 +64,7 @@ def prepared(c, script):
 
 
 def starting(c, manager, script):
-    """`start`, which waits."""
+    """A `start` that waits."""
     prepared(c, script)
     c.runtime("create", "--bundle", c.bundle.path, c.id, env=manager.env)
     return c.runtime.spawn("start", c.id, env=manager.env)
@@ -132,7 +132,7 @@ posix._exit(main(sys.argv[2:]))
 
 
 def test_a_manager_that_never_answers_the_barrier_is_waited_for_30_seconds(container, socket_manager):
-    """Half a second in this test."""
+    """The limit is half a second in this test."""
     c = prepared(container(), "probe notify READY=1; sleep 1000")
     c.runtime("create", "--bundle", c.bundle.path, c.id, env=socket_manager.env)
     words = [sys.executable, "-I", "-S", "-c", IMPATIENT, str(PACKAGES), *c.runtime.command("start", c.id)[1:]]
@@ -179,7 +179,7 @@ def test_run_passes_on_what_it_says_to_its_end(container, manager):
 
 
 def test_what_is_not_the_containers_to_say_is_not_passed_on(container, socket_manager):
-    """Else it chose whose process the manager kills, or who else may speak to it."""
+    """Else the container could choose which process the manager kills, or who else may speak to it."""
     words = "MAINPID=1 MAINPIDFDID=1 NOTIFYACCESS=all FDSTORE=1 FDSTOREREMOVE=1 FDNAME=x BUSNAME=x X_MINE=1 BARRIER=1"
     words += " READY=1,MAINPID=1,NOTIFYACCESS=all"
     c = prepared(container(), f"for m in {words}; do probe notify $m; done; sleep 0.2")

@@ -30,7 +30,7 @@ def test_exec_whose_process_is_stopped_by_the_container_ends_and_says_so(contain
 
 
 def test_create_whose_process_is_stopped_ends_and_leaves_nothing(container):
-    """By one of those whose process namespace it joins."""
+    """A process of the namespace that it joins stops it."""
     other = container().up("sh", "-c", STOPPER)
     wait_until((other.bundle.rootfs / "tmp/ready").exists, "the other container")
     c = container(namespaces=namespaces("mount", "uts", "ipc", pid=f"/proc/{other.pid}/ns/pid"))
@@ -65,7 +65,7 @@ def test_exec_into_a_paused_container_waits_longer_than_for_one_that_was_stopped
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace, which shows signals, is not installed")
 @pytest.mark.parametrize("verb", ["delete", "kill", "create", "hook"])
 def test_no_signal_is_sent_by_a_number(container, tmp_path, verb):
-    """It may be another process's by now."""
+    """By then the number may belong to another process."""
     c = container(namespaces=namespaces("mount", "uts", "ipc"))  # processes of the cgroup are killed one by one
     trace = tmp_path / "trace"
     wrapper = ("strace", "-f", "-qq", "-e", "trace=kill,tkill,tgkill,pidfd_send_signal", "-o", str(trace))

@@ -116,7 +116,7 @@ def test_a_stopped_container_takes_none(container):
 
 
 def test_a_created_container_takes_one(container):
-    """As runc does; hooks of engines use it."""
+    """runc does this, and hooks of engines use it."""
     c = container()
     c.create("sleep", "1000")
     assert c.exec("echo", "here") == "here"
@@ -243,7 +243,7 @@ def test_crun_cve_2026_30892_the_user(running, user, ids):
     ],
 )
 def test_crun_cve_2026_30892_a_user_that_is_no_number_is_refused(running, user):
-    """crun CVE-2026-30892: what was not understood left the command root."""
+    """crun CVE-2026-30892: a user that was not understood became root."""
     if user == "":
         assert running.exec("id", "-u", flags=("-u", user)) == "0"  # as if it was not given: runc's too
         return
@@ -412,7 +412,7 @@ def test_it_is_root_of_the_containers_user_namespace(container):
 
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_working_directory_that_is_not_there_is_not_made(container, tmp_path, user):
-    """Only the container's first process has its own made: a user's would be root's."""
+    """Only the first process's working directory is made. One that `exec` made would belong to root."""
     c = container().up()
     c.bundle.rootfs.joinpath("dangling").symlink_to("/made/behind/a/link")
     for cwd in ("/made/by/exec", "/dangling", "/dangling/below", "/tmp/../made", "/etc/passwd"):
@@ -441,7 +441,7 @@ def test_an_empty_working_directory_is_the_containers(container):
     ],
 )
 def test_no_program_is_taken_from_the_working_directory(container, tmp_path, variables, why):
-    """Who writes to a volume could have it run in the place of what was meant."""
+    """Else somebody who writes to a volume could choose which program runs."""
     result = exec_process(container().up(), tmp_path, args=["sh", "-c", "echo ran"], cwd="/bin", env=variables)
     assert (result.code, result.out) == (255, "")
     assert f'exec: "sh": {why}' in result.err

@@ -110,7 +110,7 @@ def test_the_profile_of_the_flag(container):
 
 
 def test_a_flag_in_its_place_is_not_mixed_with_it(container, execute):
-    """As runc: with --process the file says everything."""
+    """With --process the file says everything, as with runc."""
     result = execute(container().up(), "id", "-u", flags=("--user", "5", "--cwd", "/tmp"))
     assert result.out == "0\n"
 
@@ -211,7 +211,7 @@ def test_it_can_be_had_of_a_process_that_has_ended(container, receiver):
 
 
 def test_the_pidfd_with_a_process_namespace_that_is_joined(container, receiver):
-    """The process that is left is the second that was cloned: it is that one's."""
+    """Two processes are cloned. The pidfd is of the second one, which stays."""
     place, listener = receiver
     other = container().up()
     c = container(namespaces=namespaces("mount", pid=f"/proc/{other.pid}/ns/pid"))
@@ -250,7 +250,7 @@ def io_priority(pid):
 
 @pytest.mark.parametrize("capabilities", [full("CAP_CHOWN"), full("CAP_SYS_PTRACE")])
 def test_the_io_priority_is_its_own_and_not_the_callers(container, execute, capabilities):
-    """The process stays in the caller's group for a while, where the container could trace it."""
+    """Else the process would be in the caller's group for a while, where the container could trace it."""
     c = container(capabilities=capabilities).up()
     with subprocess.Popen(["sleep", "1000"], process_group=0) as bystander:
         try:
@@ -279,7 +279,7 @@ def fifo(tmp_path):
 
 
 def waiting(c, fifo, *command, flags=()):
-    """exec -d that has returned: the pid of a process that waits."""
+    """Run `exec -d`. Returns the pid of the process, which waits."""
     pid_file = fifo.with_name("pid")
     c.runtime("exec", "-d", "--exec-wait-fifo", fifo, "--pid-file", pid_file, *flags, c.id, *command)
     return int(pid_file.read_text())
@@ -417,7 +417,7 @@ def test_it_ends_with_its_container(container, fifo):
 
 
 def test_with_a_filter(container, fifo):
-    """What it needs after the filter is in force is what start needs, and no more."""
+    """Once the filter is in force, it needs the same calls as `start`, and no more."""
     c = container(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["openat", "openat2", "inotify_add_watch", "poll", "ppoll"], "action": "SCMP_ACT_ERRNO"}]}).up(
         "sleep", "1000")  # fmt: skip

@@ -20,7 +20,7 @@ def test_the_largest_ids(container):
 
 @pytest.mark.parametrize("uid", [-1, 4294967295, 4294967296, 2**63, 2**64, 1.5, "0"])
 def test_ids_that_are_none_are_refused(container, uid):
-    """containerd CVE-2024-40635: what overflows must not become root."""
+    """containerd CVE-2024-40635: a number that overflows must not become root."""
     assert "uid" in container(user={"uid": uid, "gid": 0}).refused("id")
 
 

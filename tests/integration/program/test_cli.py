@@ -174,7 +174,7 @@ def test_values_that_are_none_are_named(runtime, words):
 
 
 def test_a_root_that_is_not_there_has_no_containers(runtime):
-    """An error where it was named, as runc has it since 1.2: it may be misspelt."""
+    """A state root that the caller has named must be there, as with runc since 1.2: the name may be misspelt."""
     result = runtime("list", check=False)
     assert result.code == 1
     assert str(runtime.root) in result.err

@@ -318,7 +318,7 @@ def test_the_file_that_runs_is_read_only_and_attached_nowhere(container):
 
 
 def test_addresses_that_the_kernel_gives_are_others_in_each_process(container):
-    """The image's own place is fixed: 16 bits of it are chosen when it is built."""
+    """The image's addresses are fixed. 16 bits of them are chosen when it is built."""
     found = []
     for _ in range(2):
         c = container()

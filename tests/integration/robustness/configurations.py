@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def one(*values: Any) -> Value:
-    """One of these; of a function, what it gives."""
+    """One of these. A function is called for its value."""
 
     def choose(random: Random) -> Any:
         chosen = random.choice(values)
@@ -38,7 +38,7 @@ def several(*values: Any, most: int = 4) -> Value:
 
 
 def record(needed: "dict[str, Value] | None" = None, **optional: Value) -> Value:
-    """Of the optional members now this one is there, now that."""
+    """Leave some of the optional members out, by chance."""
 
     def make(random: Random) -> dict[str, Any]:
         found = {name: value(random) for name, value in (needed or {}).items()}

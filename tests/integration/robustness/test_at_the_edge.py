@@ -41,7 +41,7 @@ CALLED = {
 
 @pytest.fixture
 def image(bundle):
-    """With something of each kind for paths to lead to."""
+    """An image with a file of each kind, for paths to lead to."""
     made = bundle()
     source = made.path / "source"
     for folder in (source, made.path.parent / "source"):

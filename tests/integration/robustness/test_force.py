@@ -153,7 +153,7 @@ def test_a_hook_of_poststop_keeps_nobody_waiting_for_a_container_that_is_gone(co
 
 @pytest.mark.parametrize("verb", ["state", "start", "pause", "exec"])
 def test_a_delete_that_is_seen_by_other_verbs(container, verb):
-    """At every moment they say what is."""
+    """At every moment they say what is there."""
     for _ in range(4):
         c = container().up()
         deleting = c.runtime.spawn("delete", "--force", c.id)
@@ -181,7 +181,7 @@ def test_a_container_that_is_paused_all_the_time_is_deleted(container):
 
 
 def test_a_delete_from_within_the_cgroup_is_refused(container):
-    """It would freeze itself, for ever, or be killed half-way."""
+    """Else it would freeze itself for ever, or be killed half-way."""
     c = container(namespaces=namespaces("mount", "uts", "ipc")).up()
     procs = [str(Path(path, "cgroup.procs")) for path in cgroups_of(c.id)]
     move = ("sh", "-c", f'for file in {" ".join(procs)}; do echo $$ > $file; done; exec "$@"', "sh")
@@ -236,7 +236,7 @@ def test_no_record_and_no_configuration_and_a_cgroup_of_its_own(container):
 
 
 def test_a_container_of_another_state_root_keeps_its_cgroup(container, tmp_path):
-    """Of the same name, where that of the damaged one was."""
+    """The next container has the same name, in the place of the damaged one."""
     c, other = container(cgroupsPath=f"/{MARK}-damaged").up("true"), container()
     c.wait_for("stopped")
     other.id = c.id
@@ -277,7 +277,7 @@ def test_members_of_a_record_that_are_wrong(container, change):
 
 
 def test_a_container_without_a_pid_does_not_take_anothers_cgroup_along(container):
-    """One that was killed in the making, whose place was given to the next."""
+    """A container was killed while it was made. The next one has its place."""
     path = f"/{MARK}-place"
     c, other = container(cgroupsPath=path).up("true"), container(cgroupsPath=path)
     c.wait_for("stopped")

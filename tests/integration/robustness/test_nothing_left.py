@@ -17,7 +17,7 @@ from sizes import size
 
 
 def list_of_steps():
-    """Asked of the package itself, in a process of its own: importing the runtime here would not be its start."""
+    """Ask the package itself, in a process of its own."""
     code = "from pyrunc.init import steps; print(*dict.fromkeys(s.name for s in steps.INIT))"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/"
@@ -260,7 +260,7 @@ def test_interrupted_create_cleans_up_itself(container, tmp_path):
 
 
 def test_what_a_hook_of_a_failed_create_has_left_running_in_the_cgroup_ends(container):
-    """In a process namespace of the host's nothing ends it but us."""
+    """In the host's process namespace nobody ends it but us."""
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 1000 <&- >&- 2>&- & exit 3"], "env": ["PATH=/bin"]}
     c = container(namespaces=namespaces("mount", "uts", "ipc"), hooks={"createContainer": [hook]})
     assert "exit status 3" in c.refused("true")
@@ -311,7 +311,7 @@ def use_up(folder):
 
 
 def test_what_is_there_can_be_used_and_deleted_on_a_full_disk(container, runtime, tmp_path):
-    """Above all deleted: that is what makes room."""
+    """Above all it can be deleted: that makes room."""
     root = tmp_path / "full"
     root.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=20", "tmpfs", root], check=True)

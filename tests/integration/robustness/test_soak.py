@@ -16,7 +16,7 @@ LOOP, ALIVE, EXECS, PART = size(500, 60), size(100, 15), size(1000, 80), size(10
 
 
 def assert_flat(times):
-    """Of the quickest quarter, at the start and at the end: what else the machine does is not the runtime's."""
+    """Compare the quickest quarter at the start and at the end. The slower ones tell what else the machine does."""
     first, last = (statistics.median(sorted(part)[: PART // 4]) for part in (times[:PART], times[-PART:]))
     assert last < first * 1.2 + 0.002, f"{first * 1000:.1f} ms became {last * 1000:.1f} ms"
 

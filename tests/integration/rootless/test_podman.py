@@ -34,7 +34,7 @@ def user(request):
 
 @pytest.mark.parametrize("manager", ["cgroupfs", "systemd"])
 def test_run_with_a_limit(user, binary, manager):
-    """Its root of a user namespace is a user of the host's: whose folder, cgroup and bus those are."""
+    """Rootless Podman is root of a user namespace. Its folder, cgroup and bus are those of the host's user."""
     script = "cat /sys/fs/cgroup/memory.max; id -u"
     out = podman(
         user, "--cgroup-manager", manager, "--runtime", binary, "run", "--rm", "--network=none", "--memory=64m",
@@ -45,7 +45,7 @@ def test_run_with_a_limit(user, binary, manager):
 
 @pytest.fixture
 def name(user):
-    """Of a container or a pod, which does not outlive the test."""
+    """The name of a container or a pod, which does not outlive the test."""
     yield "pyrunc-test"
     for kind in (["rm", "--force", "--time", "0"], ["pod", "rm", "--force", "--time", "0"]):
         podman(user, *kind, "--ignore", "pyrunc-test")

@@ -111,7 +111,7 @@ def test_run_without_a_cgroup_of_ones_own(make):
 
 
 def test_root_of_a_user_namespace_is_a_user_too(make, tmp_path):
-    """As rootless Podman calls a runtime: his cgroups and the folder for his state are not the host's root's."""
+    """Rootless Podman calls a runtime so. The cgroups and the state are the user's, not those of the host's root."""
     folder = tmp_path / "runtime"
     folder.mkdir()
     os.chown(folder, UID, UID)
@@ -125,7 +125,7 @@ def test_root_of_a_user_namespace_is_a_user_too(make, tmp_path):
 
 
 def test_exec_by_root_of_a_user_namespace(make):
-    """As rootless Podman does: he may enter a process namespace, but not go back to his own, which is the host's."""
+    """Rootless Podman does this. The user may enter a process namespace, but not go back to his own, the host's."""
     c = make(prefix=AS_USER)
     c.config["process"]["args"] = ["sleep", "1000"]
     for kind in ("uidMappings", "gidMappings"):
@@ -253,7 +253,7 @@ def test_ids_that_etc_subuid_gives_him(make):
 
 
 def test_the_programs_that_map_ids_may_lie_elsewhere(make, tmp_path):
-    """In /run/wrappers/bin, as NixOS has them: they are found by the caller's PATH."""
+    """NixOS has them in /run/wrappers/bin. They are found by the caller's PATH."""
     tmp_path.chmod(0o711)
     folder = tmp_path / "wrappers"
     folder.mkdir()

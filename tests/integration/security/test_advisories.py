@@ -25,7 +25,7 @@ DESCRIPTORS = range(3, 65) if FULL else (*range(3, 15), 20, 40, 64)  # the runti
 
 @pytest.mark.slow
 def test_cve_2024_21626_a_working_directory_through_a_descriptor(container, canary):
-    """Of the runtime's own, or one that the caller has leaked."""
+    """The descriptor is the runtime's own, or one that the caller has leaked."""
     for number in DESCRIPTORS:
         for how in ({}, leaking(canary)):
             c = container(cwd=f"/proc/self/fd/{number}")
@@ -62,7 +62,7 @@ def test_cve_2024_21626_a_working_directory_that_leads_out(container, canary, cw
 
 @pytest.mark.slow
 def test_cve_2024_21626_a_program_through_a_descriptor(container, canary):
-    """Its second half: what is executed would be the host's, with a folder of the host's behind it."""
+    """The second half of the attack: the program would be the host's, and its descriptor a folder of the host's."""
     (canary / "bin").mkdir()
     shutil.copy(shutil.which("busybox"), canary / "bin/sh")
     running = container().up()
@@ -110,7 +110,7 @@ def test_cve_2024_21626_descriptors_that_the_caller_leaked_are_not_held_until_st
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("process_namespace", "times"), [("own", size(500, 30)), ("shared", size(100, 10))])
 def test_cve_2016_9962_processes_of_exec_can_not_be_traced(container, process_namespace, times):
-    """Between joining and execve it holds what is the runtime's. Tried are exe, cwd, root, descriptors and ptrace."""
+    """Between joining and execve the process still holds exe, cwd, root and descriptors of the runtime's."""
     kinds = NAMESPACES if process_namespace == "own" else [kind for kind in NAMESPACES if kind != "pid"]
     c = container(namespaces=namespaces(*kinds), capabilities=full("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL"))
     c.up("sh", "-c", f"probe watch-strangers 200 {c.id} > /tmp/out")
@@ -151,7 +151,7 @@ def test_cve_2016_9962_a_container_that_may_trace_sees_no_right_that_it_has_not(
 
 
 def test_exec_on_a_terminal_into_a_container_that_may_trace(container, tmp_path):
-    """Its process is born last of all: the session and the terminal are its own nevertheless."""
+    """The process is cloned last of all. The session and the terminal are its own nevertheless."""
     c = container(capabilities=full("CAP_SYS_PTRACE")).up()
     out = c.attempt_exec("sh", "-c", "tty; cut -d' ' -f5,6,7 /proc/self/stat; ps", flags=("-t",)).out
     name, numbers, *_ = out.replace("\r", "").splitlines()
@@ -195,7 +195,7 @@ def test_cve_2024_40635_a_user_that_wraps_around(container, uid):
 
 
 def test_cve_2023_25173_groups_are_those_of_the_configuration_and_only_those(container):
-    """containerd: neither the caller's, nor what /etc/group of the image says."""
+    """containerd: it has neither the caller's groups, nor those in the image's /etc/group."""
     group = "root:x:0:user\nshadow:x:42:user\nuser:x:1000:\n"
     for groups, expected in (([], ["1000"]), ([0], ["0", "1000"]), ([7, 2147483648], ["1000", "2147483648", "7"])):
         user = {"uid": 1000, "gid": 1000, **({"additionalGids": groups} if groups else {})}
@@ -289,7 +289,7 @@ def test_runc_4103_names_that_would_be_files_of_other_cgroups(container, resourc
     ],
 )
 def test_cve_2019_16884_cve_2025_52881_nothing_is_mounted_over_what_is_written_to(container, tmp_path, place):
-    """Labels and parameters; a folder of a volume with attr/ in it would take them."""
+    """Labels and parameters are written to a real /proc. A folder of a volume with attr/ in it could take them."""
     (tmp_path / "fake/attr").mkdir(parents=True)
     for mount in ({"type": "tmpfs", "source": "tmpfs"}, bound(tmp_path / "fake", place, "rbind")):
         c = replace(container(), "/link", "proc").change(mounts=[{**mount, "destination": place}])
@@ -298,13 +298,13 @@ def test_cve_2019_16884_cve_2025_52881_nothing_is_mounted_over_what_is_written_t
 
 @pytest.mark.parametrize("name", ["cpuinfo", "meminfo", "stat", "uptime", "loadavg", "swaps", "diskstats"])
 def test_single_files_of_procfs_may_be_replaced(container, tmp_path, name):
-    """What lxcfs does."""
+    """lxcfs does this."""
     (tmp_path / "fake").write_text("fake")
     assert container(mounts=[bound(tmp_path / "fake", f"/proc/{name}")]).run("cat", f"/proc/{name}") == "fake"
 
 
 def hostile_procfs(rootfs):
-    """A /proc of plain files, where what is written to one would be another's."""
+    """A /proc of plain files: what the runtime writes would land in a file of the attacker's."""
     for name in ("self", "thread-self"):
         (rootfs / "fake" / name / "attr/apparmor").mkdir(parents=True)
         for file in ("attr/exec", "attr/current", "attr/apparmor/exec", "oom_score_adj", "setgroups", "uid_map"):
@@ -490,7 +490,7 @@ def test_cve_2021_41103_cve_2024_25621_the_state_is_private_whatever_the_callers
 
 
 def test_a_process_on_its_way_into_the_container_shows_nothing_of_the_callers(container):
-    """Its command line and environment are the host's to see, not the container's user's."""
+    """The runtime's command line and environment are for the host to see, not for the container's user."""
     c = container()
     c.create("sleep", "1000", env={**os.environ, "SECRET_OF_THE_CALLER": "x"})
     process = subprocess.run(
@@ -502,7 +502,7 @@ def test_a_process_on_its_way_into_the_container_shows_nothing_of_the_callers(co
 
 
 def test_cri_o_cve_2024_3154_annotations_that_reach_systemd_are_told_to_engines(container):
-    """Which must not let a user set them: any property of the unit, and so any command of the host's."""
+    """Engines must not let users set them: they are properties of the unit, and so commands of the host's."""
     features = json.loads(container().runtime("features").out)
     assert {"org.systemd.property.", "org.criu.config"} <= set(features["potentiallyUnsafeConfigAnnotations"])
 
@@ -524,7 +524,7 @@ sys.exit(status)
 
 @pytest.mark.parametrize("propagation", ["", "private", "slave", "shared", "rshared", "unbindable"])
 def test_not_for_a_moment_is_anything_mounted_on_the_host(container, tmp_path, propagation):
-    """Whose mounts are all shared, as systemd has them: any mount in a namespace of ours would come back."""
+    """All mounts of the host are shared, as systemd sets them up: any mount of ours could come back to the host."""
     watch = ("unshare", "-m", "--propagation", "shared", "python3", "-c", WATCH)
     c = container(
         mounts=[

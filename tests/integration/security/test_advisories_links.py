@@ -18,7 +18,7 @@ from integration.support.host import host_mounts, unchanged
 @pytest.mark.parametrize("path", ["/proc", "/sys"])
 @pytest.mark.parametrize("target", ["/tmp/x", "tmp/x", "/nowhere", "canary"])
 def test_cve_2019_19921_cve_2023_27561_cve_2023_28642_a_link_in_the_place_of_procfs(container, canary, path, target):
-    """youki CVE-2025-54867: what is masked would be somewhere else."""
+    """youki CVE-2025-54867: the mask would lie somewhere else."""
     c = container(maskedPaths=["/proc/kcore"], readonlyPaths=["/proc/sys"])
     (c.bundle.rootfs / "tmp/x").mkdir()
     replace(c, path, str(canary) if target == "canary" else target)

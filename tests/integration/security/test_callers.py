@@ -129,7 +129,7 @@ VARIABLES = {  # {} is the trap
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_variable_of_the_callers_changes_nothing(container, trap, name):
-    """Of the runtime's start, of its child, of the modules that are loaded only when something is wrong."""
+    """Modules of the start, of the child, and those that are loaded only when something is wrong."""
     env = {**os.environ, name: VARIABLES[name].format(trap)}
     c = container()
     result = c.attempt("sh", "-c", "echo fine; echo said >&2", env=env)
@@ -223,7 +223,7 @@ def test_a_current_directory_that_was_deleted(container, tmp_path):
 
 
 def test_a_current_directory_that_nobody_may_read(container, tmp_path):
-    """By one who has none of root's rights over files."""
+    """The caller has none of root's rights over files."""
     place = tmp_path / "closed"
     place.mkdir(mode=0o000)
     everything_fine(container(), cwd=place)
@@ -284,7 +284,7 @@ def test_a_thousand_descriptors_of_the_callers(container, canary, tmp_path):
 
 
 def test_descriptors_up_to_the_limit(container, canary):
-    """None is free: an error, and nothing left."""
+    """No descriptor is free: there is an error, and nothing is left."""
 
     def arrange():
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -338,7 +338,7 @@ def test_limits_on_descriptors_of_exec(container):
 
 @pytest.mark.parametrize("kind", ["NPROC", "FSIZE", "AS", "DATA", "STACK", "MEMLOCK", "CPU", "SIGPENDING"])
 def test_other_limits_of_the_callers(container, kind):
-    """Nothing of them is met half-way: the container is there, or an error."""
+    """Under each limit the container is made whole, or there is an error."""
     number = getattr(resource, f"RLIMIT_{kind}")
     most = resource.getrlimit(number)[1]
     for value in (0, 1, 4096, 1 << 20, 16 << 20, 64 << 20):
@@ -442,7 +442,7 @@ def test_names_of_containers(container, verb, name):
 
 
 def test_very_long_words(container, tmp_path):
-    """Each as long as the kernel takes it."""
+    """Each is as long as the kernel allows."""
     long = "x" * 131_000
     c = container().up()
     assert len(c.exec("printf", "%s", long)) == len(long)
@@ -507,7 +507,7 @@ def test_signals_that_the_caller_blocks_or_ignores(container, arrange):
 
 @pytest.fixture(params=["full disk", "closed", "pipe without a reader"])
 def unwritable(request):
-    """What nobody can be told on."""
+    """A stream on which nobody can be told."""
     if request.param == "closed":
         yield {"preexec_fn": lambda: os.close(2)}
         return

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def folders():
-    """Where the host's Python and the installed runtime lie."""
+    """The folders of the host's Python and of the installed runtime."""
     code = "import sys, pyrunc, cffi; print(*sys.path, pyrunc.__path__[0], sep='\\n')"
     path = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30, cwd="/"

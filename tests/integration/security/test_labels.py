@@ -41,7 +41,7 @@ def test_a_label_without_selinux_is_a_warning(container, name):
 
 @pytest.mark.skipif(APPARMOR or SELINUX, reason="a kernel without both")
 def test_what_the_image_has_for_sys_is_not_asked(container):
-    """An image that fakes a module would have its container refused, one that hides it would not be confined."""
+    """The kernel is asked, not the image's files: these could fake a security module, or hide one."""
     made = container(apparmorProfile="web", selinuxLabel="a:b:c")
     made.config["mounts"] = [mount for mount in made.config["mounts"] if mount["type"] != "sysfs"]
     made.file("/sys/module/apparmor/parameters/enabled", "Y\n").file("/sys/fs/selinux/enforce", "1")

@@ -182,7 +182,7 @@ def test_what_every_kernel_has(everything, call, error):
 
 
 def test_a_filter_that_can_not_be_installed(everything):
-    """That is start's to find out: the process waits for it with calls that the profile may forbid."""
+    """The process waits for `start` with calls that a profile may forbid. `start` finds this out."""
     how = without("seccomp")
     assert "installing the seccomp filter" in everything().refused("true", **how)
     c = everything()
@@ -283,7 +283,7 @@ def test_keyrings_that_are_not_there_hold_nothing(everything, whole):
 
 
 def test_keyrings_that_we_may_not_make(everything):
-    """They are there, and the container would keep the caller's."""
+    """Keyrings are there, and the container would keep the caller's."""
     assert_refused(everything(), "session keyring", **without("keyctl", error=errno.EPERM))
     everything().run("true", flags=("--no-new-keyring",), **without("keyctl", error=errno.EPERM))
 
@@ -312,7 +312,7 @@ def test_exec_mounts_nothing(everything, call):
 @pytest.mark.parametrize("call", ["pidfd_open", "pidfd_send_signal"])
 @pytest.mark.parametrize("verb", [("kill",), ("delete", "--force")], ids="-".join)
 def test_verbs_that_signal_without(container, call, verb):
-    """No signal is sent by a number that may be somebody else's by now."""
+    """No signal is sent by a number: by then it may belong to another process."""
     c = container().up()
     result = c.runtime(*verb, c.id, check=False, **without(call))
     assert result.code == 1, repr(result)
@@ -384,7 +384,7 @@ def test_a_copy_that_can_not_be_sealed_is_not_run(container):
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=errno.errorcode.get)
 def test_a_sealed_interpreter_that_can_not_be_executed_is_an_error(container, error):
-    """There is no other way: by a path it would be the file that is not sealed."""
+    """Without the call there is no safe way: a path would name the file that is not sealed."""
     result = container().attempt("true", **without("execveat", error=error))
     assert result.code == 126, repr(result)
     assert "execveat" in result.err
@@ -394,7 +394,7 @@ def test_a_sealed_interpreter_that_can_not_be_executed_is_an_error(container, er
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=errno.errorcode.get)
 def test_who_can_not_be_asked_about_the_interpreter_gets_a_sealed_copy(waiting, error):
-    """faccessat2 is Linux 5.8's. Without it a user might be one who may write the file."""
+    """faccessat2 is Linux 5.8's. Without it nobody can tell whether the user may write the file."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     process = waiting(wrapper=nobody, **without("faccessat2", error=error))
     assert os.readlink(f"/proc/{process.pid}/exe").startswith("/memfd:pyrunc")

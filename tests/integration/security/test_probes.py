@@ -71,7 +71,7 @@ def test_a_session_keyring_of_its_own(ask):
 
 
 def test_no_terminal_of_the_callers(ask):
-    """TIOCSTI would type into it."""
+    """TIOCSTI could type into the caller's terminal."""
     master, slave = pty.openpty()
     how = {"preexec_fn": lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0), "pass_fds": [slave]}
     script = "probe open /dev/tty 2; awk '{ print $7 }' /proc/self/stat; tty"
@@ -157,7 +157,7 @@ def test_limits_and_scores_of_the_configuration(ask):
 
 
 def test_its_cgroup_is_its_own(ask):
-    """Not the caller's, in any hierarchy; by name as it is in no namespace of its own."""
+    """It is in none of the caller's cgroups, in any hierarchy."""
     lines = ask("cat", "/proc/self/cgroup").splitlines()
     own = [line.split(":", 2)[2] for line in lines]
     assert own
@@ -165,7 +165,7 @@ def test_its_cgroup_is_its_own(ask):
 
 
 def test_what_it_is_before_start_may_not_be_looked_into(container):
-    """It runs as the container's user, but is the runtime still: his other processes may not trace or read it."""
+    """It runs as the container's user, but is still the runtime: the user's processes may not trace or read it."""
     c = container(user={"uid": 1000, "gid": 1000}, capabilities={})
     c.create("true")
     attempts = f"""

@@ -144,7 +144,7 @@ def test_cve_2019_19921_cve_2023_27561_the_place_of_procfs_becomes_a_link(contai
 
 
 def test_cve_2025_52565_a_console_and_terminals_that_become_links(container, tmp_path, canary):
-    """In a /dev that is shared."""
+    """Two containers share the /dev."""
     dev = tmp_path / "dev"
     (dev / "pts").mkdir(parents=True)
     (dev / "console").touch()

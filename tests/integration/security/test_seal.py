@@ -98,7 +98,7 @@ def sealed(runtime, tmp_path):
 
 
 def attacker(container, sealed):
-    """It sees all processes of the host, and may look into each."""
+    """The container sees all processes of the host, and may look into each."""
     c = container(namespaces=namespaces("mount", *(["pid"] if IMAGE else [])), capabilities=full(*ALL))
     c.up("sh", "-c", f"probe overwrite-exe {sealed.interpreter.stat().st_ino} 60 > /tmp/out")
     out = c.bundle.rootfs / "tmp/out"
@@ -116,7 +116,7 @@ def outcome(c):
 
 @of_an_installation
 def test_cve_2019_5736_the_attack_finds_an_interpreter_that_is_not_sealed(container, sealed):
-    """Else the other tests would prove nothing: the same file, run by its path."""
+    """The same file, run by its path, can be written to. Else the other tests would prove nothing."""
     c = attacker(container, sealed)
     for _ in range(3):
         subprocess.run([sealed.interpreter, "-I", "-S", "-c", "import time; time.sleep(0.1)"], check=True, timeout=30)

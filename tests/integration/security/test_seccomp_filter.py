@@ -106,7 +106,7 @@ def test_conditions_on_two_arguments_must_both_hold(container):
 
 
 def test_of_two_conditions_on_one_argument_either_holds(container):
-    """As runc has it: libseccomp takes one an argument."""
+    """libseccomp takes one condition for each argument. runc does the same."""
     args = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}]
     c = container(seccomp=deny("sync", args=args))
     assert c.sh(f"probe syscall {SYNC} 1; probe syscall {SYNC} 2; probe syscall {SYNC} 3").split() == [
@@ -248,7 +248,7 @@ def test_flags(container, flags):
 
 
 def test_speculation_is_left_alone_by_default(container):
-    """SPEC_ALLOW, where the flags are not given: as runc and crun have it."""
+    """Without flags it is SPEC_ALLOW, as with runc and crun."""
     line = "grep Speculation_Store_Bypass /proc/self/status"
     assert container(seccomp=deny("getppid")).sh(line) == container().sh(line)
 
@@ -287,7 +287,7 @@ def test_profiles_that_are_none_are_explained(container, change, culprit):
 
 
 def test_a_rule_without_names_is_none(container):
-    """As runc has it: generators leave such."""
+    """Generators leave such rules. runc takes them."""
     profile = deny("getppid")
     profile["syscalls"] += [{"names": [], "action": "SCMP_ACT_KILL"}, {"names": [], "action": "SCMP_ACT_NOTIFY"}]
     assert call(container(seccomp=profile), GETPPID) == "EPERM"

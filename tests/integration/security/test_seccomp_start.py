@@ -41,7 +41,7 @@ def test_a_profile_may_forbid_all_that_the_runtime_calls(container, action, no_n
 
 @pytest.mark.parametrize("no_new_privileges", [False, True])
 def test_into_a_container_that_may_trace_exec_needs_few_calls(container, no_new_privileges):
-    """There the filter is installed before the process can be seen: see CVE-2016-9962."""
+    """In such a container the filter is installed before the process can be seen: CVE-2016-9962."""
     names = [name for name in OURS if name not in ("capset", "clone", "read", "setsid")]
     c = container(seccomp=deny(*names), capabilities=full("CAP_SYS_PTRACE"), noNewPrivileges=no_new_privileges)
     c.up("probe", "pause")
@@ -51,7 +51,7 @@ def test_into_a_container_that_may_trace_exec_needs_few_calls(container, no_new_
 
 
 def test_what_a_build_of_podman_asks_for(container):
-    """An ambient set that can't be, a profile, no no_new_privs: a warning, once, and the program runs."""
+    """An ambient set that can't be had, a profile and no no_new_privs: there is one warning, and the program runs."""
     c = container(seccomp=deny("getppid"), capabilities=AMBIENT)
     assert c.run("probe", "syscall", str(GETPPID)) == "EPERM"
     assert c.last.err.count("\n") == 1
@@ -65,7 +65,7 @@ def test_what_a_build_of_podman_asks_for(container):
 
 @pytest.mark.parametrize("flags", [(), ("-d",)])
 def test_a_program_that_can_not_run_is_an_error_of_exec(container, flags):
-    """Whatever was said before, and though the filter is in force by then."""
+    """The error comes out, whatever was said before, although the filter is in force."""
     c = container(seccomp=deny("sendmsg", "sendto"), capabilities=AMBIENT).file("/none", "no program", 0o755).up()
     result = c.attempt_exec("/none", flags=flags)
     assert result.code == 255, repr(result)

@@ -14,7 +14,7 @@ def without_mounts(c: Container, *destinations: str) -> Container:
 
 
 def replace(c: Container, path: str, target: str | Path) -> Container:
-    """In the image: a link in the place of what was there."""
+    """Put a link into the image, in the place of what was there."""
     place = c.bundle.rootfs / path.lstrip("/")
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)

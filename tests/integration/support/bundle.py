@@ -100,7 +100,7 @@ def full(*names: str) -> dict[str, list[str]]:
 
 
 def base_config() -> dict[str, Any]:
-    """Small, and without what a test would have to know to understand another."""
+    """A small configuration, without anything that a reader of a test would have to know."""
     return {
         "ociVersion": "1.2.0",
         "process": {
@@ -132,7 +132,7 @@ def base_config() -> dict[str, Any]:
 
 
 def apply(config: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Members by their name alone: those of `process` and `linux` go where they belong. Mounts are added."""
+    """Set members by their name alone. Those of `process` and `linux` go where they belong. Mounts are added."""
     for name, value in changes.items():
         value = copy.deepcopy(value)
         if name == "mounts":

@@ -30,7 +30,7 @@ class Container:
         return self
 
     def reachable(self) -> "Container":
-        """For users of a user namespace: pytest's folders are private."""
+        """Let users of a user namespace in: pytest's folders are private."""
         for folder in self.bundle.path.parents:
             if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 1:
                 folder.chmod(folder.stat().st_mode | 0o011)

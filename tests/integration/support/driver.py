@@ -48,7 +48,7 @@ def fail_early():
 
 
 def in_finalizer(frame):
-    """What fails in __del__ is nobody's to see."""
+    """Nobody would see an error in __del__."""
     while frame and frame.f_code.co_name != "__del__":
         frame = frame.f_back
     return frame is not None

@@ -24,12 +24,12 @@ def hierarchies() -> dict[str, str]:
 
 
 def unified() -> bool:
-    """Whether cgroup v2 is all there is."""
+    """Whether cgroup v2 is the only version here."""
     return set(hierarchies()) == {""}
 
 
 def controllers() -> set[str]:
-    """Those that can limit a container here."""
+    """The controllers that can limit a container here."""
     found = hierarchies()
     return set(Path(found[""], "cgroup.controllers").read_text().split()) if unified() else set(found)
 
@@ -57,7 +57,7 @@ def mounts_of(text: str) -> list[str]:
 
 
 def in_its_file_system(path: str) -> str:
-    """As mountinfo names the root of a mount: /tmp/x is /x where /tmp is a file system of its own."""
+    """A path as mountinfo names the root of a mount: /tmp/x is /x where /tmp is a file system of its own."""
     mount_point = next(str(parent) for parent in (Path(path), *Path(path).parents) if parent.is_mount())
     return "/" + os.path.relpath(path, mount_point)
 

@@ -11,7 +11,7 @@ BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 
 
 def receive_descriptor(listener: socket.socket, seconds: float = 10.0) -> tuple[int, bytes]:
-    """What a socket of the caller's gets: a descriptor, and a word about it."""
+    """The descriptor that a caller's socket gets, and the word that comes with it."""
     listener.settimeout(seconds)
     connection, _ = listener.accept()
     with connection:

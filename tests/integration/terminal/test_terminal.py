@@ -252,7 +252,7 @@ def test_without_a_terminal_there_is_none(container):
 
 
 def test_the_container_can_not_reach_the_callers_terminal(container):
-    """It has a session of its own, and no terminal in it."""
+    """The program has a session of its own, without a terminal."""
     c = container()
     c._prepare(("sh", "-c", "cat /dev/tty; echo x > /dev/tty; true"))
     f = Foreground(c, "run", "--bundle", c.bundle.path, c.id)
@@ -292,7 +292,7 @@ def given(text):
 
 @pytest.mark.parametrize(("typed", "seen"), [(b"abc", "abcabc"), (b"abc\n", "abc\nabc\n"), (b"", "")])
 def test_the_end_of_our_input_is_the_end_of_the_programs(container, typed, seen):
-    """Of a line that has begun, the first ^D ends only that."""
+    """In a line that has begun, the first ^D ends only the line."""
     c = container().up()
     read = given(typed)
     code, out = lines_of(c, "exec", "-t", c.id, "cat", stdin=read)
@@ -380,7 +380,7 @@ def test_a_program_that_lets_go_of_its_terminal_runs_on(container):
 
 
 def test_a_signal_just_when_the_program_runs_is_the_programs(container):
-    """Its first line is seen before `run` has done with start."""
+    """The program's first line is seen before `run` is done with starting it."""
     for _ in range(5):
         c = container(terminal=True)
         c._prepare(("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"))
@@ -403,7 +403,7 @@ def test_the_terminal_of_exec_is_its_users(container):
 
 
 def test_terminals_of_exec_are_each_others_strangers(container):
-    """One more for each, in the container's devpts; a session cannot read the other's keys."""
+    """Each session has a terminal of its own in the container's devpts. None can read the keys of another."""
     c = container().up()
     first = Foreground(c, "exec", "-t", c.id, "sh", "-c", "tty; echo ready; read x; echo got:$x")
     first.read("ready")

@@ -52,7 +52,7 @@ class Screen:
         self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
     def settings(self):
-        """The terminal's, as the caller's shell has it between two commands."""
+        """The settings of the terminal, as the caller's shell has them between two commands."""
         out = self.scratch / "stty"
         out.unlink(missing_ok=True)
         self.type(f"stty -a > {out}; echo > {out}.done")
@@ -61,7 +61,7 @@ class Screen:
         return [line for line in out.read_text().splitlines() if "rows" not in line]
 
     def back_at_the_caller(self):
-        """Its shell has the terminal again, as it was."""
+        """The shell has the terminal again, with its settings."""
         wait_until(lambda: self.lines[-1] == PROMPT.strip(), f"the prompt:\n{self.text}")
         assert self.settings() == self.before
 
@@ -179,7 +179,7 @@ def test_a_container_that_is_deleted(at_screen, screen):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_runtime_that_is_told_to_end(at_screen, screen, number):
-    """It passes the signal on, and has the terminal in order when the program has ended."""
+    """`run` passes the signal on. When the program has ended, the terminal is as it was."""
     c = at_screen("trap 'exit 5' TERM HUP; while :; do sleep 0.05; done")
     (runtime,) = (pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if is_foreground(pid, c))
     os.kill(runtime, number)
