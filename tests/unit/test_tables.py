@@ -192,7 +192,7 @@ def test_every_property_of_the_specification_is_in_a_table():
 @pytest.mark.parametrize("limit", [0, -1, 10])
 @pytest.mark.parametrize("swap", [None, 0, -1, 10, 20])
 def test_where_the_kernel_does_not_count_swap(limit, swap, unified, tmp_path):
-    """Swap has no limit there, and on v2 no swap beside the memory can be had. Any other limit is written, and fails."""
+    """Swap has no limit there, and on v2 no swap beside the memory can be had. Others are written, and fail."""
     if unified and swap and swap > limit and limit <= 0 < swap:
         pytest.skip("refused in any case")
     memory = {"limit": limit, **({} if swap is None else {"swap": swap})}
