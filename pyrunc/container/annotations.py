@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.container.options import Options
+    from pyrunc.init.context import Step
     from pyrunc.spec.types import Config, Process, TimeOffset
 
 START = "run.oci."
@@ -22,7 +23,19 @@ CLOCKS = {"monotonic": "monotonic", "1": "monotonic", "boottime": "boottime", "7
 CONTEXT_TYPES = ("context", "fscontext", "defcontext", "rootcontext")
 
 
+def confinement(config: "Config") -> "Step | None":
+    """A step more, of every process of the container. Raises ConfigError."""
+    given = config.get("annotations") or {}
+    if not any(name.startswith("org.pyrunc.landlock.") for name in given):
+        return None
+    from pyrunc.init import confine
+
+    found = confine.confinement(given)
+    return found.step() if found is not None else None
+
+
 def apply(config: "Config", options: "Options") -> None:
+    confinement(config)  # what can be wrong with it is said before anything is made
     for name, value in (config.get("annotations") or {}).items():
         work = KNOWN.get(name)
         if work is not None:

@@ -411,7 +411,10 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     prepare.use_filter(context, container)
     if config.get("annotations"):
+        from pyrunc.container import annotations
+
         context.hook_outputs = container.hook_outputs()
+        context.confinement = annotations.confinement(config)
     labels.prepare(context, container.log)
     if _maps_owners(config):
         from pyrunc.container import idmap

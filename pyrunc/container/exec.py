@@ -131,6 +131,10 @@ def _context(container: Container, what: "Process", options: Options) -> Context
     prepare.use_cgroup(context, _cgroup(container, options.cgroups))
     context.userns = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     prepare.use_filter(context, container)
+    if container.record["annotations"]:
+        from pyrunc.container import annotations
+
+        context.confinement = annotations.confinement(container.config)
     labels.prepare(context, container.log)
     return context
 

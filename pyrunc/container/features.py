@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 UNSAFE_ANNOTATIONS = (
-    "bundle", "org.criu.config", "org.pyrunc.core-sched", "org.pyrunc.landlock.", "org.pyrunc.rootfs.idmap",
+    "bundle", "org.criu.config", "org.pyrunc.landlock.", "org.pyrunc.rootfs.idmap",
     "org.systemd.property.", "run.oci.hooks.stderr", "run.oci.hooks.stdout", "run.oci.keep_original_groups",
     "run.oci.mount_context_type", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver", "run.oci.seccomp_bpf_data",
     "run.oci.timens_offset",

@@ -94,6 +94,8 @@ class Launch:
         """Clone, and send the child on its way. Who has begun calls `lead`, or `hear` as often as it says something and
         `give_up` when it says nothing for too long."""
         process.refuse_threads()
+        if self.context.confinement is not None:
+            list_of_steps = steps.confined(list_of_steps, self.context.confinement)
         self.steps = list_of_steps
         self.channel, self.context.channel = Channel.pair()
         self.context.progress = process.SharedByte()

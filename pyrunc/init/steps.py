@@ -182,6 +182,12 @@ MILESTONES = {
 }
 
 
+def confined(steps: "tuple[Step, ...]", step: "Step") -> "tuple[Step, ...]":
+    """The same, with a step more: while the process is root still, and all that is looked up by path has been."""
+    at = steps.index(credentials.limit_bounding)
+    return (*steps[:at], step, *steps[at:])
+
+
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     """In the child: take the steps, of which the last is execve. Never returns.
 
