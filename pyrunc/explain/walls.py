@@ -180,9 +180,9 @@ def withheld(subject: Subject) -> Iterator[Withheld]:
         yield Withheld("security module", "SELinux", f"what SELinux forbids to {label}")
     for name, text in (subject.config.get("annotations") or {}).items():
         if name.startswith("org.pyrunc.landlock."):
-            what = {"paths": "files but", "tcp": "TCP ports but", "scope": "what is outside by"}
+            words = {"paths": "files but", "tcp": "TCP ports but", "scope": "what is outside by"}
             kind = name.rpartition(".")[2]
-            yield Withheld("Landlock", kind, f"by Landlock {what.get(kind, kind)}: {text or 'none'}")
+            yield Withheld("Landlock", kind, f"by Landlock {words.get(kind, kind)}: {text or 'none'}")
     yield from _limits_that_are(subject)
 
 
