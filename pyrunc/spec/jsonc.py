@@ -1,8 +1,8 @@
 """JSON without `import json`, by the C scanner and encoder that the json package is built on.
 
 `import json` costs 26 M instructions, mostly for `re`; a bare interpreter costs 16 M (docs/architecture.md).
-`_json` is compiled into CPython or beside it, and has what the start-up path needs. What it can't do alone
-is say what is wrong with a text: then json is imported after all, off the path.
+`_json` is compiled into CPython or beside it, and has what the start-up path needs. It can't say what is wrong
+with a text: for that json is imported after all, off the path.
 """
 
 from _json import encode_basestring, make_encoder, make_scanner

@@ -1,5 +1,4 @@
-"""What the schemas refuse, but runc takes and engines and people write. Imported when the checker has
-refused.
+"""What runc takes, and engines and people write, although the schemas refuse it. Imported once the checker has refused.
 
 - A null member of an object. Go writes null for slices and pointers that are nil where `omitempty` is
   missing, and reads it as if the member were absent. So do we: it is removed. Inside the maps whose names are
@@ -28,7 +27,7 @@ MEMBERS = {"blockIO": types.BlockIO, "cpu": types.CPU, "memory": types.Memory, "
 
 
 def tolerated(document: object) -> object:
-    """What is left of `document` to hold against its schema. Nulls, file types, empty rules are gone for good."""
+    """What the schema is to judge of `document`, from which nulls, file types and empty rules are removed for good."""
     drop_nulls(document)
     linux = document.get("linux") if isinstance(document, dict) else None
     resources = linux.get("resources") if isinstance(linux, dict) else document
@@ -45,7 +44,7 @@ def tolerated(document: object) -> object:
 
 
 def drop_nulls(document: object) -> None:
-    """Remove the null members of all objects within, but for those of MAPS. A stack: nesting may be deep."""
+    """Remove the null members of all objects within, except in MAPS. A stack, not recursion: nesting may be deep."""
     left = [(document, False)]
     while left:
         value, is_map = left.pop()

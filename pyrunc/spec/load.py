@@ -1,8 +1,7 @@
-"""Read config.json, and the parts of it that `exec --process` and `update --resources` take; checked wholly.
+"""Read and check config.json, and the parts of it that `exec --process` and `update --resources` take.
 
-This is on the path of every create: no json, re or os. A document goes through the C scanner, the checker
-that is compiled from the schemas, and rules.py. Who refuses it leaves the explanation to report.py, imported
-then.
+This is on the path of every create: it imports no json, re or os. A document goes through the C scanner, the checker
+that is compiled from the schemas, and rules.py. If one of them refuses it, report.py is imported to explain why.
 """
 
 import posix
@@ -95,7 +94,7 @@ def parse(data: bytes, name: str) -> tuple[str, object]:
 
 
 def _limits(document: object, kind: str) -> "dict[str, Any]":
-    """linux.resources of a configuration, or the document that is such; {} where there are none."""
+    """The limits in a document: linux.resources of config.json, or the document itself; {} if there are none."""
     if kind == "config":
         linux = document.get("linux") if isinstance(document, dict) else None
         document = linux.get("resources") if isinstance(linux, dict) else None
@@ -109,7 +108,7 @@ def _checked(
     follows_schema: "Callable[[object], bool]",
     problems: "Callable[[Any], list[rules.Problem]]",
 ) -> object:
-    """The document that `data` says, if there is nothing wrong with it."""
+    """The document in `data`, or ConfigError if anything is wrong with it."""
     text, document = parse(data, name)
     if "\\u" in text and ("\\u0000" in text or "\\ud" in text or "\\uD" in text):
         from pyrunc.spec import report

@@ -2,8 +2,8 @@
 
     config.json:41:17 /linux/resources/memory/limit: expected an integer, found "512m"; the unit is bytes
 
-Off the path: imported once something is refused, or by `pyrunc validate`, so that it may take jsonschema and
-its dependencies (263 M instructions). The schemas are those that the checker is compiled from. Their
+It is imported once something is refused, or by `pyrunc validate`: off the path it may import jsonschema and its
+dependencies (263 M instructions). The schemas are those that the checker is compiled from. Their
 descriptions are written for this: what follows "; " in one is the hint of an error there.
 """
 
@@ -106,7 +106,7 @@ UNREAD = ("annotations", "listenerMetadata")  # handed on: never a path, an argu
 
 
 def unfit_strings(document: object) -> list[Problem]:
-    """Strings that can't be given to the kernel: with a NUL inside, or half of a surrogate pair."""
+    """Strings that the kernel can't be given: they have a NUL inside, or half of a surrogate pair."""
     problems: list[Problem] = []
     left: list[tuple[Path_, object]] = [((), document)]
     while left:

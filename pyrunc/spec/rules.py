@@ -1,9 +1,9 @@
 """What a configuration must be beyond what its schema says, checked before anything is created.
 
 A rule is a function in one of the tables below, by the member that it is about. It is given a document that
-follows its schema, and yields what is wrong: a JSON pointer, the cause, and what to do about it or "". It
-stands here only if the specification says MUST, or the kernel or runc would refuse the container later and
-less clearly. What engines write although it is doubtful is a warning.
+follows its schema, and yields what is wrong: a JSON pointer, the cause, and what to do about it or "". There
+is a rule only where the specification says MUST, or where the kernel or runc would refuse the container later
+and less clearly. What engines write although it is doubtful is a warning.
 
 "runc" names runc's file or function that refuses the same; section names are those of runtime-spec 1.3.
 Members that few configurations have are looked after in rules_rare.py, which is imported when one of them is
@@ -143,7 +143,7 @@ def root_is_there(document: "Config") -> "Iterator[Problem]":
 
 
 def names_have_a_uts_namespace(document: "Config") -> "Iterator[Problem]":
-    """Or we would rename the host. runc: validate/validator.go, uts(). The kernel has room for so many bytes."""
+    """Without a namespace we would rename the host. runc: validate/validator.go, uts(). uname(2) limits the length."""
     for member, name in (("hostname", document.get("hostname")), ("domainname", document.get("domainname"))):
         if not name:
             continue
@@ -169,7 +169,7 @@ def mounts_are_complete(document: "Config") -> "Iterator[Problem]":
 
 
 def hook_paths_are_absolute(document: "Config") -> "Iterator[Problem]":
-    """config.md, POSIX-platform Hooks: path MUST be absolute. That a timeout is positive the schema says."""
+    """config.md, POSIX-platform Hooks: path MUST be absolute. The schema says that a timeout is positive."""
     for kind, hooks in document.get("hooks", {}).items():
         if isinstance(hooks, list):  # a kind that the specification doesn't know may be anything
             for index, hook in enumerate(hooks):
@@ -188,20 +188,20 @@ def cwd_is_absolute(document: "Process") -> "Iterator[Problem]":
 
 
 def there_is_a_program(document: "Process") -> "Iterator[Problem]":
-    """config.md, Process: at least one entry is REQUIRED. (No process at all is for start to refuse.)"""
+    """config.md, Process: at least one entry is REQUIRED. (`start` refuses a container without a process.)"""
     if not document.get("args"):
         yield "/args" if "args" in document else "", "args: expected at least the program, found none", ""
 
 
 def environment_is_named(document: "Process") -> "Iterator[Problem]":
-    """runc: libcontainer/env.go refuses what is not NAME=VALUE: programs would read it differently."""
+    """Programs read what is not NAME=VALUE in different ways. runc: libcontainer/env.go refuses it."""
     for index, entry in enumerate(document.get("env", ())):
         if entry.find("=") < 1:
             yield f"/env/{index}", f'expected NAME=VALUE, found "{entry}"', ""
 
 
 def ids_are_ids(document: "Process") -> "Iterator[Problem]":
-    """The largest is -1, with which setresuid(2) changes nothing: root stays root (CVE-2024-40635)."""
+    """The largest ID is -1. With it setresuid(2) changes nothing, and root stays root (CVE-2024-40635)."""
     user = document.get("user", {})
     for name in ("uid", "gid"):
         if user.get(name) == INVALID_ID:
@@ -268,7 +268,7 @@ def namespaces_are_distinct(document: "Linux", inside: dict[str, str]) -> "Itera
 
 
 def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """Or the host's /proc would be masked. runc: validator.go, security()."""
+    """Without a mount namespace the host's /proc would be masked. runc: validator.go, security()."""
     if "mount" not in inside:
         for name, paths in (
             ("maskedPaths", document.get("maskedPaths")),
@@ -279,7 +279,7 @@ def paths_have_a_mount_namespace(document: "Linux", inside: dict[str, str]) -> "
 
 
 def sysctls_are_namespaced(document: "Linux", inside: dict[str, str]) -> "Iterator[Problem]":
-    """Nothing that the host shares may be changed. runc: validator.go, sysctl().
+    """A parameter that the host shares may not be changed. runc: validator.go, sysctl().
 
     A joined namespace is as good as a new one here; whether it is the host's is found on joining.
     """

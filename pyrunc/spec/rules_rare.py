@@ -271,7 +271,7 @@ NAME_OF_A_NET_DEVICE = "1 to 15 bytes, no blanks, / or :; in the new name one %d
 
 
 def is_name_of_a_net_device(name: str) -> bool:
-    """dev_valid_name(), net/core/dev.c"""
+    """Whether the kernel takes the name: dev_valid_name(), net/core/dev.c."""
     fits = len(name.encode("utf-8", "surrogateescape")) <= 15
     return fits and name not in (".", "..") and "/" not in name and ":" not in name and name.split() == [name]
 

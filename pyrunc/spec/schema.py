@@ -27,12 +27,12 @@ REST = {
 
 
 class Unsupported(Exception):
-    """A schema says something that its readers don't understand."""
+    """A schema says something that its readers here don't understand."""
 
 
 @functools.cache
 def expanded(folder: Path, entry: str) -> Schema:
-    """The schema called `entry`, every `$ref` replaced by what it refers to. Read once: not to be changed.
+    """The schema called `entry`, every `$ref` replaced by what it refers to. It is read once, and must not be changed.
 
     A description beside a `$ref` takes the place of the other's; all else there draft 4 ignores too.
     """
