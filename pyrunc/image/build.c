@@ -7,7 +7,10 @@
 #include "image.h"
 #include <internal/pycore_interp.h>
 #include <internal/pycore_pystate.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef HASH_SEED
@@ -20,7 +23,7 @@
     X(_blake2) X(_json) X(_locale) X(_opcode) X(_operator) X(_signal) \
     X(_socket) X(_sre) X(_stat) X(_string) X(_struct) X(_suggestions) X(_symtable) X(_sysconfig) X(_thread) X(_tokenize) \
     X(_tracemalloc) X(_typing) X(_weakref) X(array) X(atexit) X(binascii) X(errno) X(fcntl) \
-    X(itertools) X(math) X(posix) X(select) X(time) \
+    X(itertools) X(math) X(posix) X(select) X(time) X(zlib) \
     X(_cffi_backend)
 
 #define DECLARE(name) extern PyObject *PyInit_##name(void);
@@ -59,7 +62,7 @@ static void initialise(const char *bytecode, int count, char **words)
     config.hash_seed = HASH_SEED;
     config.code_debug_ranges = 0;       /* nobody sees columns: an error of ours is a line of text */
     config.parse_argv = 0;
-    config.use_frozen_modules = 1;
+    config.use_frozen_modules = 0;
     config.buffered_stdio = 1;
     check(PyConfig_SetBytesString(&config, &config.program_name, "/usr/bin/python3"));
     check(PyConfig_SetBytesString(&config, &config.pycache_prefix, bytecode));
@@ -68,13 +71,39 @@ static void initialise(const char *bytecode, int count, char **words)
     PyConfig_Clear(&config);
 }
 
+/* For warm.py. */
+static PyObject *compile_text(PyObject *module, PyObject *arguments)
+{
+    const char *text, *name, *mode;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sss", &text, &name, &mode))
+        return NULL;
+    return Py_CompileString(text, name, Py_file_input);
+}
+
+static PyMethodDef compile_method = { "compile_text", compile_text, METH_VARARGS, NULL };
+
+/* As __main__. Not by PyRun_SimpleFile(), which keeps what it has parsed until the end: holes in the image. */
 static void run(const char *path)
 {
-    FILE *file = fopen(path, "re");
-    if (!file)
+    struct stat status;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &status) < 0)
         die("opening", path, strerror(errno));
-    if (PyRun_SimpleFileExFlags(file, path, 1, NULL))
+    char *text = calloc(1, status.st_size + 1);
+    if (!text || read(file, text, status.st_size) != status.st_size)
+        die("reading", path, strerror(errno));
+    close(file);
+    PyObject *code = Py_CompileString(text, path, Py_file_input);
+    free(text);
+    PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
+    PyObject *compile = PyCFunction_New(&compile_method, NULL);
+    if (!code || !compile || PyDict_SetItemString(globals, "compile_text", compile) || !PyEval_EvalCode(code, globals, globals)) {
+        PyErr_Print();
         _exit(1);
+    }
+    Py_DECREF(compile);
+    Py_DECREF(code);
 }
 
 static PyObject *member(const char *module, const char *name)

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +30,7 @@ LINK = (
     "-Wl,--allow-multiple-definition",  # mark_start.c's __register_frame_info before libgcc's
     "-Wl,-z,noseparate-code",           # one mapping for text and constants
     "-Wl,--build-id=none",
+    f"-Wl,-T,{HERE / 'discard.ld'}",
 )  # fmt: skip
 LOWEST, HIGHEST = 0x10000000, 0x50000000  # of base addresses: above what mmap_min_addr and old linkers want, below 2 GB
 SLOT = 0x4000 if os.uname().machine == "x86_64" else 0x10000  # of a page, wherever pages may be that large
@@ -85,7 +87,7 @@ def run(*command: "str | Path") -> None:
 def stage(folder: Path) -> Path:
     """The package as it is installed, with its schemas and what is generated."""
     shutil.rmtree(folder, ignore_errors=True)
-    not_modules = shutil.ignore_patterns("__pycache__", "*.c", "*.h", "*.so", "*.pyi")
+    not_modules = shutil.ignore_patterns("__pycache__", "*.c", "*.h", "*.ld", "*.so", "*.pyi")
     for name in ("pyrunc", "shim"):
         shutil.copytree(TREE / name, folder / name, ignore=not_modules)
     spec = folder / "pyrunc/spec"
@@ -103,12 +105,21 @@ def imported(folder: Path) -> "list[str]":
     for file in folder.rglob("*.py"):
         if file.parent.name == "image" or file.name in ("_build.py", "boot.py"):
             continue
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        for node in at_run_time(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found |= {node.module, *filter(is_module, (f"{node.module}.{alias.name}" for alias in node.names))}
     return sorted(found - NOT_IN_THE_IMAGE)
+
+
+def at_run_time(node: ast.AST) -> "Iterator[ast.AST]":
+    """All of a module but what stands under `if TYPE_CHECKING`."""
+    yield node
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from at_run_time(child)
 
 
 def is_module(name: str) -> bool:
@@ -176,7 +187,9 @@ def warm(program: Path, output: Path, modules: "list[str]", sites: "list[Path]")
     fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
     bytecode = program.parent / "bytecode"
     shutil.rmtree(bytecode, ignore_errors=True)
-    script = [HERE / "warm.py", ",".join(modules), sysconfig.get_path("stdlib"), *sites]
+    later = program.parent / "later"
+    later.unlink(missing_ok=True)
+    script = [HERE / "warm.py", later, ",".join(modules), sysconfig.get_path("stdlib"), *sites]
     command = ["setarch", "--addr-no-randomize", program, "--build", output, bytecode, *script]
     for _ in range(2):
         if subprocess.run([str(word) for word in command], env={"PATH": "/usr/bin:/bin"}, cwd="/").returncode:

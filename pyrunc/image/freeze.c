@@ -22,7 +22,7 @@ struct range { uintptr_t start, end; char name[64]; };
 /* Not by fopen(), whose buffer would be part of what is looked at. */
 static int ranges_that_move(struct range *ranges, int most)
 {
-    static char text[1 << 16];
+    char text[1 << 16];
     int count = 0, maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     ssize_t size = 0, more;
     while (maps >= 0 && (more = read(maps, text + size, sizeof text - 1 - size)) > 0)
@@ -30,6 +30,7 @@ static int ranges_that_move(struct range *ranges, int most)
     close(maps);
     if (!size)
         die("reading", "/proc/self/maps", strerror(errno));
+    text[size] = 0;
     for (char *line = strtok(text, "\n"); line && count < most; line = strtok(NULL, "\n")) {
         struct range *range = &ranges[count];
         range->name[0] = 0;
@@ -37,7 +38,6 @@ static int ranges_that_move(struct range *ranges, int most)
         if (range->start >= (uintptr_t)_end && range->start < 1UL << 63)      /* all but the kernel's vsyscall */
             count++;
     }
-    memset(text, 0, sizeof text);
     return count;
 }
 
@@ -151,7 +151,7 @@ void freeze(const char *path)
     size_t kept = data->p_offset;       /* what comes after the segment, sections and symbols, is not part of the image */
     size_t page = data->p_align;        /* the largest that the architecture has: 64 KiB on aarch64 */
     size_t offset = ((kept + page - 1) & -page) + (data->p_vaddr & (page - 1));
-    data->p_offset = offset, data->p_filesz = size;
+    data->p_offset = offset, data->p_filesz = size, data->p_memsz = image_heap_end - start;
     for (int i = 0; i < header->e_phnum; i++) {         /* TLS, RELRO: what lies in the segment moves along in the file */
         Elf64_Phdr *other = &segments[i];
         if (other != data && other->p_vaddr >= data->p_vaddr && other->p_vaddr < data->p_vaddr + size)

@@ -17,7 +17,7 @@ struct head { uint32_t class, state; uint64_t size; };
 
 char *image_heap_start = image_heap;     /* what lies before it libc has taken before main: the builder's own */
 char *image_heap_top = image_heap;
-static char *limit = image_heap + HEAP_SIZE;
+char *image_heap_end = image_heap + HEAP_SIZE;
 static struct head *free_lists[CLASSES];
 static int lock;
 
@@ -43,12 +43,14 @@ static size_t size_of(unsigned class)
 /* The array first; a process that needs more than that goes on in mappings. */
 static void *bump(size_t size)
 {
-    if (size > (size_t)(limit - image_heap_top)) {
+    if (!image.warm && size > (size_t)(image_heap_end - image_heap_top))
+        die("building", "the image", "its heap is too small: HEAP_SIZE in image.h");
+    if (size > (size_t)(image_heap_end - image_heap_top)) {
         size_t more = size > 1 << 20 ? (size + 4095) & ~4095UL : 1 << 20;
         char *piece = mmap(NULL, more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (piece == MAP_FAILED)
             return NULL;
-        image_heap_top = piece, limit = piece + more;
+        image_heap_top = piece, image_heap_end = piece + more;
     }
     char *block = image_heap_top;
     image_heap_top += size;
@@ -65,25 +67,47 @@ static struct head *map_large(size_t size)
     return head;
 }
 
-/* In the builder, which frees much that is large: bytecode that it has read, tables that have grown. A process of the image
-   would only write to more pages. */
+/* The three that follow are the builder's, which frees much that is large: bytecode that it has read, tables that have
+   grown. Every hole that is left is written to the file. A process of the image would only write to more pages. */
+
+static void put_back(struct head *head, size_t size)
+{
+    head->state = FREE, head->size = size;
+    if (size < 16)
+        return;     /* a head alone: it waits for its neighbour to be free */
+    head->class = class_of(size + 1) - 1;       /* the largest class that is not larger: what is over stays with it */
+    *(struct head **)(head + 1) = free_lists[head->class];
+    free_lists[head->class] = head;
+}
+
 static struct head *from_larger(unsigned class)
 {
     size_t wanted = sizeof(struct head) + size_of(class);
-    for (unsigned larger = class_of(size_of(class) + wanted); !image.warm && larger < CLASSES; larger++) {
-        struct head *head = free_lists[larger], *rest = (struct head *)((char *)head + wanted);
+    for (unsigned larger = class_of(size_of(class) + wanted); larger < CLASSES; larger++) {
+        struct head *head = free_lists[larger];
         if (!head)
             continue;
         free_lists[larger] = *(struct head **)(head + 1);
-        size_t left = head->size - wanted;
-        unsigned fits = class_of(left + 1) - 1;         /* the largest class that is not larger: what is over stays with it */
-        rest->class = fits, rest->state = FREE, rest->size = left;
+        put_back((struct head *)((char *)head + wanted), head->size - wanted);
         head->size = size_of(class);
-        *(struct head **)(rest + 1) = free_lists[fits];
-        free_lists[fits] = rest;
         return head;
     }
     return NULL;
+}
+
+/* Free neighbours become one. */
+static void merge(void)
+{
+    memset(free_lists, 0, sizeof free_lists);
+    for (char *at = image_heap_start, *next; at < image_heap_top; at = next) {
+        struct head *head = (struct head *)at;
+        next = at + sizeof *head + head->size;
+        if (head->state != FREE)
+            continue;
+        while (next < image_heap_top && ((struct head *)next)->state == FREE)
+            next += sizeof *head + ((struct head *)next)->size;
+        put_back(head, next - at - sizeof *head);
+    }
 }
 
 static struct head *from_class(unsigned class, int *fresh)
@@ -92,8 +116,10 @@ static struct head *from_class(unsigned class, int *fresh)
     struct head *head = free_lists[class];
     if (head)
         free_lists[class] = *(struct head **)(head + 1);
-    else
+    else if (!image.warm && !(head = from_larger(class))) {
+        merge();
         head = from_larger(class);
+    }
     *fresh = !head;
     if (!head && (head = bump(sizeof *head + size_of(class))))
         head->size = size_of(class);
@@ -175,17 +201,20 @@ void *aligned_alloc(size_t alignment, size_t size)
 {
     if (alignment <= 16)
         return malloc(size);
-    char *block = NULL;
+    struct head *whole = NULL;
+    size_t most = (size + alignment + sizeof *whole + 15) & ~15UL;
     if (size < PTRDIFF_MAX / 2 && alignment < PTRDIFF_MAX / 2) {
         take();
-        block = bump(size + alignment + sizeof(struct head));
+        whole = bump(most);
         release();
     }
-    if (!block)
+    if (!whole)
         return errno = ENOMEM, NULL;
-    block = (char *)(((uintptr_t)block + sizeof(struct head) + alignment - 1) & ~(alignment - 1));
+    whole->state = ALIGNED, whole->size = most - sizeof *whole;         /* for merge(); free() looks at the second */
+    char *block = (char *)(((uintptr_t)(whole + 1) + alignment - 1) & ~(alignment - 1));
     struct head *head = (struct head *)block - 1;
-    head->state = ALIGNED, head->size = size;
+    if (head != whole)
+        head->state = ALIGNED, head->size = size;
     return block;
 }
 
@@ -207,6 +236,7 @@ void heap_seal(void)
             memset(head + 1, 0, head->size);
         }
     image_heap_top = (char *)(((uintptr_t)image_heap_top + 4095) & ~4095UL);
+    image_heap_end = image_heap_top + SPARE;
 }
 
 /* --- Python's small objects: arenas of ours; those of a running image are given back */

@@ -15,10 +15,11 @@
 #error "the image was tried with CPython 3.13 only: freeze.c and thaw.c know what its runtime holds"
 #endif
 
-#define HEAP_SIZE (48UL << 20)
+#define HEAP_SIZE (64UL << 20)          /* of the builder; freeze.c leaves the image what it uses */
+#define SPARE (2UL << 20)               /* and so much for what a process needs */
 
 extern char image_data_start[], image_data_end[], image_bss_start[], image_bss_end[];
-extern char image_heap[HEAP_SIZE], *image_heap_start, *image_heap_top;
+extern char image_heap[HEAP_SIZE], *image_heap_start, *image_heap_top, *image_heap_end;
 
 /* What the image remembers of its builder. */
 struct image {

@@ -3,4 +3,4 @@
 #include "image.h"
 char image_data_end[16] = { 1 };
 char image_bss_end[16];
-char image_heap[HEAP_SIZE] __attribute__((aligned(4096), section(".bss.image_heap")));
+char image_heap[HEAP_SIZE] __attribute__((aligned(4096), section(".sbss.image_heap")));

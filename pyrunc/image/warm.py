@@ -1,34 +1,54 @@
-"""Run by the builder, as __main__: imports all that a verb may want, tries every verb, and leaves `entry`.
+"""Run by the builder, as __main__: imports what verbs need, tries every verb, and leaves `entry`.
 
-    warm.py MODULE,MODULE… STDLIB SITE [SITE…]      what is imported besides, and the folders that modules come from
+    warm.py PACK MODULE,MODULE… STDLIB SITE [SITE…]
 
-Afterwards nothing can be imported any more: what is not in sys.modules by now does not exist for the image.
+PACK is the file of what is imported later (later.py): the first run writes it, and the second reads it. MODULEs are
+imported besides ours. The folders are those that modules come from.
+
+What is neither in sys.modules by the end nor in PACK does not exist for the image.
 """
 
+import array
+import builtins
 import codecs
 import gc
 import posix
 import sys
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MODULES, STDLIB, *SITES = sys.argv[1:]
+    compile_text: Any  # of build.c
+
+PACK, MODULES, STDLIB, *SITES = sys.argv[1:]
 sys.path[:] = [STDLIB, *SITES]
 
 PROGRAMS = {"pyrunc": "pyrunc.cli.main", "containerd-shim-pyrunc-v2": "shim.main"}
-# What libraries import and, in what we ask of them, never call.
+# What libraries import and, in what we ask of them, never call. None: they do without it.
 EMPTY = {
+    "typing_extensions": None,
     "ctypes.util": {"find_library": str},
     "hashlib": {},  # urllib, to log in with a password
     "random": {"Random": None},  # tempfile and email, for names
-    "zipfile": {"Path": None},  # importlib.resources, for files in archives
     "decimal": {"Decimal": type("Decimal", (), {})},  # fractions, to be asked whether a number is one
     "unicodedata": {"normalize": lambda _, text: text},  # attrs, for names of attributes: ASCII
     "ast": {},  # inspect, for signatures of C functions
+    # jsonschema, for the schemas of schemas. Ours were checked when they were compiled.
+    "jsonschema_specifications": {
+        "REGISTRY": types.SimpleNamespace(contents=lambda _: {}, combine=lambda other: other)
+    },
 }
-NOT_HERE = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build")  # of the build, and of the ordinary program
+# What is imported when it is needed, with all that only it imports. The last two are C's to import.
+LATER = (
+    "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.hints", "pyrunc.cli.validate", "pyrunc.doctor",
+    "pyrunc.explain", "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.schema",
+    "difflib", "jsonschema", "pathlib", "tomllib", "urllib", "_strptime", "traceback",
+)  # fmt: skip
+NOT_HERE = (  # of the build, and of the ordinary program
+    "pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec.compiler", "pyrunc.spec.patterns",
+)  # fmt: skip
 
 
 def stand_in(name: str, module: str) -> None:
@@ -37,11 +57,19 @@ def stand_in(name: str, module: str) -> None:
 
 
 def forget_docstrings() -> None:
-    """Of all but ours, which are the titles of steps: a megabyte."""
+    """And line numbers, of all but ours: a megabyte. Our docstrings are the titles of steps."""
     from importlib.machinery import SourceFileLoader
 
-    def source_to_code(_: SourceFileLoader, data: bytes, path: str) -> object:
-        return compile(data, path, "exec", dont_inherit=True, optimize=0 if path.startswith(f"{SITES[0]}/") else 2)
+    compile = builtins.compile
+
+    def source_to_code(_: SourceFileLoader, data: bytes, path: str) -> types.CodeType:
+        if path.startswith(f"{SITES[0]}/"):
+            return compile(data, path, "exec", dont_inherit=True, optimize=0)
+        return without_lines(compile(data, path, "exec", dont_inherit=True, optimize=2))
+
+    def without_lines(code: types.CodeType) -> types.CodeType:
+        constants = (without_lines(each) if isinstance(each, types.CodeType) else each for each in code.co_consts)
+        return code.replace(co_linetable=b"", co_consts=tuple(constants))
 
     SourceFileLoader.source_to_code = source_to_code  # type: ignore[assignment,method-assign]
 
@@ -61,25 +89,82 @@ def all_of(package: str) -> "list[str]":
 
 
 def import_everything() -> None:
-    import types
-
     forget_docstrings()
+    from pyrunc.image.later import Later
+
+    later = read_later(Later) if is_second_run else None
     # In names of hosts. The real one is a megabyte of tables.
     codecs.register(lambda name: codecs.lookup("ascii") if name == "idna" else None)
     stand_in("rpds", "pyrunc.image.stand_in_rpds")
     stand_in("ctypes", "pyrunc.image.stand_in_ctypes")
     for name, members in EMPTY.items():
         sys.modules[name] = types.ModuleType(name)
-        vars(sys.modules[name]).update(members)
+        vars(sys.modules[name]).update(members or {})
+        if members is None:
+            sys.modules[name] = None  # type: ignore[assignment]
     sys.modules["ctypes"].util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
-    for name in [*MODULES.split(","), *all_of("pyrunc"), *all_of("shim")]:
-        __import__(name)
-        gc.collect()  # at once: what is garbage for long leaves holes
-    # What C code, or an error, imports at first use: codecs too, the last two for names of hosts.
-    for name in ("json.decoder", "traceback", "linecache", "tokenize", "_strptime"):
-        __import__(name)
+    # Besides, what C code imports at first use. The last two codecs are for names of hosts.
+    everything = [*MODULES.split(","), "json.decoder", *all_of("pyrunc"), *all_of("shim")]
+    for name in everything:
+        if not name.startswith(LATER):
+            import_one(name)
     for name in ("ascii", "latin-1", "utf-8", "utf-8-sig", "unicode_escape", "idna", "punycode"):
         codecs.lookup(name)
+    if not is_second_run:
+        pack([*(name for name in everything if name.startswith(LATER)), *LATER])
+    forget_finders()
+    sys.meta_path.append(later or read_later(Later))
+
+
+def read_later(kind: "Any") -> "Any":
+    with open(PACK, "rb") as file:
+        return kind(file.read())
+
+
+def exists(path: str) -> bool:
+    try:
+        return bool(posix.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def import_one(name: str) -> None:
+    __import__(name)
+    for function in gc.get_objects(generation=0):  # what has come since gc.collect()
+        if isinstance(function, types.FunctionType):
+            del function.__annotations__
+    gc.collect()  # at once: what is garbage for long leaves holes
+
+
+def pack(later: "list[str]") -> None:
+    from pyrunc.image.later import packed
+
+    known = {*sys.modules}
+    check_later()
+    for name in later:
+        __import__(name)
+    new = [name for name in sys.modules if name not in known]
+    folder = sys.modules["pyrunc.spec.report"].FOLDER
+    schemas = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.iterdir())}
+    with open(PACK, "wb") as file:
+        file.write(packed(new, schemas))
+    for name in new:  # they are tried as they will be: from there
+        del sys.modules[name]
+        package, _, member = name.rpartition(".")
+        vars(sys.modules[package]).pop(member, None) if package in sys.modules else None
+
+
+def check_later() -> None:
+    imported = [name for name in sys.modules if name.startswith(LATER) and name not in EMPTY]
+    if imported:
+        sys.exit(f"{imported} are in LATER, but what is imported from the start imports them")
+
+
+def forget_finders() -> None:
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    sys.path_hooks.clear()
+    sys.meta_path[:] = [each for each in sys.meta_path if getattr(each, "__name__", "") == "BuiltinImporter"]
 
 
 def output_of(words: "list[str]") -> str:
@@ -96,6 +181,7 @@ def output_of(words: "list[str]") -> str:
             posix.dup2(copy, number)
             posix.close(copy)
         posix.close(file)
+    gc.collect()
     if "internal error" in text or "Traceback" in text:
         sys.exit(f"pyrunc {' '.join(words)}: {text}")
     return text
@@ -113,39 +199,42 @@ ID = "pyrunc-image-warm"
 TIMES = 4  # CPython specialises bytecode when it runs the second time, and some of it again
 
 
+def try_what_is_imported_later(config: "dict[str, Any]") -> None:
+    """By the first run only: afterwards it is imported."""
+    for verb in ("doctor", "explain", "validate"):
+        output_of([verb, "--help"])
+    for shell in ("bash", "zsh", "fish"):
+        output_of(["completion", shell])
+    try_and_see(["satte"], "state")
+    for verb in ("explain", "validate"):
+        output_of([verb, "--bundle", FOLDER])
+    for change in ({"ociVersion": 1}, {"process": {"cwd": "x"}}, {"linux": {"namespaces": [{"type": "none"}]}}):
+        write_config({**config, **change})
+        try_and_see(["validate", "--bundle", FOLDER], "config.json")
+    write_config(config)
+
+
 def try_everything() -> None:
     """Caches of types and attributes are filled and bytecode is specialised before the memory is written out: what is
     done in the image for the first time costs a page that is written to."""
     import json
-    import os
-    import shutil
 
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    remove(FOLDER)
     for folder in (FOLDER, f"{FOLDER}/root", f"{FOLDER}/rootfs"):
-        os.mkdir(folder, 0o700)
-    verbs = sorted(sys.modules["pyrunc.cli.call"].VERBS)
-    for words in (
-        ["--version"],
-        ["--help"],
-        ["features"],
-        ["spec", "--bundle", FOLDER],
-        *([verb, "--help"] for verb in verbs),
-        *(["completion", s] for s in ("bash", "zsh", "fish")),
-    ):
+        posix.mkdir(folder, 0o700)
+    for words in (["--version"], ["--help"], ["features"], ["spec", "--bundle", FOLDER]):
         output_of(words)
+    for verb in sorted(sys.modules["pyrunc.cli.call"].VERBS):
+        if not f"pyrunc.cli.{verb}".startswith(LATER):
+            output_of([verb, "--help"])
     with open(f"{FOLDER}/config.json") as file:
         config = json.load(file)
     for _ in range(8):
-        output_of(["validate", "--bundle", FOLDER])
         for verb in ("state", "start", "kill", "delete", "pause", "resume", "ps"):
             try_and_see([*ROOT, verb, "none"], "does not exist")
         try_and_see([*ROOT, "list"], "OWNER")
-    for change in ({"ociVersion": 1}, {"process": {"cwd": "x"}}, {"linux": {"namespaces": [{"type": "none"}]}}):
-        write_config({**config, **change})
-        try_and_see(["validate", "--bundle", FOLDER], "config.json")
-    report, reader = sys.modules["pyrunc.spec.report"], sys.modules["pyrunc.spec.schema"]
-    for kind in (*reader.ENTRIES, *reader.REST):  # their files are not there any more when the image runs
-        reader.expanded(report.FOLDER, kind)
+    if not is_second_run:
+        try_what_is_imported_later(config)
     profile = sys.modules["pyrunc.seccomp.profile"]
     profile.compile(
         {
@@ -155,7 +244,20 @@ def try_everything() -> None:
         }
     )
     try_containers(config)
-    shutil.rmtree(FOLDER)
+    remove(FOLDER)
+
+
+def remove(folder: str) -> None:
+    """Not by shutil, which would be in the image."""
+    import os
+
+    for base, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            posix.unlink(f"{base}/{name}")
+        for name in folders:
+            posix.rmdir(f"{base}/{name}")
+    if os.path.isdir(folder):
+        posix.rmdir(folder)
 
 
 def write_config(config: "dict[str, Any]") -> None:
@@ -220,9 +322,20 @@ def entry(words: "list[str]") -> int:
     return int(module.main(words[1:]) or 0)
 
 
-def globals_of_ours() -> "dict[tuple[str, str], int]":
-    ours = [name for name in sys.modules if name.startswith(("pyrunc", "shim"))]
-    return {(name, member): id(value) for name in ours for member, value in vars(sys.modules[name]).items()}
+def globals_of_ours() -> "dict[str, array.array[int]]":
+    """Addresses. As numbers of Python they would leave holes."""
+    ours = (name for name in sys.modules if name.startswith(("pyrunc", "shim")))
+    return {name: array.array("Q", (id(value) for value in vars(sys.modules[name]).values())) for name in ours}
+
+
+def changes(before: "dict[str, array.array[int]]") -> "list[str]":
+    """What has come is last, in the order of a dictionary: a cache, which is welcome."""
+    return [
+        f"{name}.{member}"
+        for name, values in before.items()
+        for value, (member, now) in zip(values, vars(sys.modules[name]).items(), strict=False)
+        if value != id(now)
+    ]
 
 
 def forget_that_it_ran() -> None:
@@ -236,20 +349,18 @@ def forget_that_it_ran() -> None:
     sys.modules["pyrunc.container.state"].lives_for_one_verb = False
 
 
+gc.disable()
+is_second_run = exists(PACK)
 import_everything()
 before = globals_of_ours()
 try_everything()
 forget_that_it_ran()
-after = globals_of_ours()
-changed = [key for key in after if key in before and after[key] != before[key]]
+changed = changes(before)
 if changed:
     sys.exit(f"a verb that was tried has changed {changed}: forget_that_it_ran() should know")
-del before, after, changed
-gc.disable()
-sys.path.clear()
-sys.path_importer_cache.clear()
-sys.path_hooks.clear()
-sys.meta_path[:] = [each for each in sys.meta_path if getattr(each, "__name__", "") == "BuiltinImporter"]
+if is_second_run:
+    check_later()
+del before, changed
 sys.argv[:] = ["pyrunc"]
 gc.collect()
 gc.freeze()

@@ -105,7 +105,7 @@ MOUNT, COPY, AS_IT_IS = "a mount", "a copy", "the file"
 
 
 @contextlib.contextmanager
-def held(*before, program=None, variables=None, **more):
+def held(*before, file=None, variables=None, **more):
     """A process of the image's that waits where nothing is left to be set up: in write(2), for room in a pipe."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -113,7 +113,7 @@ def held(*before, program=None, variables=None, **more):
         while True:
             os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
     os.set_blocking(writer, True)
-    command = [*before, program or program(), "features"]
+    command = [*before, file or program(), "features"]
     process = subprocess.Popen(command, stdout=writer, env=variables or {"PATH": os.environ["PATH"]}, **more)
     os.close(writer)
 
@@ -167,7 +167,7 @@ def public():
     ],
 )
 def test_nobody_writes_to_what_runs(public, caller, what):
-    with held(*caller, program=public) as process:
+    with held(*caller, file=public) as process:
         exe = os.readlink(f"{process}/exe")
         assert exe == {MOUNT: "/", COPY: "/memfd:pyrunc (deleted)", AS_IT_IS: str(public)}[what]
         for flags in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC, os.O_WRONLY | os.O_APPEND):
@@ -189,20 +189,20 @@ def test_nobody_writes_to_what_runs(public, caller, what):
 def test_a_user_who_owns_the_file_runs_a_copy(public):
     os.chown(public, 65534, 65534)
     public.chmod(0o555)  # he may allow himself to write at any time
-    with held(*NOBODY, program=public) as process:
+    with held(*NOBODY, file=public) as process:
         assert os.readlink(f"{process}/exe").startswith("/memfd:pyrunc")
 
 
 def test_a_file_that_is_deleted_runs_as_a_copy(public):
     descriptor = os.open(public, os.O_RDONLY)
     public.unlink()
-    with held(program=f"/proc/self/fd/{descriptor}", pass_fds=[descriptor]) as process:
+    with held(file=f"/proc/self/fd/{descriptor}", pass_fds=[descriptor]) as process:
         assert os.readlink(f"{process}/exe").startswith("/memfd:pyrunc")
     os.close(descriptor)
 
 
 def test_a_new_file_may_take_its_place_while_it_runs(public):
-    with held(program=public) as process:
+    with held(file=public) as process:
         before = os.stat(f"{process}/exe").st_ino
         new = public.with_name("new")
         shutil.copy("/bin/true", new)
