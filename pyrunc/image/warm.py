@@ -42,8 +42,8 @@ EMPTY = {
 }
 # What is imported when it is needed, with all that only it imports. The last two are C's to import.
 LATER = (
-    "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.hints", "pyrunc.cli.validate", "pyrunc.doctor",
-    "pyrunc.explain", "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.schema",
+    "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.hints", "pyrunc.cli.info", "pyrunc.cli.validate",
+    "pyrunc.doctor", "pyrunc.explain", "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.schema",
     "difflib", "jsonschema", "pathlib", "tomllib", "urllib", "_strptime", "traceback",
 )  # fmt: skip
 NOT_HERE = (  # of the build, and of the ordinary program
@@ -106,7 +106,7 @@ def import_everything() -> None:
     # Besides, what C code imports at first use. The last two codecs are for names of hosts.
     everything = [*MODULES.split(","), "json.decoder", *all_of("pyrunc"), *all_of("shim")]
     for name in everything:
-        if not name.startswith(LATER):
+        if not name.startswith((*LATER, *NOT_HERE)):
             import_one(name)
     for name in ("ascii", "latin-1", "utf-8", "utf-8-sig", "unicode_escape", "idna", "punycode"):
         codecs.lookup(name)
@@ -201,7 +201,7 @@ TIMES = 4  # CPython specialises bytecode when it runs the second time, and some
 
 def try_what_is_imported_later(config: "dict[str, Any]") -> None:
     """By the first run only: afterwards it is imported."""
-    for verb in ("doctor", "explain", "validate"):
+    for verb in ("doctor", "explain", "info", "validate"):
         output_of([verb, "--help"])
     for shell in ("bash", "zsh", "fish"):
         output_of(["completion", shell])
@@ -338,7 +338,7 @@ def changes(before: "dict[str, array.array[int]]") -> "list[str]":
     ]
 
 
-def forget_that_it_ran() -> None:
+def forget_that_it_ran(state: "dict[str, Any]") -> None:
     """What a verb leaves in its process is no part of the image."""
     import _signal
 
@@ -346,21 +346,22 @@ def forget_that_it_ran() -> None:
         if _signal.getsignal(number) is not None:
             _signal.signal(number, _signal.SIG_DFL)
     sys.unraisablehook = sys.__unraisablehook__
-    sys.modules["pyrunc.container.state"].lives_for_one_verb = False
+    vars(sys.modules["pyrunc.container.state"]).update(state)
 
 
 gc.disable()
 is_second_run = exists(PACK)
 import_everything()
 before = globals_of_ours()
+kept = {name: vars(sys.modules["pyrunc.container.state"])[name] for name in ("lives_for_one_verb", "_ourselves")}
 try_everything()
-forget_that_it_ran()
+forget_that_it_ran(kept)
 changed = changes(before)
 if changed:
     sys.exit(f"a verb that was tried has changed {changed}: forget_that_it_ran() should know")
 if is_second_run:
     check_later()
-del before, changed
+del before, changed, kept
 sys.argv[:] = ["pyrunc"]
 gc.collect()
 gc.freeze()
