@@ -16,7 +16,7 @@
 #endif
 
 #define HEAP_SIZE (64UL << 20)          /* of the builder; freeze.c leaves the image what it uses */
-#define SPARE (2UL << 20)               /* and so much for what a process needs */
+#define SPARE (1UL << 20)               /* and so much for what a process needs */
 
 extern char image_data_start[], image_data_end[], image_bss_start[], image_bss_end[];
 extern char image_heap[HEAP_SIZE], *image_heap_start, *image_heap_top, *image_heap_end;

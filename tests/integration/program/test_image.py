@@ -274,6 +274,7 @@ def test_without_a_name_of_its_own(words):
         ("prlimit", "--stack=65536"),
         ("prlimit", "--nproc=1"),
         ("prlimit", "--as=200000000"),
+        ("prlimit", "--data=20000000"),
         ("setarch", "--addr-no-randomize", "--read-implies-exec"),
         ("setpriv", "--no-new-privs"),
         ("nohup",),
@@ -328,6 +329,10 @@ def test_addresses_that_the_kernel_gives_are_others_in_each_process(container):
         c.delete("--force")
     assert len(found[0]) == 3
     assert not {*found[0]} & {*found[1]}
+
+
+def test_it_is_as_small_as_promised():
+    assert os.stat(program()).st_size <= 20_000_000
 
 
 def test_nothing_of_its_builder_is_in_it():
