@@ -19,7 +19,8 @@ from pathlib import Path
 import common
 
 try:
-    from pyrunc import Container, StateRoot
+    from pyrunc.container.container import Container
+    from pyrunc.container.state import StateRoot
 except ImportError:
     sys.exit("pyrunc is not installed for this Python: use that of its virtual environment")
 

@@ -20,9 +20,11 @@ from typing import Any
 import common
 
 try:
-    from pyrunc import Container, StateRoot, cgroups
+    from pyrunc import cgroups
     from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.container import launch
+    from pyrunc.container.container import Container
+    from pyrunc.container.state import StateRoot
     from pyrunc.linux import process
     from pyrunc.log import Log
     from pyrunc.spec import load

@@ -1,24 +1,88 @@
-"""pyrunc: an OCI container runtime. As a library: Container and StateRoot, see docs/library.md.
+"""pyrunc: an OCI container runtime. As a library: `run`, `Container`, `Config`, `Pool` and `aio`; see docs/library.md.
 
 Nothing is imported until it is asked for: `import pyrunc` is on the start-up path of every verb.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.container.container import Container
-    from pyrunc.container.options import Options
-    from pyrunc.container.state import StateRoot
-    from pyrunc.errors import PyruncError
+    from pyrunc.errors import (
+        ConfigError,
+        Interrupted,
+        NoSuchContainer,
+        NotRunning,
+        Overdue,
+        PyruncError,
+        StateError,
+        StepError,
+        UsageError,
+    )
+    from pyrunc.library.config import Config, Invalid
+    from pyrunc.library.container import Container
+    from pyrunc.library.errors import OutputLimitExceeded, TimeoutExpired, WorkerError
+    from pyrunc.library.pool import Pool
+    from pyrunc.library.process import Process, Terminal
+    from pyrunc.library.result import ProcessFailed, Result
+    from pyrunc.library.running import run
+    from pyrunc.library.sandbox import sandbox
+    from pyrunc.library.streams import DEVNULL, PIPE, STDOUT
 
 __version__ = "0.1.0"
 SPECIFICATION = "1.3.0"  # of the Open Container Initiative: the newest that is known
-__all__ = ["Container", "Options", "PyruncError", "StateRoot", "__version__"]
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "Config",
+    "ConfigError",
+    "Container",
+    "Interrupted",
+    "Invalid",
+    "NoSuchContainer",
+    "NotRunning",
+    "OutputLimitExceeded",
+    "Overdue",
+    "Pool",
+    "Process",
+    "ProcessFailed",
+    "PyruncError",
+    "Result",
+    "StateError",
+    "StepError",
+    "Terminal",
+    "TimeoutExpired",
+    "UsageError",
+    "WorkerError",
+    "__version__",
+    "run",
+    "sandbox",
+]
 
 _HOMES = {
-    "Container": "pyrunc.container.container",
-    "Options": "pyrunc.container.options",
+    "Config": "pyrunc.library.config",
+    "ConfigError": "pyrunc.errors",
+    "Container": "pyrunc.library.container",
+    "DEVNULL": "pyrunc.library.streams",
+    "Interrupted": "pyrunc.errors",
+    "Invalid": "pyrunc.library.config",
+    "NoSuchContainer": "pyrunc.errors",
+    "NotRunning": "pyrunc.errors",
+    "OutputLimitExceeded": "pyrunc.library.errors",
+    "Overdue": "pyrunc.errors",
+    "PIPE": "pyrunc.library.streams",
+    "Pool": "pyrunc.library.pool",
+    "Process": "pyrunc.library.process",
+    "ProcessFailed": "pyrunc.library.result",
     "PyruncError": "pyrunc.errors",
-    "StateRoot": "pyrunc.container.state",
+    "Result": "pyrunc.library.result",
+    "STDOUT": "pyrunc.library.streams",
+    "StateError": "pyrunc.errors",
+    "StepError": "pyrunc.errors",
+    "Terminal": "pyrunc.library.process",
+    "TimeoutExpired": "pyrunc.library.errors",
+    "UsageError": "pyrunc.errors",
+    "WorkerError": "pyrunc.library.errors",
+    "run": "pyrunc.library.running",
+    "sandbox": "pyrunc.library.sandbox",
 }
 
 

@@ -6,6 +6,7 @@ import time
 from _signal import SIGKILL
 
 from pyrunc.container import patience, userns
+from pyrunc.container.state import is_root_of_host
 from pyrunc.errors import Interrupted, StepError, reason
 from pyrunc.hook_runner import describe
 from pyrunc.init import attributes, channel, hooks, namespaces, steps
@@ -101,7 +102,7 @@ class Launch:
         self.context.progress = process.SharedByte()
         self.context.debug = self.log.steps_on
         self.context.may_be_dumpable = bool(posix.geteuid()) and not self.context.joins
-        rootless = bool(clone_flags & process.CLONE_NEWUSER and posix.geteuid())
+        rootless = bool(clone_flags & process.CLONE_NEWUSER) and not is_root_of_host()
         if rootless:
             process.set_dumpable(True)  # else /proc/PID/uid_map belongs to root; see also init.namespaces.become_root
         began = time.time_ns()

@@ -46,7 +46,9 @@ LATER = (
     "pyrunc.doctor", "pyrunc.explain", "pyrunc.spec.everything", "pyrunc.spec.report", "pyrunc.spec.schema",
     "difflib", "jsonschema", "pathlib", "tomllib", "urllib", "_strptime", "traceback",
 )  # fmt: skip
-NOT_HERE = (  # of the build, and of the ordinary program
+# Of the build, of the ordinary program, and of programs that use the library, which have a Python of their own.
+NOT_HERE = (
+    "pyrunc.__main__", "pyrunc.aio", "pyrunc.library",
     "pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec.compiler", "pyrunc.spec.patterns",
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 MADE_OF_ANNOTATIONS = ("NamedTuple", "TypedDict")
 Documented = TypeVar("Documented", ast.Module, ast.ClassDef, ast.FunctionDef)
 OFF_THE_PATH = (
+    "pyrunc.__main__", "pyrunc.aio", "pyrunc.library",
     "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help",
     "pyrunc.cli.info", "pyrunc.cli.learn", "pyrunc.cli.log_targets", "pyrunc.cli.many", "pyrunc.cli.timeline",
     "pyrunc.cli.validate", "pyrunc.container.annotations", "pyrunc.container.ended", "pyrunc.container.features",

@@ -19,7 +19,8 @@ ORDER = (
     ("container",),
     ("checkpoint",),
     ("doctor",),
-    ("cli", "shim"),
+    ("cli", "shim", "library"),
+    ("aio", "__main__"),
 )
 # What is still to be mended. Nothing may be added, and what is mended must go.
 UPWARD: set[tuple[str, str]] = set()

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 from integration.robustness import configurations
-from pyrunc import Container, Options, PyruncError, StateRoot
-from pyrunc.errors import reason
+from pyrunc.container.container import Container
+from pyrunc.container.options import Options
+from pyrunc.container.state import StateRoot
+from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd
 
 SECONDS = 10

@@ -12,8 +12,11 @@ import posix
 import sys
 from pathlib import Path
 
-from pyrunc import Container, Options, PyruncError, StateRoot
+from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
+from pyrunc.container.options import Options
+from pyrunc.container.state import StateRoot
+from pyrunc.errors import PyruncError
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import filesystem_type

@@ -1,0 +1,322 @@
+"""What a container is to be: config.json, as the specification has it, and small verbs for what people change."""
+
+import copy
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from pyrunc.container.state import is_root_of_host
+from pyrunc.errors import ConfigError, UsageError
+from pyrunc.library import profile
+from pyrunc.library.rootfs import FILES, FOLDERS
+from pyrunc.spec import default as defaults
+from pyrunc.spec import jsonc, load
+from pyrunc.spec.types import Config as Document
+from pyrunc.spec.types import Seccomp
+
+StrPath = str | os.PathLike[str]
+Size = int | str
+UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+CPU_PERIOD = 100_000  # microseconds
+LEAST_QUOTA = 1000  # the kernel's
+PLACES = {*FOLDERS, *FILES}  # for mounts, in the root file system of the host's /usr
+
+
+class Problem(ConfigError):
+    """One of the mistakes of a configuration, as `pyrunc validate` words it: where, what, and what to do."""
+
+
+class Invalid(ConfigError):
+    """A configuration is not what the specification asks for.
+
+    Attributes:
+        problems: all that is wrong, in the order of the document.
+    """
+
+    def __init__(self, problems: "list[Problem]") -> None:
+        first = problems[0]
+        super().__init__(first.operation, first.subject, first.cause, first.hint)
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Invalid, (self.problems,)
+
+
+def size(value: Size, name: str) -> int:
+    """Bytes: 268435456, "256m", "1.5 GiB"."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", value.lower()) if isinstance(value, str) else None
+    if match is None:
+        raise UsageError(name, repr(value), "is no size", 'a number of bytes, or "256m", "1.5g"')
+    return int(float(match[1]) * 1024 ** UNITS[match[2]])
+
+
+class Config:
+    """A configuration. Each verb returns another one, and leaves this one as it was.
+
+    Attributes:
+        document: config.json, as the specification has it. It is the caller's to change.
+    """
+
+    __slots__ = ("_plan", "document")
+
+    def __init__(self, document: "Mapping[str, Any] | None" = None) -> None:
+        """Of a document, as json.load() gives it; without one, what `pyrunc spec` writes, without a terminal."""
+        self.document: dict[str, Any]
+        self._plan: dict[str, Any] | None = None
+        if document is not None:
+            self.document = copy.deepcopy(dict(document))
+            return
+        rootless = not is_root_of_host()
+        made = defaults.default(rootless, os.geteuid(), os.getegid())
+        made["process"]["terminal"] = False
+        self.document = cast("dict[str, Any]", made)
+
+    @classmethod
+    def load(cls, path: StrPath) -> Self:
+        """Of a file, or of the config.json in a bundle, whose root file system is then beside it."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "config.json"
+        try:
+            text = file.read_bytes()
+        except OSError as error:
+            raise ConfigError("reading", str(file), error.strerror or str(error)) from error
+        document = load.parse(text, str(file))[1]
+        if not isinstance(document, dict):
+            raise ConfigError("reading", str(file), "is no JSON object")
+        made = cls(document)
+        root = made.document.get("root")
+        if isinstance(root, dict) and isinstance(root.get("path"), str):
+            root["path"] = os.path.join(file.parent.absolute(), root["path"])
+        return made
+
+    def _changed(self) -> Self:
+        other = type(self)(self.document)
+        other._plan = copy.deepcopy(self._plan)
+        return other
+
+    def _member(self, *names: str) -> "dict[str, Any]":
+        """An object of the document, made where it is not there."""
+        at = self.document
+        for name in names:
+            found = at.get(name)
+            if found is None:
+                found = at[name] = {}
+            if not isinstance(found, dict):
+                raise ConfigError("config.json", "/" + "/".join(names), "is no object")
+            at = found
+        return at
+
+    # --- the process
+
+    def args(self, *words: StrPath) -> Self:
+        """The program, and its arguments."""
+        other = self._changed()
+        other._member("process")["args"] = [os.fsdecode(os.fspath(word)) for word in words]
+        return other
+
+    def env(self, variables: "Mapping[str, str] | None" = None, /, **more: str) -> Self:
+        """Variables of its environment: added, or in place of those of the same name."""
+        other = self._changed()
+        process = other._member("process")
+        new = {**(variables or {}), **more}
+        old = [text for text in process.get("env") or [] if text.partition("=")[0] not in new]
+        process["env"] = [*old, *(f"{name}={value}" for name, value in new.items())]
+        return other
+
+    def cwd(self, path: str) -> Self:
+        other = self._changed()
+        other._member("process")["cwd"] = path
+        return other
+
+    def terminal(self, on: bool = True, rows: int = 24, columns: int = 80) -> Self:
+        """Give it a terminal: see Process.terminal."""
+        other = self._changed()
+        process = other._member("process")
+        process["terminal"] = on
+        process.pop("consoleSize", None)
+        if on:
+            process["consoleSize"] = {"height": rows, "width": columns}
+        mounts = other.document.get("mounts") or []
+        if on and not any(mount.get("type") == "devpts" for mount in mounts):
+            options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+            made = {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options}
+            other.document["mounts"] = [*mounts, made]
+        return other
+
+    def user(self, uid: int, gid: int | None = None, groups: Iterable[int] = ()) -> Self:
+        """Who it runs as, in the container's numbers. Without `gid` the same number."""
+        other = self._changed()
+        other._member("process")["user"] = {
+            "uid": uid, "gid": uid if gid is None else gid, "additionalGids": [*groups],
+        }  # fmt: skip
+        return other
+
+    def capabilities(self, *names: str) -> Self:
+        """Those it has, and can get: "CAP_NET_BIND_SERVICE" or "net_bind_service"; none: none."""
+        other = self._changed()
+        full = [name if name.startswith("CAP_") else f"CAP_{name.upper()}" for name in names]
+        sets = dict.fromkeys(("bounding", "effective", "permitted"), full)
+        other._member("process")["capabilities"] = sets
+        return other
+
+    def rlimit(self, name: str, soft: int, hard: int | None = None) -> Self:
+        """A limit of setrlimit(2): "RLIMIT_NOFILE" or "nofile"."""
+        other = self._changed()
+        process = other._member("process")
+        full = name if name.startswith("RLIMIT_") else f"RLIMIT_{name.upper()}"
+        old = [each for each in process.get("rlimits") or [] if each.get("type") != full]
+        process["rlimits"] = [*old, {"type": full, "soft": soft, "hard": soft if hard is None else hard}]
+        return other
+
+    # --- what it sees
+
+    def root(self, path: StrPath, readonly: bool = True) -> Self:
+        """A folder as its root file system, as it is: what it writes there stays."""
+        other = self._changed()
+        other.document["root"] = {"path": os.path.abspath(os.fsdecode(path)), "readonly": readonly}
+        other._plan = None
+        return other
+
+    def layers(self, *folders: StrPath, write: Size = 0) -> Self:
+        """Folders that lie one upon the other, the first one lowest, as layers of an image. They are not written to.
+
+        Args:
+            write: how much may be written to what is thrown away with the container; 0: it is read-only.
+        """
+        if not folders:
+            raise UsageError("layers", "", "there is none")
+        return self._put_together({"kind": "layers", "layers": [_folder(each) for each in folders]}, write)
+
+    def tar(self, path: StrPath, write: Size = 0) -> Self:
+        """What is in a tar, compressed or not, as `docker export` makes it. It is unpacked once for the program.
+
+        Args:
+            write: as of `layers`.
+        """
+        absolute = os.path.abspath(os.fsdecode(path))
+        if not os.path.isfile(absolute):
+            raise UsageError("tar", absolute, "there is no such file")
+        return self._put_together({"kind": "tar", "tar": absolute}, write)
+
+    def _put_together(self, plan: "dict[str, Any]", write: Size) -> Self:
+        other = self._changed()
+        room = size(write, "write")
+        other._plan = {**plan, "size": room or 1 << 20}  # with places for mounts
+        other.document["root"] = {"path": "rootfs", "readonly": not room}
+        return other
+
+    def mount(self, source: StrPath, destination: str, write: bool = False) -> Self:
+        """A file or a folder of the host's: read-only, unless `write`; without device nodes and setuid."""
+        place = os.path.abspath(os.fsdecode(source))
+        if not os.path.exists(place):
+            raise UsageError("mount", place, "there is no such file or folder")
+        options = ["rbind", "nosuid", "nodev", "rw" if write else "rro"]
+        return self._mounted({"destination": destination, "type": "bind", "source": place, "options": options})
+
+    def tmpfs(self, destination: str, limit: Size = "64m") -> Self:
+        """A fresh folder in memory, which all may write to."""
+        options = ["nosuid", "nodev", "mode=1777", f"size={size(limit, 'tmpfs')}"]
+        made = {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
+        return self._mounted(made)
+
+    def _mounted(self, mount: "dict[str, Any]") -> Self:
+        other = self._changed()
+        other.document["mounts"] = [*(other.document.get("mounts") or []), mount]
+        if other._plan is not None and other._plan["kind"] == "usr" and mount["destination"].strip("/") not in PLACES:
+            other._plan["more"] = True
+        return other
+
+    def hostname(self, name: str) -> Self:
+        other = self._changed()
+        other.document["hostname"] = name
+        return other
+
+    def network(self, kind: Literal["none", "host"]) -> Self:
+        """None, but for a loopback device of its own; or the host's."""
+        if kind not in ("none", "host"):
+            raise UsageError("network", repr(kind), 'is neither "none" nor "host"')
+        other = self._changed()
+        linux = other._member("linux")
+        linux["namespaces"] = [each for each in linux.get("namespaces") or [] if each.get("type") != "network"]
+        if kind == "none":
+            linux["namespaces"].append({"type": "network"})
+        return other
+
+    # --- what limits it
+
+    def memory(self, limit: Size) -> Self:
+        """Memory, in bytes or as "256m"; it may not swap any."""
+        other = self._changed()
+        value = size(limit, "memory")
+        other._member("linux", "resources", "memory").update(limit=value, swap=value)
+        return other
+
+    def cpus(self, count: float) -> Self:
+        """As many CPUs' time, together: 0.5 is half of one."""
+        if not count > 0:
+            raise UsageError("cpus", repr(count), "is not above 0")
+        other = self._changed()
+        quota = max(LEAST_QUOTA, int(count * CPU_PERIOD))
+        other._member("linux", "resources", "cpu").update(quota=quota, period=CPU_PERIOD)
+        return other
+
+    def pids(self, limit: int) -> Self:
+        """So many processes and threads."""
+        other = self._changed()
+        other._member("linux", "resources", "pids")["limit"] = limit
+        return other
+
+    def seccomp(self, rules: "Seccomp | Mapping[str, Any] | Literal['default'] | None") -> Self:
+        """A profile, as linux.seccomp of config.json has it; "default": that of `run`; None: none."""
+        other = self._changed()
+        linux = other._member("linux")
+        linux.pop("seccomp", None)
+        if rules == "default":
+            linux["seccomp"] = profile.default(platform.machine())
+        elif rules is not None:
+            linux["seccomp"] = copy.deepcopy(rules)
+        return other
+
+    # --- whether it is one
+
+    def validate(self) -> Self:
+        """Raises Invalid, with everything that is wrong. Whoever makes a container looks for himself too."""
+        from pyrunc.spec import _checker, lenient, report, rules
+
+        try:
+            text = jsonc.dumps_pretty(self.document)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError("config.json", "", f"it has a value that JSON has not: {error}") from error
+        document = load.parse(text.encode("utf-8", "surrogatepass"), "config.json")[1]
+        found = [*report.unfit_strings(document)]
+        strict = lenient.tolerated(document)
+        if not _checker.config(strict):
+            found += report.against_schema(strict, "config")
+        else:
+            found += report.against_rules(rules.config(cast("Document", document)))
+        lines = sorted(report.lines("config.json", text, found), key=lambda line: line.offset)
+        if lines:
+            raise Invalid([Problem(line.where, line.pointer, line.cause, line.hint) for line in lines])
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and (self.document, self._plan) == (other.document, other._plan)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        process = self.document.get("process")
+        return f"Config(args={process.get('args') if isinstance(process, dict) else None!r})"
+
+
+def _folder(path: StrPath) -> str:
+    place = os.path.abspath(os.fsdecode(path))
+    if not os.path.isdir(place):
+        raise UsageError("layers", place, "there is no such folder")
+    return place

@@ -1,0 +1,282 @@
+"""A container, from create to delete, from any thread."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self, TypeAlias
+
+from pyrunc.errors import NoSuchContainer, StateError, UsageError
+from pyrunc.library import client
+from pyrunc.library.config import Config, Size, StrPath, size
+from pyrunc.library.process import Process, signal_number
+from pyrunc.library.streams import DEVNULL, File, Streams, Text
+
+CPU_PERIOD = 100_000
+Numbers: TypeAlias = list[int]  # in the class, `list` is a verb
+Words: TypeAlias = list[str]
+
+
+class Container:
+    """One container. Made by `create` or `run`, found by `load` or `list`.
+
+    With `with` it belongs to the program: at the end of the block, and at the program's own end however that comes, it
+    is killed and removed. Otherwise it stays until it is deleted, by us or by the command `pyrunc delete`.
+
+    Attributes:
+        id: its name; of its state root, `root`.
+        process: its first process; None where somebody else has made it.
+    """
+
+    def __init__(self, id: str, root: str, process: Process | None = None) -> None:
+        self.id = id
+        self.root = root
+        self.process = process
+        self._owned = False
+
+    # --- making and finding
+
+    @classmethod
+    def create(
+        cls, config: "Config | Mapping[str, Any] | StrPath", id: str | None = None, *, stdin: File = DEVNULL,
+        stdout: File = None, stderr: File = None, text: bool = False, encoding: str | None = None,
+        errors: str | None = None, state_root: "StrPath | None" = None,
+    ) -> Self:  # fmt: skip
+        """One that waits for `start`.
+
+        Args:
+            config: a Config, the document itself, or the path of a bundle.
+            id: None: one that nobody else has.
+            stdin, stdout, stderr, text, encoding, errors: as subprocess.Popen has them, but that stdin is DEVNULL.
+        """
+        root = client.state_root(state_root)
+        message, args, terminal = creation(config, id, root)
+        made = _process(message, args, terminal, (stdin, stdout, stderr), Text(text, encoding, errors))
+        return cls(made.made["id"], root, made)
+
+    @classmethod
+    def run(cls, config: "Config | Mapping[str, Any] | StrPath", id: str | None = None, **options: Any) -> Self:
+        """`create`, and `start`. Nothing is left of it where it can't be started."""
+        container = cls.create(config, id, **options)
+        try:
+            container.start()
+        except BaseException:
+            container.delete(force=True)
+            raise
+        return container
+
+    @classmethod
+    def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
+        """One that is there, whoever made it. Raises NoSuchContainer."""
+        root = client.state_root(state_root)
+        client.ask({"verb": "load", "root": root, "id": id}, "load")
+        return cls(id, root)
+
+    @classmethod
+    def list(cls, state_root: "StrPath | None" = None) -> "list[Self]":
+        """All that are there."""
+        root = client.state_root(state_root)
+        return [cls(state["id"], root) for state in client.ask({"verb": "list", "root": root}, "list")]
+
+    # --- what it is
+
+    def state(self) -> dict[str, Any]:
+        """As `pyrunc state` prints it: id, pid, status, bundle, rootfs, created, …"""
+        state: dict[str, Any] = self._ask("state")
+        return state
+
+    @property
+    def status(self) -> str:
+        """creating, created, running, paused or stopped."""
+        status: str = self.state()["status"]
+        return status
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, on the host; 0 when that has ended."""
+        pid: int = self.state()["pid"]
+        return pid
+
+    @property
+    def config(self) -> Config:
+        """With which it was made, and what `update` has changed since."""
+        return Config(self._ask("config"))
+
+    def stats(self) -> dict[str, Any]:
+        """What it uses, as `pyrunc events --stats` prints it: its member "data"."""
+        stats: dict[str, Any] = self._ask("stats")
+        return stats
+
+    def ps(self) -> Numbers:
+        """Its processes, by their numbers on the host."""
+        pids: Numbers = self._ask("ps")
+        return pids
+
+    def events(self, interval: float = 5.0) -> Iterator[dict[str, Any]]:
+        """{"type": "stats", …} every `interval` seconds, and {"type": "oom", …} when the kernel kills for want of
+        memory. Until the container ends."""
+        if not interval > 0:
+            raise UsageError("events", repr(interval), "the interval must be above 0")
+        line = client.request({"verb": "events", "root": self.root, "id": self.id, "interval": interval})
+        return _events(line, self.id)
+
+    # --- what it does
+
+    def start(self) -> Self:
+        """Let it run its program. Returns once that runs."""
+        self._ask("start")
+        return self
+
+    def kill(self, number: "int | str" = "KILL", all: bool = False) -> None:
+        """Send a signal to its first process, or to all. Raises NotRunning."""
+        self._ask("kill", signal=signal_number(number), all=all)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Until its first process ends: its returncode; None, where another program has made it and so nobody knows.
+        Raises TimeoutExpired."""
+        if self.process is not None:
+            return self.process.wait(timeout)
+        try:
+            self._ask("await", timeout=timeout)
+        except NoSuchContainer:
+            pass
+        return None
+
+    def pause(self) -> None:
+        self._ask("pause")
+
+    def resume(self) -> None:
+        self._ask("resume")
+
+    def exec(
+        self, args: Sequence[StrPath], *, stdin: File = DEVNULL, stdout: File = None, stderr: File = None,
+        text: bool = False, encoding: str | None = None, errors: str | None = None, terminal: bool = False,
+        env: Mapping[str, str] | None = None, cwd: str | None = None, user: int | tuple[int, int] | None = None,
+    ) -> Process:  # fmt: skip
+        """A further process in it. What is not said is as its first process has it."""
+        process = further_process(args, terminal, env, cwd, user)
+        message = {"verb": "exec", "root": self.root, "id": self.id, "process": process}
+        return _process(message, process["args"], terminal, (stdin, stdout, stderr), Text(text, encoding, errors))
+
+    def update(
+        self, *, memory: Size | None = None, cpus: float | None = None, pids: int | None = None,
+        resources: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Other limits: all of them, or, with an error, none.
+
+        Args:
+            resources: as linux.resources of config.json has them.
+        """
+        self._ask("update", resources=changes(memory, cpus, pids, resources))
+
+    def delete(self, force: bool = False) -> None:
+        """Remove it. By force it is killed first, and it is no error if it is gone."""
+        self._ask("delete", force=force)
+        if self.process is not None:
+            self._hear_of_end()
+            self.process._line.close()
+
+    def _hear_of_end(self) -> None:
+        """It has ended: its returncode is on its way."""
+        assert self.process is not None
+        try:
+            self.process.wait(2.0)
+        except Exception:
+            pass  # nobody can say
+
+    def _ask(self, verb: str, timeout: float | None = None, **more: Any) -> Any:
+        return client.ask({"verb": verb, "root": self.root, "id": self.id, **more}, self.id, timeout)
+
+    # --- scope
+
+    def __enter__(self) -> Self:
+        own(self.id, self.process)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete(force=True)
+        if self.process is not None:
+            self.process.close()
+
+    def __repr__(self) -> str:
+        return f"Container({self.id!r})"
+
+
+def creation(
+    config: "Config | Mapping[str, Any] | StrPath", id: str | None, root: str
+) -> tuple[dict[str, Any], Words, bool]:
+    """The request, the program with its arguments, and whether it has a terminal."""
+    if isinstance(config, str | os.PathLike):
+        config = Config.load(config)
+    elif not isinstance(config, Config):
+        config = Config(config)
+    process = config.document.get("process")
+    if not isinstance(process, dict):
+        process = {}
+    message = {"verb": "create", "root": root, "id": id or "", "config": config.document, "rootfs": config._plan}
+    return message, [*(process.get("args") or [])], bool(process.get("terminal"))
+
+
+def further_process(
+    args: Sequence[StrPath], terminal: bool, env: Mapping[str, str] | None, cwd: str | None,
+    user: int | tuple[int, int] | None,
+) -> dict[str, Any]:  # fmt: skip
+    if isinstance(args, str | bytes) or not args:
+        raise UsageError("exec", repr(args), "the program and its arguments are a list of words")
+    process: dict[str, Any] = {"args": [os.fsdecode(os.fspath(word)) for word in args], "terminal": terminal}
+    if env:
+        process["env"] = [f"{name}={value}" for name, value in env.items()]
+    if cwd is not None:
+        process["cwd"] = cwd
+    if user is not None:
+        uid, gid = user if isinstance(user, tuple) else (user, user)
+        process["user"] = {"uid": uid, "gid": gid}
+    return process
+
+
+def changes(
+    memory: Size | None, cpus: float | None, pids: int | None, resources: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {name: {**value} for name, value in (resources or {}).items()}
+    if memory is not None:
+        value = size(memory, "memory")
+        found.setdefault("memory", {}).update(limit=value, swap=value)
+    if cpus is not None:
+        found.setdefault("cpu", {}).update(quota=int(cpus * CPU_PERIOD), period=CPU_PERIOD)
+    if pids is not None:
+        found.setdefault("pids", {})["limit"] = pids
+    return found
+
+
+def own(id: str, process: Process | None) -> None:
+    """It belongs to the program from here on."""
+    if process is None:
+        raise StateError("container", f'"{id}"', "another program has made it", "delete it when it is to go")
+    process.owned = True
+    process._line.tell({"own": True})
+
+
+def _process(
+    message: dict[str, Any], args: Words, terminal: bool, files: "tuple[File, File, File]", text: Text
+) -> Process:
+    if terminal:
+        files = (DEVNULL, DEVNULL, DEVNULL)
+    streams = Streams(*files)
+    try:
+        line = client.request(message, streams.child)
+        streams.sent()
+        try:
+            return Process(line, streams, text, args)
+        except BaseException:
+            line.close()
+            raise
+    except BaseException:
+        streams.close()
+        raise
+
+
+def _events(line: client.Line, id: str) -> Iterator[dict[str, Any]]:
+    with line:
+        while True:
+            message = line.receive(None, id)[0]
+            if "event" not in message:
+                return
+            yield message["event"]

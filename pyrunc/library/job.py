@@ -1,0 +1,135 @@
+"""What a runner is doing, and how it is called off."""
+
+import _signal
+import _socket
+import fcntl
+import posix
+import select
+
+from pyrunc.errors import Interrupted
+from pyrunc.library import wire
+from pyrunc.linux.fd import Fd
+from pyrunc.log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.library.wire import Message
+
+POLLRDHUP = 0x2000
+F_SETOWN = 8
+GONE, TOO_LATE, ENDING = "the caller has called it off", "time is up", "the program has ended"
+
+
+class Job:
+    """What a runner is doing.
+
+    Attributes:
+        line: to who has asked; None: nobody has.
+        fds: what came with the request.
+        log: whose warnings go with the answer.
+        armed: whether it may be called off here and now: then Interrupted is raised.
+        why: it was called off; one of the texts above.
+        once: the runner is good for nothing else afterwards.
+    """
+
+    __slots__ = ("armed", "fds", "line", "log", "once", "why", "worker")
+
+    def __init__(self, worker: "_socket.socket", line: "_socket.socket | None", fds: "list[Fd]") -> None:
+        self.worker = worker
+        self.line = line
+        self.fds = fds
+        self.log = Warnings()
+        self.armed = False
+        self.why = ""
+        self.once = False
+
+    def watch(self) -> None:
+        """By signals: whatever the runtime does when somebody goes, or time is up, it is interrupted there."""
+        _signal.signal(_signal.SIGTERM, lambda *_: self._called_off(ENDING))
+        _signal.signal(_signal.SIGALRM, lambda *_: self._called_off(TOO_LATE))
+        _signal.signal(_signal.SIGIO, self._stirred)
+        if self.line is not None:
+            fcntl.fcntl(self.line.fileno(), F_SETOWN, posix.getpid())
+            flags = fcntl.fcntl(self.line.fileno(), fcntl.F_GETFL)
+            fcntl.fcntl(self.line.fileno(), fcntl.F_SETFL, flags | fcntl.FASYNC)
+            if self.is_gone:
+                self.why = GONE
+
+    def _stirred(self, *_: object) -> None:
+        """Something has happened on the line."""
+        if self.is_gone:
+            self._called_off(GONE)
+
+    def _called_off(self, why: str) -> None:
+        self.why = self.why or why
+        if self.armed:
+            self.armed = False  # undoing is not to be interrupted
+            raise Interrupted("called off", "", self.why)
+
+    def arm(self) -> None:
+        """From here to `disarm` it may be called off. Raises Interrupted, at once where it was before."""
+        self.armed = True
+        if self.why:
+            self._called_off(self.why)
+
+    def disarm(self) -> None:
+        self.armed = False
+
+    def alarm(self, seconds: float) -> None:
+        """Call it off then; 0: never."""
+        _signal.setitimer(_signal.ITIMER_REAL, seconds)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits for us any more."""
+        if self.line is None or self.line.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.line.fileno(), POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def hear(self) -> "Message":
+        """What he says next. Raises Interrupted."""
+        assert self.line is not None
+        received = wire.receive(self.line)
+        if received is None:
+            raise Interrupted("called off", "", GONE)
+        return received[0]
+
+    def answer(self, message: "Message", fds: "list[Fd] | None" = None) -> None:
+        if self.line is None or self.line.fileno() < 0:
+            return
+        if self.log.texts:
+            message["warnings"], self.log.texts = self.log.texts, []
+        try:
+            wire.send(self.line, message, fds or ())
+        except OSError:
+            pass  # he has gone
+
+    def born(self, pid: int) -> None:
+        """A process that outlives us: the worker waits for its end."""
+        wire.send(self.worker, {"born": pid})
+
+    def rest(self) -> None:
+        """It is over: nothing is to be called off any more."""
+        self.alarm(0)
+        self.disarm()
+
+    def close(self) -> None:
+        for fd in self.fds:
+            fd.close()
+        if self.line is not None:
+            self.line.close()
+
+
+class Warnings(Log):
+    """A log that is read by who has asked, not by who has standard error."""
+
+    __slots__ = ("texts",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def write(self, level: str, text: str) -> None:
+        self.texts.append(text)

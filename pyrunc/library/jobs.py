@@ -1,0 +1,333 @@
+"""What the worker can be asked for, verb by verb. docs/library.md has the program's side."""
+
+import fcntl
+import posix
+import time
+
+from pyrunc.cgroups.counters import keyed, number
+from pyrunc.container import create, events, forced, patience  # noqa: F401  # here once, and not in each runner
+from pyrunc.container.container import Container
+from pyrunc.container.exec import execute
+from pyrunc.container.options import Options
+from pyrunc.container.state import StateRoot
+from pyrunc.errors import Interrupted, NoSuchContainer, PyruncError
+from pyrunc.library import places, rootfs
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import has_ended, pidfd_open
+from pyrunc.seccomp import cache  # noqa: F401  # as those above
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyrunc.library.job import Job
+    from pyrunc.library.wire import Message
+
+# --- what the kernel answers at once
+
+
+def _load(message: "Message") -> Container:
+    return Container.load(StateRoot(message["root"]), message["id"])
+
+
+def _load_any(message: "Message") -> "dict[str, Any]":
+    """Whether it is there, with its state."""
+    container = _load(message)
+    return {**container.state(), "pid": container.pid}
+
+
+def _state(message: "Message") -> "dict[str, Any]":
+    return _load(message).state()
+
+
+def _list(message: "Message") -> "list[dict[str, Any]]":
+    root = StateRoot(message["root"])
+    found = []
+    try:
+        ids = root.ids()
+    except FileNotFoundError:
+        return []
+    for container_id in ids:
+        try:
+            found.append(Container.load(root, container_id).state())
+        except (PyruncError, OSError):
+            continue  # being made or removed; or damaged, and told by `load`
+    return found
+
+
+def _kill(message: "Message") -> None:
+    _load(message).kill(message["signal"], message["all"])
+
+
+def _stats(message: "Message") -> "dict[str, Any]":
+    data: dict[str, Any] = events.stats(_load(message))["data"]
+    return data
+
+
+def _ps(message: "Message") -> "list[int]":
+    return sorted(_load(message).cgroup.processes())
+
+
+def _config(message: "Message") -> "Any":
+    return _load(message).config
+
+
+def _ping(_: "Message") -> int:
+    return posix.getpid()
+
+
+# --- what may wait
+
+
+def _create(job: "Job", message: "Message") -> None:
+    job.once = True
+    masters: list[Fd] = []
+    container = make(job, message, Options(console=masters.append))
+    tell_of(job, container.pid, {"pid": container.pid, "id": container.id, "state": container.state()}, masters)
+
+
+def make(job: "Job", message: "Message", options: Options) -> Container:
+    """A container of its own bundle, whose standard streams are what came with the request."""
+    root = StateRoot(message["root"])
+    folder = places.make_bundle(root, message["id"], message["shared"])
+    try:
+        if message["verb"] == "run":
+            places.own(root, message["id"])
+        job.arm()
+        try:
+            config = rootfs.settle(job, folder, message)
+            places.write_config(folder, config)
+            with Streams(job.fds):
+                return Container.create(root, message["id"], folder.name, options, job.log)
+        finally:
+            job.disarm()
+    except BaseException:
+        remove(job, root, message["id"])  # it may have been called off when all was made
+        raise
+    finally:
+        folder.close()
+
+
+def remove(job: "Job", root: StateRoot, container_id: str) -> None:
+    """A container that we have made, and what it has needed; as much as there is of it."""
+    try:
+        Container.delete(root, container_id, True, job.log)
+    except NoSuchContainer:
+        pass
+    rootfs.leave(places.bundle(root, container_id))
+    places.remove_bundle(root, container_id)
+
+
+class Streams:
+    """While it is open, our standard streams are those that a process is to get."""
+
+    __slots__ = ("fds", "saved")
+
+    def __init__(self, fds: "list[Fd]") -> None:
+        self.fds = fds
+
+    def __enter__(self) -> None:
+        self.saved = []
+        for stream, fd in enumerate(self.fds):
+            self.saved.append(Fd(fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, 3), "a stream of ours"))
+            posix.dup2(fd.number, stream)
+
+    def __exit__(self, *_: object) -> None:
+        for stream, fd in enumerate(self.saved):
+            posix.dup2(fd.number, stream)
+        for fd in (*self.saved, *self.fds):
+            fd.close()
+
+
+def _start(job: "Job", message: "Message") -> None:
+    container = Container.load(StateRoot(message["root"]), message["id"], job.log)
+    job.arm()
+    try:
+        container.start(notified=False)
+    finally:
+        job.disarm()
+
+
+def _exec(job: "Job", message: "Message") -> None:
+    job.once = True
+    container = Container.load(StateRoot(message["root"]), message["id"], job.log)
+    own: Any = container.config.get("process") or {"cwd": "/"}
+    what: Any = {**own, "terminal": False, **message["process"]}
+    if "consoleSize" not in message["process"]:
+        what.pop("consoleSize", None)
+    what["env"] = [*(own.get("env") or []), *(message["process"].get("env") or [])]
+    masters: list[Fd] = []
+    job.arm()
+    try:
+        with Streams(job.fds):
+            pid = execute(container, what, Options(console=masters.append))
+    finally:
+        job.disarm()
+    tell_of(job, pid, {"pid": pid}, masters)
+
+
+def tell_of(job: "Job", pid: int, made: "Message", masters: "list[Fd]") -> None:
+    """A process that the worker is to wait for: to it, and to who has asked, with a descriptor to signal it by."""
+    job.born(pid)
+    with pidfd_open(pid) as pidfd:
+        job.answer({"made": made}, [pidfd, *masters])
+    job.close()
+
+
+def _pause(job: "Job", message: "Message") -> None:
+    Container.load(StateRoot(message["root"]), message["id"], job.log).pause()
+
+
+def _resume(job: "Job", message: "Message") -> None:
+    Container.load(StateRoot(message["root"]), message["id"], job.log).resume()
+
+
+def _update(job: "Job", message: "Message") -> None:
+    from pyrunc.container.update import update
+
+    update(Container.load(StateRoot(message["root"]), message["id"], job.log), message["resources"])
+
+
+def _delete(job: "Job", message: "Message") -> None:
+    root = StateRoot(message["root"])
+    try:
+        Container.delete(root, message["id"], message["force"], job.log)
+    except NoSuchContainer:
+        if not message["force"]:
+            raise
+    places.remove_bundle(root, message["id"])
+
+
+def _remove(job: "Job", message: "Message") -> None:
+    """What a runner that was killed, or an owner who is gone, has left."""
+    _delete(job, {**message, "force": True})
+
+
+def _await(job: "Job", message: "Message") -> None:
+    """The end of a container that another process has made."""
+    container = Container.load(StateRoot(message["root"]), message["id"], job.log)
+    job.arm()
+    try:
+        with pidfd_open(container.pid) as pidfd:
+            while container.is_alive() and not has_ended(pidfd, 10.0):
+                pass
+    except ProcessLookupError:
+        pass
+    finally:
+        job.disarm()
+
+
+def _events(job: "Job", message: "Message") -> None:
+    """Until the container ends, or nobody listens."""
+    job.once = True
+    container = Container.load(StateRoot(message["root"]), message["id"], job.log)
+    job.arm()
+    try:
+        for event in events.events(container, message["interval"]):
+            job.answer({"event": event})
+    finally:
+        job.disarm()
+
+
+def _run(job: "Job", message: "Message") -> "dict[str, Any]":
+    """From nothing to nothing: make, start, wait, remove.
+
+    With `hold`, it says when the container waits for start, and goes on when it is told; then the result is said before
+    the container is removed, as nobody shall wait for that.
+    """
+    root, hold = StateRoot(message["root"]), message["hold"]
+    run = Run(job, message)
+    try:
+        run.go()
+    except BaseException:
+        if run.container is not None:
+            remove(job, root, message["id"])
+        raise
+    if hold:
+        job.answer({"made": run.result})
+    remove(job, root, message["id"])
+    return run.result
+
+
+class Run:
+    __slots__ = ("container", "job", "message", "result", "status")
+
+    def __init__(self, job: "Job", message: "Message") -> None:
+        self.job = job
+        self.message = message
+        self.status: int | None = None
+        self.container: Container | None = None
+        self.result: dict[str, Any] = {}
+
+    def go(self) -> None:
+        job, message = self.job, self.message
+        job.alarm(0.0 if message["hold"] else message["timeout"] or 0.0)
+        began = time.monotonic()
+        spent = None
+        try:
+            self.container = make(job, message, Options())
+            job.arm()
+            if message["hold"]:
+                job.answer({"ready": True})
+                job.alarm(job.hear()["timeout"] or 0.0)
+                began = time.monotonic()
+            self.container.start(notified=False)
+            spent = self._wait()
+        except Interrupted:
+            if not job.why:
+                raise
+        finally:
+            job.disarm()
+            job.alarm(0)
+        if self.container is None and job.why:
+            self.result = {"status": SIGKILL, "why": job.why, "duration": time.monotonic() - began,
+                           "cpu": 0.0, "peak": 0, "oom": False}  # fmt: skip
+            return
+        assert self.container is not None
+        duration = time.monotonic() - began
+        if self.status is None:
+            self.container.kill_quietly()
+            self.container.cgroup.thaw_all()
+            spent = self._wait()
+        self.result = {"status": self.status, "why": job.why, "duration": duration, **self._used(spent)}
+
+    def _wait(self) -> "Any":
+        assert self.container is not None
+        try:
+            _, status, spent = posix.wait4(self.container.pid, 0)
+            self.status = status
+            return spent
+        except ChildProcessError:
+            self.status = SIGKILL
+            return None
+
+    def _used(self, spent: "Any") -> "dict[str, Any]":
+        """What its cgroup counts; without one, what its first process and those that this has waited for have used."""
+        assert self.container is not None
+        cgroup = self.container.cgroup
+        memory = cgroup.directory("memory") or ""
+        peak = number(memory, "memory.peak" if cgroup.unified else "memory.max_usage_in_bytes")
+        if cgroup.unified:
+            used = keyed(cgroup.paths.get("", ""), "cpu.stat").get("usage_usec", 0) / 1e6
+        else:
+            used = number(cgroup.directory("cpuacct") or "", "cpuacct.usage") / 1e9
+        if spent is not None:
+            peak = peak or spent.ru_maxrss * 1024
+            used = used or spent.ru_utime + spent.ru_stime
+        return {"peak": peak, "cpu": used, "oom": bool(cgroup.oom_kills())}
+
+
+AT_ONCE: "dict[str, Callable[[Message], Any]]" = {
+    "ping": _ping, "load": _load_any, "state": _state, "list": _list, "kill": _kill,
+    "stats": _stats, "ps": _ps, "config": _config,
+}  # fmt: skip
+TO_BE_RUN: "dict[str, Callable[[Job, Message], Any]]" = {
+    "create": _create, "start": _start, "exec": _exec, "pause": _pause, "resume": _resume, "update": _update,
+    "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run,
+}  # fmt: skip
+SIGKILL = 9
+MAKING = ("create", "exec")  # a process that the worker waits for
+ONCE = ("create", "exec", "events")
+UNDONE_BY_REMOVING = ("create", "run")
+PLACED = ("create", "run")  # their containers have bundles of ours

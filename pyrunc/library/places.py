@@ -1,0 +1,166 @@
+"""Where the library keeps what a container needs besides its state: ROOT/:library/, beside the containers' folders.
+
+    ROOT/:library/ID/               the bundle of a container, removed with it
+    ROOT/:library/:PID-START/       what the containers of one worker share, removed when it ends
+
+What workers that were killed have left is removed by the next one that comes.
+"""
+
+import fcntl
+import posix
+
+from pyrunc.container.container import Container
+from pyrunc.container.state import DIRECTORY, StateRoot, validate_id
+from pyrunc.errors import NoSuchContainer, PyruncError, StateError
+from pyrunc.linux.fd import Fd, open_at, replace_file, unlink_quietly
+from pyrunc.linux.pid import start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+FOLDER = ":library"
+OWNER = "owner"  # a symlink: PID-START of the worker that made it
+OWNED = "owned"  # a folder: the container is to go with its program
+
+_own: "dict[str, str]" = {}  # by the state root: the folder that is ours
+
+
+def bundle(root: StateRoot, container_id: str) -> str:
+    return f"{root.path}/{FOLDER}/{container_id}"
+
+
+def make_bundle(root: StateRoot, container_id: str, shared: str) -> Fd:
+    """A new folder for a container, which nobody else reads. It is locked as long as it is open: one that is not, and
+    of which there is no container, is of one that another program has deleted.
+
+    Args:
+        shared: the folder of our worker, whose name says who it is.
+    """
+    validate_id(container_id)
+    place = bundle(root, container_id)
+    try:
+        posix.mkdir(place, 0o700)
+    except FileExistsError:
+        pass
+    folder = open_at(None, place, DIRECTORY | posix.O_NOFOLLOW)
+    try:
+        fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        there = container_id in root.ids()
+    except BlockingIOError:
+        there = True
+    if there:
+        raise StateError("container with given ID already exists", container_id)
+    empty(folder, posix.fstat(folder.number).st_dev)
+    posix.symlink(shared.rpartition("/:")[2], OWNER, dir_fd=folder.number)
+    return folder
+
+
+def own(root: StateRoot, container_id: str) -> None:
+    """It belongs to our program. If the worker is killed, the next one knows it."""
+    posix.mkdir(f"{bundle(root, container_id)}/{OWNED}", 0o700)
+
+
+def remove_bundle(root: StateRoot, container_id: str) -> None:
+    """If there is one."""
+    _remove(bundle(root, container_id))
+
+
+def prepare(root: StateRoot) -> None:
+    """In the worker, before it makes something in a state root: its own folder there."""
+    if root.path in _own:
+        return
+    root.open(make=True).close()
+    top = f"{root.path}/{FOLDER}"
+    try:
+        posix.mkdir(top, 0o700)
+    except FileExistsError:
+        _sweep(root, top)
+    place = f"{top}/:{_identity(posix.getpid())}"
+    posix.mkdir(place, 0o700)
+    _own[root.path] = place
+
+
+def shared(root: StateRoot) -> str:
+    """The folder of our worker."""
+    return _own[root.path]
+
+
+def leave() -> None:
+    """The worker ends."""
+    for place in _own.values():
+        try:
+            _remove(place)
+        except OSError:
+            pass  # the next one that comes will
+    _own.clear()
+
+
+def _identity(pid: int) -> str:
+    return f"{pid}-{start_time(pid)}"
+
+
+def _lives(identity: str) -> bool:
+    pid, _, start = identity.partition("-")
+    try:
+        return pid.isdecimal() and start_time(int(pid)) == int(start)
+    except (ProcessLookupError, ValueError):
+        return False
+
+
+def _sweep(root: StateRoot, top: str) -> None:
+    """Remove what nobody will remove any more: the folders of workers that are gone, and of containers that are; and
+    the containers that nobody but their worker knew of (`run`, `Pool`)."""
+    ids = {*root.ids()}
+    for name in posix.listdir(top):
+        place = f"{top}/{name}"
+        try:
+            owner = name[1:] if name.startswith(":") else posix.readlink(f"{place}/{OWNER}")
+            if _lives(owner):
+                continue
+            if name in ids and not posix.access(f"{place}/{OWNED}", posix.F_OK):
+                continue
+            if name in ids:
+                Container.delete(root, name, force=True)
+            _remove(place)
+        except (OSError, NoSuchContainer, PyruncError):
+            continue  # somebody else is at it, or it can't be helped
+
+
+_last = 0
+
+
+def anonymous() -> str:
+    """A new ID, of a container that only this worker knows of."""
+    global _last
+    _last += 1
+    return f"pyrunc-{_identity(posix.getpid())}-{_last}"
+
+
+def _remove(place: str) -> None:
+    try:
+        with open_at(None, place, DIRECTORY | posix.O_NOFOLLOW) as folder:
+            empty(folder, posix.fstat(folder.number).st_dev)
+        posix.rmdir(place)
+    except FileNotFoundError:
+        pass
+
+
+def empty(folder: Fd, device: int) -> None:
+    """All that is in it, by descriptors, two at a time; what is mounted there is not ours to empty."""
+    for name in posix.listdir(folder.number):
+        try:
+            unlink_quietly(folder, name)
+        except (IsADirectoryError, PermissionError):
+            with open_at(folder, name, DIRECTORY | posix.O_NOFOLLOW) as inner:
+                if posix.fstat(inner.number).st_dev != device:
+                    raise
+                posix.fchmod(inner.number, 0o700)
+                empty(inner, device)
+            posix.rmdir(name, dir_fd=folder.number)
+
+
+def write_config(folder: Fd, config: "dict[str, Any]") -> None:
+    from pyrunc.spec.jsonc import dumps
+
+    replace_file(folder, "config.json", dumps(config).encode("utf-8", "surrogateescape"))

@@ -1,0 +1,140 @@
+"""Containers that are made and wait at `start`: a request costs a start only."""
+
+import collections
+import threading
+import time
+from typing import Any, Self, Unpack
+
+from pyrunc.errors import UsageError
+from pyrunc.library.config import Config
+from pyrunc.library.errors import TimeoutExpired
+from pyrunc.library.result import Result
+from pyrunc.library.running import OUTPUT_LIMIT, Running, complete
+from pyrunc.library.sandbox import Options, sandbox
+from pyrunc.library.streams import PIPE, File, Text
+
+READY_SECONDS = 60.0
+END_SECONDS = 10.0
+
+
+class Pool:
+    """So many containers of one configuration, each for one run. One that is used is replaced at once.
+
+    What differs from run to run is the input. A container is used once: what one request has left is in nobody's way.
+    """
+
+    def __init__(
+        self, config: "Config | list[str]", size: int, *, text: bool = False, encoding: str | None = None,
+        errors: str | None = None, stdout: File = PIPE, stderr: File = PIPE, output_limit: int | None = OUTPUT_LIMIT,
+        state_root: str | None = None, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            config: a configuration, or the program and its arguments, with the options that `run` takes.
+        """
+        if size < 1:
+            raise UsageError("pool", repr(size), "has at least one container")
+        if isinstance(config, Config):
+            if options:
+                raise UsageError("pool", ", ".join(options), "a configuration has that itself")
+            self.config = config
+        else:
+            self.config = sandbox(config, **options)
+        self.size = size
+        self._made: dict[str, Any] = {
+            "stdout": stdout, "stderr": stderr, "output_limit": output_limit, "state_root": state_root,
+            "text": Text(text, encoding, errors),
+        }  # fmt: skip
+        self._waiting: collections.deque[Running] = collections.deque()
+        self._leaving: collections.deque[Running] = collections.deque()
+        self._lock = threading.Lock()
+        self._closed = False
+        for _ in range(size):
+            self._waiting.append(self._another())
+
+    def _another(self) -> Running:
+        """It is made while we go on."""
+        return Running(self.config, input=None, stdin=None, timeout=None, hold=True, **self._made)
+
+    def ready(self) -> Self:
+        """Wait until all that there are wait for start. Raises why one can't be made."""
+        with self._lock:
+            waiting = [*self._waiting]
+        for running in waiting:
+            with self._lock:
+                if running in self._waiting:
+                    running.hear_ready(READY_SECONDS)
+        return self
+
+    def run(self, input: Any = None, *, timeout: float | None = None, check: bool = False) -> "Result[Any]":
+        """As pyrunc.run; its container is removed while we go on."""
+        if timeout is not None and not timeout > 0:
+            raise UsageError("timeout", repr(timeout), "is not above 0")
+        running = self._take()
+        began = time.monotonic()
+        try:
+            running.input = running.text.encoded(input)
+            running.hear_ready(READY_SECONDS if timeout is None else timeout)
+            left = None if timeout is None else max(0.001, timeout - (time.monotonic() - began))
+            running.timeout = left
+            running.line.tell({"timeout": left})
+            found = complete(running, "made", keep_line=True)
+        except TimeoutExpired as error:
+            raise TimeoutExpired(running.name, timeout or 0.0, error.stdout, error.stderr) from None
+        finally:
+            self._replace(running)
+        return found.check_returncode() if check else found
+
+    def _take(self) -> Running:
+        with self._lock:
+            if self._closed:
+                raise UsageError("pool", "", "it is closed")
+            if self._waiting:
+                return self._waiting.popleft()
+        return self._another()  # more at once than there are
+
+    def _replace(self, used: Running) -> None:
+        used.line.call_off()
+        with self._lock:
+            self._leaving.append(used)
+            short = not self._closed and len(self._waiting) < self.size
+        if short:
+            another = self._another()
+            with self._lock:
+                if not self._closed:
+                    self._waiting.append(another)
+                    another = None  # type: ignore[assignment]
+            if another is not None:
+                another.close()
+        self._let_go()
+
+    def _let_go(self, seconds: float = 0.0) -> None:
+        """Those whose container is removed."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            leaving, self._leaving = self._leaving, collections.deque()
+        still = [running for running in leaving if not running.is_over(max(0.0, deadline - time.monotonic()))]
+        if seconds:
+            for running in still:
+                running.close()
+            return
+        with self._lock:
+            self._leaving.extend(still)
+
+    def close(self) -> None:
+        """Remove those that wait, and wait until all are removed."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, collections.deque()
+        for running in waiting:
+            running.exchange_begins()
+            running.line.call_off()
+            with self._lock:
+                self._leaving.append(running)
+        self._let_go(END_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

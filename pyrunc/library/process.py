@@ -1,0 +1,223 @@
+"""A process in a container, as subprocess.Popen has one of the host."""
+
+import os
+import signal
+import time
+from typing import IO, Any, Self
+
+from pyrunc.errors import PyruncError, UsageError
+from pyrunc.library.client import Line
+from pyrunc.library.errors import TimeoutExpired, WorkerError
+from pyrunc.library.result import Result, returncode
+from pyrunc.library.streams import Exchange, Streams, Text, remaining
+from pyrunc.linux.fd import Fd
+
+
+class Process:
+    """One that runs, or waits for start, or has ended.
+
+    Attributes:
+        args: the program and its arguments.
+        pid: its number on the host.
+        stdin, stdout, stderr: our ends of its pipes, as files; None where it has none.
+        terminal: its terminal's other side; None: it has none.
+        owned: it is the first one of a container that belongs to the program.
+        returncode: its exit status; -N: it was ended by signal N; None: it was not asked for, or has not ended.
+    """
+
+    def __init__(self, line: Line, streams: Streams, text: Text, args: list[str]) -> None:
+        """Of the line on which it was asked for. Waits until it is there; raises why it can't be."""
+        self._line = line
+        self._text = text
+        self.args = args
+        self.owned = False  # with the line its container goes
+        self.returncode: int | None = None
+        self._exchange: Exchange | None = None
+        self._streams = streams
+        message, fds = line.receive(None, args[0] if args else "process")
+        self.made: dict[str, Any] = message["made"]
+        self.pid: int = self.made["pid"]
+        self._pidfd = fds[0]
+        self.terminal = Terminal(fds[1]) if len(fds) > 1 else None
+        ours, streams.ours = streams.ours, [-1, -1, -1]
+        self.stdin: IO[Any] | None = text.file(ours[0], "w")
+        self.stdout: IO[Any] | None = text.file(ours[1], "r")
+        self.stderr: IO[Any] | None = text.file(ours[2], "r")
+
+    # --- its end
+
+    def poll(self) -> int | None:
+        """`returncode`, if it has ended."""
+        try:
+            return self.wait(0)
+        except TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until it ends: its returncode. Raises TimeoutExpired."""
+        if self.returncode is None:
+            try:
+                self._ended(self._line.receive(timeout, self._name)[0])
+            except WorkerError as error:
+                raise WorkerError(self._name, "", "nobody knows how it has ended", "the worker has died") from error
+        assert self.returncode is not None
+        return self.returncode
+
+    def _ended(self, message: dict[str, Any]) -> None:
+        self.returncode = returncode(message["ended"])
+        self._pidfd.close()
+        if not self.owned:
+            self._line.close()
+
+    @property
+    def _name(self) -> str:
+        return self.args[0] if self.args else f"process {self.pid}"
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """Write input, read all output, and wait for the end. After TimeoutExpired it can be called again, without
+        input, and nothing is lost."""
+        exchange = self._begin(input)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not exchange.done:
+            if not exchange.turn(remaining(deadline)):
+                raise TimeoutExpired(self._name, timeout or 0.0, *self._so_far(exchange))
+        found = self._so_far(exchange)
+        self.wait(remaining(deadline))
+        return found
+
+    def _begin(self, input: Any) -> Exchange:
+        if self._exchange is not None:
+            if input is not None:
+                raise UsageError("communicate", "", "its input was given before")
+            return self._exchange
+        data = self._text.encoded(input)
+        if data and self.stdin is None:
+            raise UsageError("communicate", "", "it has no stdin to write to", "stdin=PIPE")
+        numbers = [file.fileno() if file is not None and not file.closed else -1
+                   for file in (self.stdin, self.stdout, self.stderr)]  # fmt: skip
+        stdin = -1
+        if self.stdin is not None and not self.stdin.closed:
+            self._quietly_flush()
+            stdin = os.dup(numbers[0])
+            self._quietly_close(self.stdin)
+        self._exchange = Exchange(stdin, data, numbers[1:])
+        return self._exchange
+
+    def _quietly_flush(self) -> None:
+        try:
+            assert self.stdin is not None
+            self.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def _quietly_close(self, file: IO[Any]) -> None:
+        try:
+            file.close()
+        except BrokenPipeError:
+            pass
+
+    def _so_far(self, exchange: Exchange) -> tuple[Any, Any]:
+        files = (self.stdout, self.stderr)
+        numbers = [file.fileno() if file is not None and not file.closed else -1 for file in files]
+        out, err = (self._text.decoded(exchange.outputs.get(number)) for number in numbers)
+        return out, err
+
+    def result(self, stdout: Any = None, stderr: Any = None) -> "Result[Any]":
+        """With `returncode`, when it has ended. What it used is the container's to tell."""
+        return Result(self.args, self.wait(), stdout, stderr, False, 0.0, 0.0, 0)
+
+    # --- signals
+
+    def send_signal(self, number: "int | str") -> None:
+        """Nothing where it has ended, as of subprocess."""
+        if self.returncode is not None or self._pidfd.number < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self._pidfd.number, signal_number(number))
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:
+            raise PyruncError("signalling", self._name, "we may not") from error
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    # --- scope
+
+    def close(self) -> None:
+        """Our ends of what it has. It goes on."""
+        for file in (self.stdin, self.stdout, self.stderr, self.terminal):
+            if file is not None:
+                try:
+                    file.close()
+                except (BrokenPipeError, OSError):
+                    pass
+        if self._exchange is not None:
+            self._exchange.close()
+        self._line.close()
+        self._pidfd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """It is waited for, as of subprocess; after an error it is killed first."""
+        if kind is not None:
+            self.kill()
+        if self.stdin is not None:
+            self._quietly_close(self.stdin)
+        try:
+            self.wait()
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"Process({self.args!r}, pid={self.pid}, returncode={self.returncode})"
+
+
+class Terminal:
+    """Our side of a process's terminal: what we write is typed, what we read is shown."""
+
+    __slots__ = ("_master",)
+
+    def __init__(self, master: Fd) -> None:
+        self._master = master
+
+    def fileno(self) -> int:
+        return self._master.number
+
+    def read(self, size: int = 1 << 16) -> bytes:
+        """What there is, at most `size` bytes; b"" when nobody has the terminal any more."""
+        try:
+            return os.read(self._master.number, size)
+        except OSError:
+            return b""
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._master.number, data)
+
+    def resize(self, rows: int, columns: int) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self._master.number, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def close(self) -> None:
+        self._master.close()
+
+
+def signal_number(given: "int | str") -> int:
+    """Of 15, signal.SIGTERM, "TERM", "SIGTERM" or "term"."""
+    if isinstance(given, str):
+        name = given.upper()
+        name = name if name.startswith("SIG") else f"SIG{name}"
+        found = getattr(signal, name, None)
+        if isinstance(found, signal.Signals):
+            return int(found)
+    elif isinstance(given, int) and not isinstance(given, bool) and 0 <= int(given) < signal.NSIG:
+        return int(given)
+    raise UsageError("signal", repr(given), "there is no such signal", '"TERM", or its number')

@@ -1,0 +1,202 @@
+"""What a container finds at /: the host's own /usr, a folder, layers, or what is in a tar, and nothing of it is
+changed.
+
+In a runner. A root file system that is put together is an overlay with a tmpfs on top, in a mount namespace of the
+runner's: the host sees none of it, and when the last process that has it is gone, so is the overlay.
+"""
+
+import posix
+
+from pyrunc.errors import ConfigError, PyruncError, reason
+from pyrunc.linux.fd import Fd, open_at, write_file
+from pyrunc.linux.mount import MS_REC, MS_SLAVE, mount, set_propagation, umount_detach
+from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, set_dumpable, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.library.job import Job
+    from pyrunc.library.wire import Message
+
+MS_NOSUID, MS_NODEV = 2, 4
+MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")  # links to what is in /usr, on hosts of this century
+FOLDERS = ("dev", "etc", "etc/alternatives", "etc/ssl", "etc/ssl/certs", "home", "mnt", "opt", "proc", "root", "run",
+           "srv", "sys", "tmp", "usr", "var")  # fmt: skip
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "etc/ld.so.cache": "",  # the host's lies over it
+    "etc/resolv.conf": "",
+}
+HAS_OWN_MOUNTS = False  # of this runner
+
+
+def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":
+    """The configuration, with its root file system in place."""
+    config: dict[str, Any] = message["config"]
+    plan = message["rootfs"]
+    if plan is None:
+        return config
+    try:
+        if plan["kind"] == "usr":
+            config["root"]["path"] = _of_host(message["shared"], bundle, bool(plan["more"]))
+            return config
+        _have_own_mounts(job, config)
+        lower = plan["layers"] if plan["kind"] == "layers" else [_unpacked(message["shared"], plan["tar"])]
+        config["root"]["path"] = _overlay(f"{bundle.name}", lower, plan["size"])
+    except OSError as error:
+        raise PyruncError("root file system", "", reason(error)) from error
+    return config
+
+
+def leave(bundle: str) -> None:
+    """Unmount what a runner has mounted for a container: one that goes on would keep it."""
+    if HAS_OWN_MOUNTS:
+        for name in ("rootfs", "top"):
+            try:
+                umount_detach(f"{bundle}/{name}")
+            except OSError:
+                pass  # it was not mounted
+
+
+# --- the host's /usr
+
+
+def _of_host(shared: str, bundle: Fd, own: bool) -> str:
+    """A few folders, with places for mounts. The same for all, but for a container that has further mounts: the places
+    for those tell something of it."""
+    place = f"{bundle.name}/rootfs" if own else f"{shared}/rootfs"
+    if own or not posix.access(place, posix.F_OK):
+        making = f"{place}.{posix.getpid()}"
+        posix.mkdir(making, 0o755)
+        for name in FOLDERS:
+            posix.mkdir(f"{making}/{name}", 0o755)
+        for name in MERGED:
+            try:
+                posix.symlink(posix.readlink(f"/{name}"), f"{making}/{name}")
+            except OSError:
+                continue  # a folder has a mount of its own (see sandbox.py); or there is none
+        posix.symlink("/tmp", f"{making}/var/tmp")
+        for name, text in FILES.items():
+            with open_at(None, f"{making}/{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644) as file:
+                posix.write(file.number, text.encode())
+        try:
+            posix.rename(making, place)
+        except OSError:
+            if own:
+                raise
+            with open_at(None, making, posix.O_RDONLY | posix.O_DIRECTORY) as folder:  # another runner was quicker
+                from pyrunc.library.places import empty
+
+                empty(folder, posix.fstat(folder.number).st_dev)
+            posix.rmdir(making)
+    return place
+
+
+# --- layers
+
+
+def _have_own_mounts(job: "Job", config: "dict[str, Any]") -> None:
+    """A mount namespace that gets what is mounted on the host, and gives nothing back. Who is not root is root in a
+    user namespace first, and the container's is within that."""
+    global HAS_OWN_MOUNTS
+    user = next((n for n in config["linux"].get("namespaces") or [] if n["type"] == "user"), None)
+    if user is None and not HAS_OWN_MOUNTS:
+        unshare(CLONE_NEWNS)
+        set_propagation(MS_REC | MS_SLAVE)
+        HAS_OWN_MOUNTS = True
+    if user is None:
+        return
+    job.once = True
+    maps = [config["linux"].get(name) or [] for name in ("uidMappings", "gidMappings")]
+    if user.get("path") or posix.geteuid() == 0 or any(len(each) != 1 for each in maps):
+        cause = "with layers or a tar as root file system, only a caller without privileges has a user namespace"
+        raise ConfigError("config.json", "/linux/namespaces", cause, "map his own user ID, and no other")
+    set_dumpable(True)  # or our own /proc/self is root's
+    unshare(CLONE_NEWUSER | CLONE_NEWNS)
+    write_file("/proc/self/setgroups", b"deny")
+    for name, (mapping,) in zip(("uid_map", "gid_map"), maps, strict=True):
+        line = f"{mapping['containerID']} {mapping['hostID']} {mapping['size']}"
+        write_file(f"/proc/self/{name}", line.encode())
+    set_dumpable(False)
+    set_propagation(MS_REC | MS_SLAVE)
+    HAS_OWN_MOUNTS = True
+    for name, (mapping,) in zip(("uidMappings", "gidMappings"), maps, strict=True):
+        config["linux"][name] = [{**mapping, "hostID": mapping["containerID"]}]
+
+
+def _overlay(bundle: str, layers: "list[str]", size: int) -> str:
+    """By descriptors, as a path may have the characters that separate paths. The first layer is the lowest.
+
+    What is written goes to a tmpfs, and is counted as the memory of the container that writes.
+    """
+    top, target = f"{bundle}/top", f"{bundle}/rootfs"
+    posix.mkdir(top, 0o700)
+    posix.mkdir(target, 0o755)
+    mount("tmpfs", top, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,size={size}")
+    for name in ("upper", "work"):
+        posix.mkdir(f"{top}/{name}", 0o755)
+    opened = [open_at(None, layer, posix.O_PATH | posix.O_DIRECTORY) for layer in [*layers, f"{top}/upper"]]
+    status = posix.fstat(opened[-2].number)
+    posix.chmod(f"{top}/upper", status.st_mode & 0o777)  # what the container's / shows
+    *lower, upper = [f"/proc/self/fd/{fd.number}" for fd in opened]
+    with open_at(None, f"{top}/work", posix.O_PATH | posix.O_DIRECTORY) as work:
+        options = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir=/proc/self/fd/{work.number}"
+        mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options)
+    return target
+
+
+# --- a tar
+
+
+def _unpacked(shared: str, path: str) -> str:
+    """The folder that the tar at `path` was unpacked to: once, for as long as the worker lives, and the file is the
+    same."""
+    with open_at(None, path, posix.O_RDONLY) as file:
+        status = posix.fstat(file.number)
+        key = f"tree-{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+        place = f"{shared}/{key}"
+        if posix.access(place, posix.F_OK):
+            return place
+        making = f"{place}.{posix.getpid()}"
+        posix.mkdir(making, 0o755)
+        with Fd(posix.memfd_create("words", posix.MFD_CLOEXEC), "words") as words:
+            pid, pidfd = in_child(lambda: _unpack(file, making, words))
+            with pidfd:
+                ended = posix.waitpid(pid, 0)[1]
+            posix.lseek(words.number, 0, 0)
+            text = posix.read(words.number, 4096).decode("utf-8", "replace")
+        if ended:
+            raise PyruncError("unpacking", path, text or "the process that does it has died")
+        try:
+            posix.rename(making, place)
+        except OSError:
+            pass  # another runner was quicker; ours goes with the worker
+    return place
+
+
+def _unpack(file: Fd, folder: str, words: Fd) -> None:
+    """In a child. What an archive may do by its names and links, it does below `folder`: that is our root, and nothing
+    is loaded from there."""
+    import sys
+
+    try:
+        import pwd  # noqa: F401
+        import tarfile
+
+        archive = tarfile.open(fileobj=open(posix.dup(file.number), "rb"), mode="r:*")  # noqa: SIM115
+        first = archive.next()
+        if first is not None and first.name in ("oci-layout", "manifest.json", "index.json", "blobs", "blobs/"):
+            raise ValueError("it is an archive of an image; give the tar of a root file system (docker export)")
+        posix.chroot(folder)
+        posix.chdir("/")
+        sys.meta_path.clear()
+        kinds = (tarfile.CHRTYPE, tarfile.BLKTYPE)
+        kept = (member for member in archive if member.type not in kinds)
+        archive.extractall("/", members=kept, numeric_owner=True)  # by names the image's own NSS would be asked
+    except BaseException as error:
+        posix.write(words.number, reason(error)[:4000].encode("utf-8", "replace"))
+        raise

@@ -1,0 +1,296 @@
+"""The worker: one process per program that uses the library, with one thread. It makes and watches containers.
+
+It does itself what the kernel answers at once. What may wait is done by runners (runner.py), which are forked from it:
+so that one container's verb holds up no other's. Who asks sends a message and one end of a socket, the line, on which
+he is answered; when he closes his end, nobody wants the answer any more.
+
+It ends when the program ends, however that ends: then there is nobody at the other end of its socket, and the pidfd of
+the program says so too, for a socket that a fork of the program has kept. What belongs to the program goes with it.
+"""
+
+import _signal
+import _socket
+import gc
+import posix
+import select
+import sys
+import time
+
+from pyrunc import cgroups
+from pyrunc.container import state
+from pyrunc.library import jobs, places, wire
+from pyrunc.library.errors import as_message
+from pyrunc.library.runner import Made, Runner, descriptors_of_modules
+from pyrunc.linux.fd import Fd
+from pyrunc.linux.pid import pidfd_open
+from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, keep_only, prctl, set_dumpable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.library.wire import Message
+
+CONTROL = 3  # our end of the program's socket
+POLLRDHUP = 0x2000
+MOST_IDLE = 16
+END_SECONDS = 15.0  # for runners to undo what they have made
+SIGTERM = _signal.SIGTERM
+
+
+def main(_: "list[str]") -> int:
+    state.lives_for_one_verb = False
+    program = posix.getppid()
+    keep_only(CONTROL + 1, descriptors_of_modules())
+    posix.set_inheritable(CONTROL, False)
+    set_dumpable(False)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
+    cgroups.load_code()
+    gc.collect()
+    gc.freeze()  # a runner that looks at it would copy it
+    gc.disable()
+    Worker(_socket.socket(fileno=CONTROL), program).serve()
+    return 0
+
+
+class Worker:
+    """Attributes:
+    made: by the descriptor of their lines, processes that have not ended, or whose owner has not gone.
+    ends: of processes that nobody has claimed yet: a runner may tell of one after its end.
+    """
+
+    __slots__ = ("busy", "control", "ending", "ends", "idle", "made", "poll", "program", "watched")
+
+    def __init__(self, control: "_socket.socket", program: int) -> None:
+        self.control = control
+        self.ending = False
+        self.idle: list[Runner] = []
+        self.busy: dict[int, Runner] = {}
+        self.made: dict[int, Made] = {}
+        self.ends: dict[int, int] = {}
+        self.poll = select.poll()
+        self.watched: dict[int, Callable[[], None]] = {}
+        self.program: Fd | None = None
+        self._watch_signals()
+        self._watch(control.fileno(), self._requests)
+        control.setblocking(False)
+        self._watch_program(program)
+
+    def _watch(self, number: int, action: "Callable[[], None]", mask: int = select.POLLIN) -> None:
+        self.watched[number] = action
+        self.poll.register(number, mask)
+
+    def _unwatch(self, number: int) -> None:
+        if self.watched.pop(number, None) is not None:
+            self.poll.unregister(number)
+
+    def _watch_signals(self) -> None:
+        read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.signal(SIGTERM, lambda *_: self._end())
+        self._watch(read, lambda: self._bury(read))
+
+    def _watch_program(self, pid: int) -> None:
+        try:
+            self.program = pidfd_open(pid)
+        except ProcessLookupError:
+            return self._end()
+        if posix.getppid() != pid:
+            return self._end()
+        self._watch(self.program.number, self._end)
+
+    def serve(self) -> None:
+        while not self.ending:
+            self._turn(None)
+        deadline = time.monotonic() + END_SECONDS
+        while (self.busy or self.made) and time.monotonic() < deadline:
+            self._turn(0.1)
+            for made in [*self.made.values()]:
+                if not made.owned:
+                    self._forget(made)
+        places.leave()
+
+    def _turn(self, seconds: "float | None") -> None:
+        for number, _ in self.poll.poll(None if seconds is None else seconds * 1000):
+            action = self.watched.get(number)
+            if action is None:
+                continue
+            try:
+                action()
+            except Exception as error:  # a mistake of ours is not to cost the program its other containers
+                print(f"pyrunc-worker: internal error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    # --- what is asked for
+
+    def _requests(self) -> None:
+        while True:
+            try:
+                received = wire.receive(self.control)
+            except BlockingIOError:
+                return
+            if received is None:
+                return self._end()
+            message, fds = received
+            self._take(message, _socket.socket(fileno=fds[0].take()), fds[1:])
+
+    def _take(self, message: "Message", line: "_socket.socket", fds: "list[Fd]") -> None:
+        """One request. Nothing that is wrong with it ends the worker."""
+        try:
+            work = jobs.AT_ONCE.get(message["verb"])
+            if work is None:
+                return self._start(message, line, fds)
+            answer(line, {"result": work(message)})
+        except BaseException as error:
+            answer(line, {"error": as_message(error)})
+        line.close()
+
+    def _start(self, message: "Message", line: "_socket.socket", fds: "list[Fd]") -> None:
+        if message["verb"] in jobs.PLACED:
+            root = state.StateRoot(message["root"])
+            places.prepare(root)
+            message["shared"] = places.shared(root)
+            message["id"] = message["id"] or places.anonymous()
+        runner = self._runner()
+        runner.request = message
+        wire.send(runner.socket, message, [line.fileno(), *fds])
+        if message["verb"] not in jobs.MAKING:
+            return line.close()
+        runner.made = Made(line, (message["root"], message["id"]) if message["verb"] == "create" else None)
+        self.made[line.fileno()] = runner.made
+        self._watch(line.fileno(), self._heard(runner.made), select.POLLIN | POLLRDHUP)
+
+    def _heard(self, made: Made) -> "Callable[[], None]":
+        return lambda: self._hear(made)
+
+    def _hear(self, made: Made) -> None:
+        """On the line of a process: whose it is, or that nobody waits for it any more."""
+        try:
+            received = wire.receive(made.line, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # what was heard was on another line, which had the number before
+        if received is not None:
+            if received[0].get("own") and made.place is not None and not made.owned:
+                made.owned = True
+                places.own(state.StateRoot(made.place[0]), made.place[1])
+            return
+        if made.owned and made.place is not None:
+            self._remove(*made.place)
+        self._forget(made)
+
+    def _forget(self, made: Made) -> None:
+        if made.line.fileno() >= 0:
+            del self.made[made.line.fileno()]
+            self._unwatch(made.line.fileno())
+            made.line.close()
+
+    def _remove(self, root: str, container_id: str) -> None:
+        runner = self._runner()
+        wire.send(runner.socket, {"verb": "remove", "root": root, "id": container_id})
+
+    # --- runners
+
+    def _runner(self) -> Runner:
+        runner = self.idle.pop() if self.idle else Runner.fork()
+        if runner.pid not in self.busy:
+            self.busy[runner.pid] = runner
+        if runner.socket.fileno() not in self.watched:
+            self._watch(runner.socket.fileno(), lambda: self._told(runner))
+        return runner
+
+    def _told(self, runner: Runner) -> None:
+        while True:
+            try:
+                received = wire.receive(runner.socket)
+            except BlockingIOError:
+                return
+            if received is None:
+                return self._unwatch(runner.socket.fileno())  # SIGCHLD tells the rest
+            if "born" in received[0] and runner.made is not None:
+                runner.made.pid = received[0]["born"]
+                runner.made.born = True
+                self._tell_end(runner.made)
+            elif "idle" in received[0]:
+                return self._rest(runner)
+
+    def _rest(self, runner: Runner) -> None:
+        runner.request = None
+        del self.busy[runner.pid]
+        self.idle.append(runner)
+        if len(self.idle) > MOST_IDLE or self.ending:
+            self._dismiss(self.idle.pop())
+
+    def _dismiss(self, runner: Runner) -> None:
+        """It ends when nobody is at the other end of its socket."""
+        self._unwatch(runner.socket.fileno())
+        runner.socket.close()
+
+    # --- ends
+
+    def _bury(self, pipe: int) -> None:
+        posix.read(pipe, 4096)
+        while True:
+            try:
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            runner = self.busy.get(pid) or next((each for each in self.idle if each.pid == pid), None)
+            if runner is not None:
+                self._runner_ended(runner, status)
+            else:
+                self.ends[pid] = status
+        for made in [*self.made.values()]:
+            self._tell_end(made)
+        if not self.busy:
+            self.ends.clear()
+
+    def _tell_end(self, made: Made) -> None:
+        status = self.ends.pop(made.pid, None) if made.pid else None
+        if status is not None:
+            made.pid = 0
+            answer(made.line, {"ended": status})
+
+    def _runner_ended(self, runner: Runner, status: int) -> None:
+        """In the middle of something: what it has made goes, as after a killed command."""
+        if runner.socket.fileno() in self.watched:
+            self._told(runner)
+        self.busy.pop(runner.pid, None)
+        if runner in self.idle:
+            self.idle.remove(runner)
+        request, made = runner.request, runner.made
+        self._dismiss(runner)
+        if made is not None and not made.born:
+            self._forget(made)  # why is said already; or nothing can be, and the line's end says it
+        if status and request is not None and request["verb"] in jobs.UNDONE_BY_REMOVING:
+            self._remove(request["root"], request["id"])
+
+    def _end(self) -> None:
+        """The program has gone, or somebody wants us to go."""
+        if self.ending:
+            return
+        self.ending = True
+        self._unwatch(self.control.fileno())
+        self.control.close()
+        if self.program is not None:
+            self._unwatch(self.program.number)
+        for runner in self.busy.values():
+            runner.call_off()
+        for runner in self.idle:
+            self._dismiss(runner)
+        self.idle.clear()
+        for made in [*self.made.values()]:
+            if made.owned and made.place is not None:
+                self._remove(*made.place)
+            self._forget(made)
+
+
+def answer(line: "_socket.socket", message: "Message", fds: "list[Fd] | None" = None) -> None:
+    """To who may have gone."""
+    try:
+        wire.send(line, message, fds or ())
+    except OSError:
+        pass

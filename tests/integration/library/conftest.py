@@ -1,0 +1,24 @@
+"""The worker of these tests lives as long as they do."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pyrunc.library import client
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    client._at_exit()
+
+
+@pytest.fixture
+def state(tmp_path: object) -> Iterator[str]:
+    """A state root of the test's own, which is empty afterwards but for caches."""
+    root = f"{tmp_path}/state"
+    yield root
+    if os.path.isdir(root):
+        assert [name for name in os.listdir(root) if ":" not in name] == []
+        assert [name for name in os.listdir(f"{root}/:library") if not name.startswith(":")] == []
