@@ -1,5 +1,6 @@
 """docs/security.md and the tests agree: each test that it names is there, and each attack that is tested is named."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,3 +15,31 @@ def test_the_attacks_of_the_page_are_those_of_the_tests():
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert named <= set(re.findall(r"^def test_(\w+)\(", sources, re.M))
     assert named >= set(re.findall(rf"^def test_({NAME})\(", sources, re.M))
+
+
+def test_every_message_is_explained():
+    """docs/errors.md has each by its beginning. What is no constant is … there."""
+    page = (ROOT / "docs/errors.md").read_text()
+    explained = {begin for line in page.splitlines() if line.startswith("| `") for begin in BEGINNING.findall(line)}
+    missing = beginnings() - explained
+    assert not missing, "not in docs/errors.md: " + "; ".join(sorted(missing))
+    strange = {begin for begin in explained - beginnings() if "flag provided" not in begin}
+    assert not strange, "docs/errors.md explains what nobody says: " + "; ".join(sorted(strange))
+
+
+BEGINNING = re.compile(r"(?<=[|,] )`([^`]+)`(?=[^|]*\|[^|]*\|[^|]*\|$)")
+ERRORS = {"PyruncError", "ConfigError", "UsageError", "StateError", "StepError", "Overdue"}
+
+
+def beginnings() -> "set[str]":
+    """The first argument of every error that is raised, where it has words of its own."""
+    found = set()
+    for path in [*(ROOT / "pyrunc").rglob("*.py"), *(ROOT / "shim").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
+                begin = node.args[0]
+                parts = begin.values if isinstance(begin, ast.JoinedStr) else [begin]
+                said = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts]
+                if said != ["…"]:
+                    found.add("".join(said))
+    return found
