@@ -53,16 +53,21 @@ def traced(container, file):
     return start
 
 
-def test_a_call_and_its_steps_are_spans_of_the_callers_trace(traced, file):
-    c = traced("/bin/sleep", "1000", hooks=SLOW)
-    c.client.metadata = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "engine=1"}
-    c.create()
+def from_start_to_delete(c, file):
+    """The spans of the container's whole life, once they are all told."""
     c.call("Start")
     c.call("Kill", signal=9)
     c.call("Wait")
     c.call("Delete")
     wait_until(lambda: any(span["name"].endswith("/Delete") for span in told(file)))
-    spans = told(file)
+    return told(file)
+
+
+def test_a_call_and_its_steps_are_spans_of_the_callers_trace(traced, file):
+    c = traced("/bin/sleep", "1000", hooks=SLOW)
+    c.client.metadata = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "engine=1"}
+    c.create()
+    spans = from_start_to_delete(c, file)
     assert {span["traceId"] for span in spans} == {TRACE}
     assert {span["traceState"] for span in spans} == {"engine=1"}
     calls = {span["name"].rpartition("/")[2] for span in spans if span["parentSpanId"] == CALLER}
@@ -83,12 +88,7 @@ def test_a_call_and_its_steps_are_spans_of_the_callers_trace(traced, file):
 def test_what_the_loop_leads_has_steps_too(traced, file):
     """Without hooks no worker is needed for any of these."""
     c = traced("/bin/sleep", "1000").create()
-    c.call("Start")
-    c.call("Kill", signal=9)
-    c.call("Wait")
-    c.call("Delete")
-    wait_until(lambda: any(span["name"].endswith("/Delete") for span in told(file)))
-    spans = told(file)
+    spans = from_start_to_delete(c, file)
     for call, some in (
         ("/Create", {"create.mount_rootfs", "create.make_cgroup", "launch.clone", "rootfs.pivot"}),
         ("/Start", {"start.wait_for_program"}),

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, full, namespaces
+from integration.support.bundle import MAPS, OWN_USERS, full
 from integration.support.host import hierarchies
-
-OWN = {"namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": MAPS, "gidMappings": MAPS}
 
 
 def bind(source, destination="/m", *options):
@@ -134,7 +132,7 @@ def test_a_mapping_of_its_own(container, volume, option, expected):
 
 def test_a_mapping_to_the_ids_of_the_container(container, volume):
     os.chown(volume, 1000, 1000)
-    c = container(mounts=[bind(volume, "/m", "idmap=uids=@1000-3-1;gids=@1000-4-1")], **OWN).reachable()
+    c = container(mounts=[bind(volume, "/m", "idmap=uids=@1000-3-1;gids=@1000-4-1")], **OWN_USERS).reachable()
     (c.bundle.rootfs / "m").mkdir()
     assert c.run("stat", "-c", "%u %g", "/m") == "3 4"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import MAPS, NAMESPACES, OWN_USERS, namespaces
 
 KINDS = {
     "pid": "pid",
@@ -63,7 +63,7 @@ def test_a_namespace_that_is_joined_by_path(container, kind):
 
 
 def test_all_namespaces_of_another_container_can_be_joined(container):
-    other = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS)
+    other = container(**OWN_USERS)
     other.config["mounts"] = [m for m in other.config["mounts"] if m["type"] != "sysfs"]
     other.reachable().up()
     paths = {kind: f"/proc/{other.pid}/ns/{KINDS[kind]}" for kind in ("user", "pid", "network", "ipc", "uts")}
@@ -109,21 +109,19 @@ def test_offsets_of_time(container):
 
 
 def test_a_user_namespace_with_its_maps(container):
-    c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+    c = container(**OWN_USERS).reachable()
     assert c.run("cat", "/proc/self/uid_map", "/proc/self/gid_map").split() == ["0", "100000", "65536"] * 2
     c.up()
     assert "Uid:\t100000\t100000\t100000\t100000\n" in Path(f"/proc/{c.pid}/status").read_text()
 
 
 def test_a_user_of_a_user_namespace(container):
-    c = container(
-        namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 1000, "gid": 1000}
-    ).reachable()
+    c = container(**OWN_USERS, user={"uid": 1000, "gid": 1000}).reachable()
     assert c.run("id", "-u") == "1000"
 
 
 def test_devices_in_a_user_namespace(container):
-    c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+    c = container(**OWN_USERS).reachable()
     assert c.sh("for d in null zero full random urandom tty; do stat -c '%t:%T' /dev/$d; done").split() == [
         "1:3",
         "1:5",
@@ -135,7 +133,5 @@ def test_devices_in_a_user_namespace(container):
 
 
 def test_a_user_that_is_not_mapped_is_refused(container):
-    c = container(
-        namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, user={"uid": 70000, "gid": 0}
-    ).reachable()
+    c = container(**OWN_USERS, user={"uid": 70000, "gid": 0}).reachable()
     assert "70000" in c.refused("true")

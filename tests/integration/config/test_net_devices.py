@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import NAMESPACES, OWN_USERS, namespaces
 from integration.support.faulty import Faulty
 from integration.support.runtime import wait_until
 from sizes import size
@@ -169,9 +169,7 @@ def test_a_device_known_by_another_name(network, container):
 
 
 def test_a_user_namespace_too(network, container):
-    c = container(
-        namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS, netDevices={"v0": {}}
-    ).reachable()
+    c = container(**OWN_USERS, netDevices={"v0": {}}).reachable()
     assert "10.1.2.3/24" in c.run("ip", "addr", "show", "dev", "v0")
 
 

@@ -1,5 +1,7 @@
 """Whether mounts of the container reach the host, and the other way round. config-linux.md#rootfs-mount-propagation"""
 
+import subprocess
+
 import pytest
 
 from integration.support.host import mount_at
@@ -36,8 +38,14 @@ def test_propagation_of_the_root(container, value, expected):
     assert [field.rstrip("0123456789") for field in fields] == expected
 
 
+def where_mounts_are_shared(script, tmp_path):
+    """Run it in a mount namespace that shares all mounts, as systemd sets them up."""
+    command = ["unshare", "-m", "--propagation", "shared", "sh", "-c", script]
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    assert Running(command, str(tmp_path / "x"), **quiet).end() == 0
+
+
 def test_mounts_of_the_container_do_not_reach_a_host_that_shares_its_mounts(container, tmp_path):
-    """All mounts are shared, as systemd sets them up."""
     for value in ("", "shared", "slave", "private"):
         c = container(rootfsPropagation=value)
         c._prepare(("true",))
@@ -45,14 +53,7 @@ def test_mounts_of_the_container_do_not_reach_a_host_that_shares_its_mounts(cont
         script = (
             f"cat /proc/self/mountinfo > {tmp_path}/before; {command} && cat /proc/self/mountinfo > {tmp_path}/after"
         )
-        process = Running(
-            ["unshare", "-m", "--propagation", "shared", "sh", "-c", script],
-            str(tmp_path / "x"),
-            stdin=-3,
-            stdout=-3,
-            stderr=-3,
-        )
-        assert process.end() == 0
+        where_mounts_are_shared(script, tmp_path)
         assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
@@ -72,12 +73,5 @@ def test_mounts_of_a_host_that_is_a_slave_reach_the_container_and_not_back(conta
     command = " ".join(c.runtime.command("run", "--bundle", str(c.bundle.path), c.id))
     script = f"""{command} > {tmp_path}/out & until [ -e {c.bundle.rootfs}/tmp/up ]; do sleep 0.02; done
         mount -t tmpfs tmpfs {tmp_path}/v/sub; mkdir {tmp_path}/v/sub/mine; touch {tmp_path}/v/sub/here; wait $!"""
-    process = Running(
-        ["unshare", "-m", "--propagation", "shared", "sh", "-c", script],
-        str(tmp_path / "x"),
-        stdin=-3,
-        stdout=-3,
-        stderr=-3,
-    )
-    assert process.end() == 0
+    where_mounts_are_shared(script, tmp_path)
     assert (tmp_path / "out").read_text() == "seen\n"

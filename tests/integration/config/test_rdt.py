@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import NAMESPACES, OWN_USERS, namespaces
 from integration.support.faulty import Faulty
 from integration.support.runtime import wait_until
 
@@ -91,7 +91,7 @@ def test_in_a_user_namespace_and_after_a_second_clone(resctrl, container):
     joined = [*kinds, {"type": "pid", "path": f"/proc/{one.pid}/ns/pid"}]
     two = container(intelRdt={"closID": one.id}, namespaces=joined).up()
     assert set(tasks(resctrl / one.id)) == {str(one.pid), str(two.pid)}
-    three = container(intelRdt={}, namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS)
+    three = container(intelRdt={}, **OWN_USERS)
     three.reachable().up()
     assert tasks(resctrl / three.id) == [str(three.pid)]
 

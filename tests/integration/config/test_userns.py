@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import NAMESPACES, full, namespaces
+from integration.support.bundle import NAMESPACES, OWN_USERS, full, namespaces
 from integration.support.runtime import Runtime
 
 BASE = 100000
 MAPS = [{"containerID": 0, "hostID": BASE, "size": 65536}]
-OWN = {"namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": MAPS, "gidMappings": MAPS}
-WITH_HOST_NETWORK = {**OWN, "namespaces": namespaces("pid", "ipc", "uts", "mount", "user")}
+WITH_HOST_NETWORK = {**OWN_USERS, "namespaces": namespaces("pid", "ipc", "uts", "mount", "user")}
 ROOT_IDMAP = "org.pyrunc.rootfs.idmap"
 BUILD = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID"}
 
@@ -23,7 +22,7 @@ BUILD = {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGI
 
 def test_a_root_file_system_in_a_private_folder(container):
     """pytest's folders have mode 0700 and belong to root. The container's root may not enter them."""
-    c = container(**OWN)
+    c = container(**OWN_USERS)
     c.bundle.path.chmod(0o700)
     assert c.sh("id -u; cat /proc/self/uid_map").split() == ["0", "0", f"{BASE}", "65536"]
 
@@ -32,7 +31,7 @@ def test_its_bind_mounts_are_there_too(container, tmp_path):
     (tmp_path / "private").mkdir(mode=0o700)
     (tmp_path / "private/file").write_text("read\n")
     c = container(
-        **OWN,
+        **OWN_USERS,
         mounts=[
             {
                 "destination": "/file",
@@ -49,7 +48,7 @@ def test_its_bind_mounts_are_there_too(container, tmp_path):
 
 
 def test_a_private_root_is_an_error_for_a_caller_who_may_not_enter_it(container):
-    c = container(**OWN)
+    c = container(**OWN_USERS)
     c.bundle.rootfs.chmod(0o700)
     assert "ermission" in c.refused("cat", "/etc/passwd")  # it is mounted, but its own files are nobody's to it
 
@@ -58,7 +57,7 @@ def test_a_private_root_is_an_error_for_a_caller_who_may_not_enter_it(container)
 
 
 def test_devices_are_the_hosts_bound(container):
-    c = container(**OWN, devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]
+    c = container(**OWN_USERS, devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]
                   if Path("/dev/fuse").exists() else [])  # fmt: skip
     out = c.sh("stat -c %t:%T /dev/null /dev/zero; grep -c -E ' /dev/(null|zero|full|random|urandom|tty) ' "
                "/proc/self/mountinfo; echo > /dev/null && head -c1 /dev/zero | wc -c")  # fmt: skip
@@ -81,7 +80,7 @@ ODD = {"type": "c", "major": 1, "minor": 3}  # the null device, by another name 
 def test_devices_that_the_host_has_not_so_are_made(container, device, expected):
     """The runtime makes them, with its own rights. The host's nodes are not touched."""
     before = os.stat("/dev/null")
-    c = container(**OWN, devices=[device])
+    c = container(**OWN_USERS, devices=[device])
     out = c.sh(f"stat -c '%a %u:%g' {device['path']}; [ -p {device['path']} ] || echo text > {device['path']}")
     assert out == expected
     assert c.last.err == ""
@@ -90,7 +89,7 @@ def test_devices_that_the_host_has_not_so_are_made(container, device, expected):
 
 
 def test_an_owner_of_a_device_who_is_not_mapped_is_an_error(container):
-    error = container(**OWN, devices=[{**ODD, "path": "/dev/odd", "uid": 70000}]).refused("true")
+    error = container(**OWN_USERS, devices=[{**ODD, "path": "/dev/odd", "uid": 70000}]).refused("true")
     assert "/dev/odd" in error
     assert "70000 is in no range of the container's user namespace" in error
 
@@ -98,7 +97,7 @@ def test_an_owner_of_a_device_who_is_not_mapped_is_an_error(container):
 def test_what_a_device_can_not_be_is_said(container):
     """This runtime may make no device nodes: it is root in somebody's container."""
     without = ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod")
-    c = container(**OWN, devices=[{**ODD, "path": "/dev/null", "fileMode": 0o622, "uid": 7}])
+    c = container(**OWN_USERS, devices=[{**ODD, "path": "/dev/null", "fileMode": 0o622, "uid": 7}])
     assert c.run("stat", "-c", "%a", "/dev/null", wrapper=without) == "666"
     assert "device /dev/null is the host's own, and so not as asked for: fileMode is 666, uid is 65534" in c.last.err
     c.change(devices=[{**ODD, "path": "/dev/none-on-the-host"}])
@@ -122,7 +121,7 @@ def test_all_below_it_has_its_options(container):
 
 
 def test_with_a_network_of_its_own_it_is_its_own(container):
-    assert container(**OWN).run("ls", "/sys/class/net") == "lo"
+    assert container(**OWN_USERS).run("ls", "/sys/class/net") == "lo"
 
 
 def test_what_is_masked_in_a_bound_sysfs_is_masked(container):
@@ -136,7 +135,7 @@ def test_what_is_masked_in_a_bound_sysfs_is_masked(container):
 @pytest.mark.parametrize("uid", [0, 1000])
 def test_pipes_are_given_to_the_user_who_can_reopen_them(container, uid):
     """`echo > /dev/stderr` opens it again."""
-    c = container(**OWN, user={"uid": uid, "gid": uid})
+    c = container(**OWN_USERS, user={"uid": uid, "gid": uid})
     read, write = os.pipe()
     c._prepare(("sh", "-c", "echo again > /proc/self/fd/1; stat -L -c %u /proc/self/fd/1"))
     process = c.runtime.spawn("run", "--bundle", c.bundle.path, c.id, stdout=write)
@@ -148,7 +147,7 @@ def test_pipes_are_given_to_the_user_who_can_reopen_them(container, uid):
 
 
 def test_pipes_of_exec_too(container):
-    c = container(**OWN).up()
+    c = container(**OWN_USERS).up()
     read, write = os.pipe()
     process = c.runtime.spawn("exec", "-u", "7", c.id, "sh", "-c", "echo again > /proc/self/fd/1", stdout=write)
     os.close(write)
@@ -158,7 +157,7 @@ def test_pipes_of_exec_too(container):
 
 
 def test_a_file_of_the_hosts_stays_whose_it_is(container, tmp_path):
-    c = container(**OWN)
+    c = container(**OWN_USERS)
     with open(tmp_path / "file", "wb") as file:
         c.attempt("echo", "x", stdout=file)
     assert (tmp_path / "file").stat().st_uid == 0
@@ -170,7 +169,7 @@ def test_a_file_of_the_hosts_stays_whose_it_is(container, tmp_path):
 
 @pytest.fixture
 def other(container):
-    return container(**OWN).up()
+    return container(**OWN_USERS).up()
 
 
 def joining(c, other, **changes):
@@ -226,12 +225,12 @@ def test_cgroup_and_streams_know_a_joined_namespaces_ids(container, other):
 
 
 def test_further_groups_are_set(container):
-    c = container(**OWN, user={"uid": 5, "gid": 6, "additionalGids": [7, 8]})
+    c = container(**OWN_USERS, user={"uid": 5, "gid": 6, "additionalGids": [7, 8]})
     assert c.run("id", "-G") == "6 7 8"
 
 
 def test_a_further_group_that_is_not_mapped_is_explained(container):
-    c = container(**OWN, user={"uid": 0, "gid": 0, "additionalGids": [70000]})
+    c = container(**OWN_USERS, user={"uid": 0, "gid": 0, "additionalGids": [70000]})
     assert "setting groups 70000" in c.refused("true")
 
 
@@ -239,7 +238,7 @@ def test_a_further_group_that_is_not_mapped_is_explained(container):
 
 
 def mapped(container, **changes):
-    return container(**{**OWN, **changes}, annotations={ROOT_IDMAP: "true"}, capabilities=full(*BUILD))
+    return container(**{**OWN_USERS, **changes}, annotations={ROOT_IDMAP: "true"}, capabilities=full(*BUILD))
 
 
 def test_files_of_root_are_roots_in_the_container_without_chown(container):
@@ -253,7 +252,7 @@ def test_files_of_root_are_roots_in_the_container_without_chown(container):
 
 
 def test_without_it_they_are_nobodys(container):
-    c = container(**OWN)
+    c = container(**OWN_USERS)
     c.bundle.file("/mine", "x\n", 0o600)
     assert c.sh("stat -c %u /mine; cat /mine 2>&1 || true").split()[0] == "65534"
 
@@ -315,14 +314,14 @@ def test_mapped_to_a_joined_namespace(container, other):
 
 
 def test_false_is_as_if_it_was_not_there(container):
-    c = container(**OWN, annotations={ROOT_IDMAP: "false"})
+    c = container(**OWN_USERS, annotations={ROOT_IDMAP: "false"})
     assert c.run("stat", "-c", "%u", "/bin/busybox") == "65534"
 
 
 @pytest.mark.parametrize(("changes", "word"), [
-    ({"annotations": {ROOT_IDMAP: "yes"}, **OWN}, '"true" or "false"'),
+    ({"annotations": {ROOT_IDMAP: "yes"}, **OWN_USERS}, '"true" or "false"'),
     ({"annotations": {ROOT_IDMAP: "true"}}, "user namespace"),
-    ({"annotations": {ROOT_IDMAP: "true"}, **OWN, "namespaces": namespaces("pid", "user")}, "mount namespace"),
+    ({"annotations": {ROOT_IDMAP: "true"}, **OWN_USERS, "namespaces": namespaces("pid", "user")}, "mount namespace"),
 ])  # fmt: skip
 def test_what_it_can_not_mean_is_refused(container, changes, word):
     error = container(**changes).refused("true")

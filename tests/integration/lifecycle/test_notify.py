@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import OWN_USERS, namespaces
 from integration.support.container import MARK
 from integration.support.faulty import PACKAGES
 from integration.support.runtime import wait_until
@@ -260,7 +260,7 @@ def test_the_container_has_a_socket_of_its_own_and_not_the_managers(container, s
 
 @pytest.mark.parametrize("changes", [
     {"user": {"uid": 1000, "gid": 1000}},
-    {"namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": MAPS, "gidMappings": MAPS},
+    OWN_USERS,
 ], ids=["a user", "a user namespace"])  # fmt: skip
 def test_any_user_can_be_ready(container, socket_manager, changes):
     c = container(**changes)

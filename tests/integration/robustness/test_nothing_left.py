@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import NAMESPACES, OWN_USERS, namespaces
 from integration.support.faulty import Faulty
 from integration.support.host import cgroups_of
 from integration.support.runtime import wait_until
@@ -84,7 +84,7 @@ def test_a_step_of_exec_that_fails(container, runtime, step):
 def test_what_it_said_last_is_told_of_a_process_that_died_before_it_was_looked_at(container, runtime, kind):
     c = container()
     if kind == "user namespace":
-        c.change(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+        c.change(**OWN_USERS).reachable()
     if kind == "exec":
         c.up()
         result = Faulty(runtime, "early", "-")("exec", c.id, "true", check=False)
@@ -186,7 +186,7 @@ def test_create_that_is_killed(container, kind):
         if kind == "everything":
             everything(c)
         elif kind == "user namespace":
-            c.change(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+            c.change(**OWN_USERS).reachable()
         else:
             paths = {
                 name: f"/proc/{other.pid}/ns/{file}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.support.attacks import bound, leaking, replace, without_mounts
-from integration.support.bundle import MAPS, NAMESPACES, full, namespaces
+from integration.support.bundle import NAMESPACES, OWN_USERS, full, namespaces
 from integration.support.host import cgroups_of, host_mounts, unchanged
 from integration.support.runtime import wait_until
 from sizes import FULL, size
@@ -366,7 +366,7 @@ def test_cve_2025_52881_parameters_are_set_whatever_the_configuration_mounts(con
 @pytest.mark.parametrize("sys", ["sysfs", "rbind"])
 def test_cve_2023_25809_cgroups_are_read_only_without_a_namespace_of_their_own(container, sys):
     """In a user namespace the mount was a plain bind of the host's, that could be written to."""
-    c = container(namespaces=namespaces(*NAMESPACES, "user"), uidMappings=MAPS, gidMappings=MAPS).reachable()
+    c = container(**OWN_USERS).reachable()
     if sys == "rbind":
         c = without_mounts(c, "/sys").change(mounts=[bound("/sys", "/sys", "rbind", "nosuid", "noexec", "nodev", "ro")])
     options = ["nosuid", "noexec", "nodev", "relatime", "ro"]

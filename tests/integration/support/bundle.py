@@ -94,6 +94,9 @@ def namespaces(*kinds: str, **paths: str) -> list[dict[str, str]]:
     return [{"type": kind} for kind in kinds] + [{"type": kind, "path": path} for kind, path in paths.items()]
 
 
+OWN_USERS = {"namespaces": namespaces(*NAMESPACES, "user"), "uidMappings": MAPS, "gidMappings": MAPS}
+
+
 def full(*names: str) -> dict[str, list[str]]:
     """A set of capabilities that a program really has."""
     return {kind: list(names) for kind in ("bounding", "effective", "permitted")}
