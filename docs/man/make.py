@@ -96,6 +96,14 @@ EXAMPLES = {
         ("Join what two runs needed:", "pyrunc learn --add learned.json --output both.json --bundle bundle web"),
     ),
     "list": (("For a program:", "pyrunc list --format json"),),
+    "mounts": (
+        (
+            "A folder for a container that runs:",
+            """echo '[{"destination": "/data", "type": "bind", "source": "/srv/data"}]' >data.json""",
+            "pyrunc mounts add web data.json",
+            "pyrunc mounts remove web data.json",
+        ),
+    ),
     "pause": (("Hold it while its files are copied:", "pyrunc pause web", "cp -a data backup", "pyrunc resume web"),),
     "ps": (("Their process IDs in the host, as JSON:", "pyrunc ps --format json web"),),
     "resume": (("Let it go on:", "pyrunc resume web"),),

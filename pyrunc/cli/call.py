@@ -18,6 +18,7 @@ VERBS = {
     "kill": "send a signal to a container's first process",
     "learn": "run a container, and write down the least that its program needs",
     "list": "list containers",
+    "mounts": "give a running container mounts, or take them away again",
     "pause": "stop every process of a container until resume",
     "ps": "list the processes in a container",
     "resume": "let a paused container go on",

@@ -99,7 +99,7 @@ SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
 
 def _takes_id(usage: Usage) -> bool:
     """Of a container that is there; `create` and `run` want a new one."""
-    return usage.arguments.startswith("ID") and usage.verb not in ("create", "run")
+    return (usage.arguments.startswith("ID") or " ID " in usage.arguments) and usage.verb not in ("create", "run")
 
 
 def _arguments(usage: Usage) -> str:

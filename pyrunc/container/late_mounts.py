@@ -1,0 +1,211 @@
+"""Mounts that a running container is given, or that are taken from it again: `pyrunc mounts`.
+
+What is mounted is opened by the runtime, in its own mount namespace, detached and with its options. A child enters that
+of the container and attaches it, to a place that is resolved inside the container's root. What is taken away must be
+what was given: a mount is known by the kernel's number for it, and not by a path that the container can make lead
+elsewhere, to the masks in /proc, say.
+"""
+
+import _stat
+import posix
+
+from pyrunc.container.container import Container
+from pyrunc.container.errand import Errand
+from pyrunc.errors import NotRunning, PyruncError, StateError, reason
+from pyrunc.init.mounts import PROC_OVERMOUNTS, normal
+from pyrunc.linux import path
+from pyrunc.linux.fd import Fd, open_at, read_file
+from pyrunc.linux.mount import (
+    PROC_SUPER_MAGIC,
+    SYSFS_MAGIC,
+    filesystem_type,
+    mount_setattr,
+    move_mount,
+    new_filesystem,
+    open_tree,
+    propagate_as,
+    umount,
+)
+from pyrunc.linux.mount_options import MountOptions
+from pyrunc.linux.pid import pidfd_open
+from pyrunc.linux.process import CLONE_NEWNS, set_dumpable, setns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.spec.types import Mount
+
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+ADDED = "addedMounts"  # in state.json: {destination: the kernel's number of the mount}
+
+
+class Inside:
+    """A container's root and mount namespace, opened by the runtime: the container can't make them others."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        pid = container.pid
+        with pidfd_open(pid):  # as long as it is open the number is no other process's
+            self.namespace = open_at(None, f"/proc/{pid}/ns/mnt", posix.O_RDONLY)
+            self.root = open_at(None, f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY)
+            self.proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
+            if not container.is_alive():
+                raise NotRunning(container.id)
+
+    def do(self, work: "Callable[[], None]") -> None:
+        """By a child that is in the container's mount namespace, and in nothing else of it, which can't see it."""
+
+        def enter() -> None:
+            setns(self.namespace, CLONE_NEWNS)
+            work()
+
+        set_dumpable(False)
+        with Errand(enter):
+            pass
+
+    def number(self, mount: Fd) -> int:
+        lines = read_file(f"self/fdinfo/{mount.number}", self.proc).splitlines()
+        return int(next(line for line in lines if line.startswith(b"mnt_id:")).partition(b":")[2])
+
+
+def add(container: Container, entries: "list[Mount]") -> None:
+    """All of them or none. Raises PyruncError."""
+    container.directory.lock("mounts")
+    try:
+        _refuse_foreign(container)
+        inside = _inside(container)
+        added = {**container.record.get(ADDED, {})}
+        prepared = []
+        for entry in entries:
+            place = normal(entry["destination"])
+            if place in added:
+                raise StateError("mounting on", place, "something was added there before", "remove it first")
+            tree = _attempt(entry, lambda entry=entry: _prepare(container, entry))  # type: ignore[misc]
+            added[place] = inside.number(tree)
+            prepared.append((entry, tree))
+        _run(inside, lambda: _attach_all(inside, prepared))
+        container.config["mounts"] = [*(container.config.get("mounts") or []), *entries]
+        _save(container, added)
+    finally:
+        container.directory.unlock()
+
+
+def remove(container: Container, entries: "list[Mount]") -> None:
+    """What `add` has given, by its destination."""
+    container.directory.lock("mounts")
+    try:
+        _refuse_foreign(container)
+        added = {**container.record.get(ADDED, {})}
+        places = [normal(entry["destination"]) for entry in entries]
+        for place in places:
+            if place not in added:
+                raise StateError("unmounting", place, "it was not added by `pyrunc mounts add`")
+        inside = _inside(container)
+        _run(inside, lambda: _detach_all(inside, [(place, added[place]) for place in places]))
+        for place in places:
+            del added[place]
+        mounts = container.config.get("mounts") or []
+        container.config["mounts"] = [each for each in mounts if normal(each["destination"]) not in places]
+        _save(container, added)
+    finally:
+        container.directory.unlock()
+
+
+def _inside(container: Container) -> Inside:
+    try:
+        return Inside(container)
+    except (FileNotFoundError, ProcessLookupError):
+        raise NotRunning(container.id) from None
+
+
+def _refuse_foreign(container: Container) -> None:
+    namespaces = container.config["linux"].get("namespaces") or []
+    if not any(n["type"] == "mount" and not n.get("path") for n in namespaces):
+        raise StateError("container", f'"{container.id}"', "it has no mount namespace of its own making")
+
+
+def _save(container: Container, added: "dict[str, int]") -> None:
+    container.record[ADDED] = added
+    container.directory.save(container.record)
+    container.directory.save_config(container.config)
+
+
+def _attempt(entry: "Mount", work: "Callable[[], Fd]") -> Fd:
+    try:
+        return work()
+    except (OSError, ValueError) as error:
+        raise PyruncError("mounting", entry["destination"], reason(error)) from error
+
+
+def _run(inside: Inside, work: "Callable[[], None]") -> None:
+    try:
+        inside.do(work)
+    except OSError as error:
+        raise PyruncError("mounts of container", inside.container.id, reason(error)) from error
+
+
+def _prepare(container: Container, entry: "Mount") -> Fd:
+    """A detached mount with its attributes."""
+    options = MountOptions(entry.get("options") or [])
+    kind = entry.get("type") or ""
+    unfit = options.remount or options.copy_up or options.copy_link or options.target_link or options.idmap
+    if unfit or entry.get("uidMappings") or entry.get("gidMappings"):
+        raise ValueError("remount, tmpcopyup, copy-symlink, dest-nofollow and mapped IDs are for create alone")
+    if options.bind or kind == "bind":
+        if options.data or options.superblock:
+            raise ValueError("a bind mount has no options of a file system")
+        source = entry.get("source") or ""
+        source = source if source.startswith("/") else f"{container.record['bundle']}/{source}"
+        tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
+        if options.set or options.clear:
+            mount_setattr(tree, set=options.set, clear=options.clear)
+    elif kind == "tmpfs":
+        data: list[tuple[str, str | None]] = [*options.data, *((flag, None) for flag in options.superblock)]
+        tree = new_filesystem("tmpfs", entry.get("source") or "tmpfs", data, options.set)
+    else:
+        raise ValueError(f'a running container can be given bind mounts and tmpfs, not "{kind}"')
+    if options.all_set or options.all_clear:
+        mount_setattr(tree, set=options.all_set, clear=options.all_clear, recursive=True)
+    propagate_as(tree, options.propagation)
+    return tree
+
+
+# In the child
+
+
+def _attach_all(inside: Inside, prepared: "list[tuple[Mount, Fd]]") -> None:
+    done: list[tuple[str, int]] = []
+    try:
+        for entry, tree in prepared:
+            place, number = normal(entry["destination"]), inside.number(tree)
+            with _target(inside, place, path.file_type(tree) == _stat.S_IFDIR) as target:
+                move_mount(tree, target)
+            done.append((place, number))
+    except OSError:
+        _detach_all(inside, done)
+        raise
+
+
+def _target(inside: Inside, place: str, directory: bool) -> Fd:
+    """Made where it is missing, as by create. Not in /proc or /sys, but for what create lets be replaced there."""
+    ensure = path.ensure_directory if directory else path.ensure_file
+    target = ensure(inside.root, place)
+    if filesystem_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC) and place not in PROC_OVERMOUNTS:
+        raise PermissionError(1, "nothing is mounted on what is the kernel's", place)
+    return target
+
+
+def _detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
+    for place, number in places:
+        parent, _, name = place.rpartition("/")
+        folder = path.resolve(inside.root, parent, symlinks=True, directory=True)
+        with folder, path.openat2(inside.root, place, posix.O_PATH | posix.O_NOFOLLOW) as mounted:
+            if inside.number(mounted) != number:
+                raise OSError(22, "what is there is not what was added", place)
+            if path.file_type(mounted) == _stat.S_IFDIR:
+                posix.fchdir(mounted.number)
+                umount(".", MNT_DETACH)  # the root of that mount
+            else:
+                posix.fchdir(folder.number)
+                umount(name, MNT_DETACH | UMOUNT_NOFOLLOW)

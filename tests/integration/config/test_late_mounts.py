@@ -1,0 +1,129 @@
+"""pyrunc mounts: what a running container is given, and what is taken from it again."""
+
+import json
+
+import pytest
+
+from integration.support.bundle import full
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "file").write_text("given\n")
+    return folder
+
+
+def mounts(container, what, entries, check=True):
+    file = container.bundle.path / "mounts.json"
+    file.write_text(json.dumps(entries))
+    return container.runtime("mounts", what, container.id, file, check=check)
+
+
+def bind(source, destination, *options):
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["bind", *options]}
+
+
+def test_a_folder_a_file_and_a_tmpfs(container, source):
+    c = container().up()
+    entries = [
+        bind(source, "/data", "ro"),
+        bind(source / "file", "/etc/one"),
+        {"destination": "/scratch", "type": "tmpfs", "source": "x", "options": ["size=64k", "nosuid"]},
+    ]
+    mounts(c, "add", {"mounts": entries})
+    assert c.exec("cat", "/data/file", "/etc/one") == "given\ngiven"
+    assert "Read-only" in c.attempt_exec("touch", "/data/x").err
+    assert "size=64k" in c.exec("grep", " /scratch ", "/proc/mounts")
+    assert "something was added there before" in mounts(c, "add", [entries[0]], check=False).err
+    assert "/data" in c.runtime("explain", c.id).out
+    mounts(c, "remove", entries)
+    assert c.exec("ls", "/data", "/scratch") == "/data:\n\n/scratch:"
+    assert c.exec("cat", "/etc/one") == ""
+    assert "it was not added" in mounts(c, "remove", [entries[0]], check=False).err
+    c.delete("--force")
+    c.assert_gone()
+
+
+def test_all_or_none(container, source):
+    c = container(readonlyPaths=["/etc"]).up()
+    entries = [bind(source, "/data"), bind(source / "file", "/etc/new/place")]  # which can't be made
+    result = mounts(c, "add", entries, check=False)
+    assert result.code == 1
+    assert "/data" not in c.exec("cat", "/proc/mounts")
+    mounts(c, "add", entries[:1])  # it is not on record
+    c.delete("--force")
+
+
+def test_not_on_the_kernels_files(container, source):
+    c = container().up()
+    for place in ("/proc/sys", "/sys/kernel", "/proc/self/attr"):
+        assert mounts(c, "add", [bind(source, place)], check=False).code == 1
+    c.exec("ln", "-s", "/proc", "/link")
+    assert mounts(c, "add", [bind(source, "/link/sys")], check=False).code == 1
+    c.delete("--force")
+
+
+def test_a_container_can_not_have_its_masks_removed(container, source):
+    """It makes the path of what was added lead to a mask of /proc."""
+    c = container(maskedPaths=["/proc/timer_list"], capabilities=full("CAP_SYS_ADMIN")).up()
+    entries = [bind(source / "file", "/dir/timer_list")]
+    mounts(c, "add", entries)
+    c.exec("umount", "/dir/timer_list")
+    c.exec_sh("rm -r /dir && ln -s /proc /dir")
+    result = mounts(c, "remove", entries, check=False)
+    assert result.code == 1
+    assert "not what was added" in result.err
+    assert c.exec("cat", "/proc/timer_list") == ""
+    c.delete("--force")
+
+
+def test_a_link_of_the_containers_leads_nowhere_outside(container, source, canary):
+    c = container().up()
+    c.exec("ln", "-s", str(canary), "/out")
+    mounts(c, "add", [bind(source, "/out/made")])
+    assert sorted(entry.name for entry in canary.iterdir()) == ["file", "ptmx"]
+    assert c.exec("cat", f"{canary}/made/file") == "given"
+    c.delete("--force")
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([], "expected a list of mounts"),
+        ([{"type": "tmpfs"}], "expected an object with a destination"),
+        ([{"destination": "x"}], "absolute path"),
+        ([{"destination": "/x", "type": "proc"}], 'not "proc"'),
+        ([{"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}], "are for create alone"),
+        ([{"destination": "/x", "type": "bind", "source": "/nowhere"}], "no such file"),
+        ([{"destination": "/x", "what": 1}], "is none of"),
+    ],
+)
+def test_what_can_not_be_added(container, entries, said):
+    c = container().up()
+    assert said in mounts(c, "add", entries, check=False).err.lower().replace("absolute", "absolute")
+    c.delete("--force")
+
+
+def test_of_a_container_that_has_ended(container, source):
+    c = container()
+    c.create("true")
+    mounts(c, "add", [bind(source, "/early")])  # before start
+    c.kill("KILL")
+    c.wait_for("stopped")
+    assert "container not running" in mounts(c, "add", [bind(source, "/late")], check=False).err
+    c.delete()
+    assert "does not exist" in mounts(c, "add", [bind(source, "/late")], check=False).err
+
+
+def test_with_a_user_namespace(container, source):
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    c = container(uidMappings=mapping, gidMappings=mapping).reachable()
+    c.config["linux"]["namespaces"].append({"type": "user"})
+    c.bundle.rootfs.chmod(0o755)
+    (c.bundle.rootfs / "data").mkdir()
+    c.up()
+    mounts(c, "add", [bind(source, "/data", "ro")])
+    assert c.exec("cat", "/data/file") == "given"
+    c.delete("--force")
