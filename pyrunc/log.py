@@ -38,9 +38,9 @@ class Log:
         if self.debug_on:
             self.write("debug", text)
 
-    def step(self, name: str) -> "Step":
+    def step(self, name: str) -> "Timed":
         """To be entered for as long as the step takes."""
-        return Step(self, name)
+        return Timed(self, name)
 
     def took(self, name: str, began: int, ended: int) -> None:
         """A step, and its time in nanoseconds since the epoch. A container's process says so of its own."""
@@ -75,7 +75,7 @@ class Log:
             pass  # a log that can't be written must not keep a container from being stopped
 
 
-class Step:
+class Timed:
     """A part of a verb, which is told to the log when it is over, by an error too."""
 
     __slots__ = ("began", "log", "name")

@@ -3,7 +3,7 @@ namespace, and has the layers of an image once for all of them. Linux 5.12, over
 
 import posix
 
-from pyrunc.container.idmap import namespace_of
+from pyrunc.container.mapped_mounts import namespace_of
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MS_PRIVATE, mount_setattr, move_mount, open_tree

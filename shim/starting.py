@@ -10,7 +10,7 @@ import time
 
 from pyrunc.container.exec import begin, execute
 from pyrunc.container.options import Options
-from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Watch
+from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 from pyrunc.errors import Overdue, PyruncError, StateError
 from pyrunc.linux.pid import pid_of, pidfd_open
 from shim.ends import open_at_once
@@ -64,7 +64,7 @@ class Starting:
             self.pidfd = pidfd_open(self.container.pid)
         except ProcessLookupError:
             return self._finish()  # it was as quick as that
-        self.watch = Watch(self.container.pid, START_LOOKS)
+        self.watch = Patience(self.container.pid, START_LOOKS)
         self.loop.watch(self.fifo.number, 0, self._finish)  # POLLERR comes unasked
         self.loop.watch(self.pidfd.number, select.POLLIN, self._finish)
         self.timer = self.loop.after(LOOK_SECONDS, self._look)

@@ -17,7 +17,7 @@ from pyrunc.errors import Interrupted, reason
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
-from pyrunc.log import Log, Step
+from pyrunc.log import Log, Timed
 from pyrunc.protobuf import Malformed
 from pyrunc.spec.jsonc import dumps, loads
 from shim import ttrpc
@@ -77,7 +77,7 @@ class _Log(Log):
         self.line = line
         self.doing = ""
 
-    def step(self, name: str) -> Step:
+    def step(self, name: str) -> Timed:
         self.doing = name
         return super().step(name)
 

@@ -108,14 +108,14 @@ class Container(Recorded):
     def _wait_for_program(self, fifo: Fd) -> None:
         """Until the other end is closed: by execve, or by the death of a process, which has written why. Raises
         Overdue."""
-        from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Watch
+        from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 
         try:
             with pidfd_open(self.pid) as pidfd:
                 poll = select.poll()
                 poll.register(fifo.number, 0)  # POLLERR comes unasked
                 poll.register(pidfd.number, select.POLLIN)
-                watch = Watch(self.pid, 0 if "startContainer" in self.record["hooks"] else START_LOOKS)
+                watch = Patience(self.pid, 0 if "startContainer" in self.record["hooks"] else START_LOOKS)
                 while not poll.poll(LOOK_SECONDS * 1000):
                     watch.look(f"starting container {self.id}")
         except ProcessLookupError:

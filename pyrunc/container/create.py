@@ -417,9 +417,9 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
         context.confinement = annotations.confinement(config)
     labels.prepare(context, container.log)
     if _maps_owners(config):
-        from pyrunc.container import idmap
+        from pyrunc.container import mapped_mounts
 
-        idmap.prepare(context)
+        mapped_mounts.prepare(context)
     return context
 
 

@@ -166,7 +166,7 @@ class Launch:
         self.context.close()
 
     def _watch(self) -> None:
-        self.watch = patience.Watch(self.pid, patience.FIRST_LOOKS if self.context.init else patience.ADDED_LOOKS)
+        self.watch = patience.Patience(self.pid, patience.FIRST_LOOKS if self.context.init else patience.ADDED_LOOKS)
 
     def _receive(self) -> Message:
         """What it says next."""
@@ -256,9 +256,9 @@ class Launch:
         self.parent.move_devices(_descriptor(said))
 
     def _open_mount(self, said: Message) -> Fd:
-        from pyrunc.container import idmap
+        from pyrunc.container import mapped_mounts
 
-        return idmap.tree_of(self.context, int(said.text), self.pid)
+        return mapped_mounts.tree_of(self.context, int(said.text), self.pid)
 
     def _make_device(self, said: Message) -> "Fd | None":
         from pyrunc.container import nodes

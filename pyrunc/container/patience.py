@@ -23,7 +23,7 @@ HELPER_SECONDS = 30.0  # for newuidmap and newgidmap
 HOW = {"D": "it hangs in a system call", "T": "it is stopped", "t": "it is being traced", "R": "it runs"}
 
 
-class Watch:
+class Patience:
     """Over a process that is on its way to its program: looks at it as often as whoever waits for it wakes up.
 
     By looks, not by the clock: when we are stopped ourselves (^Z at a terminal), so is time.
