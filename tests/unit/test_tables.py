@@ -164,12 +164,12 @@ def test_a_limit_that_no_controller_holds_is_refused(member, name, unified):
 def test_a_row_that_only_the_other_version_has(unified, monkeypatch, tmp_path):
     """This holds for the next row that somebody adds, too."""
     here = ("memory.high", str)
-    new = Controller("memory", "memory", (("high", here, None) if unified else ("high", None, here),))
+    new = Controller("memory", "memory", (("newest", here, None) if unified else ("newest", None, here),))
     monkeypatch.setattr(controllers, "CONTROLLERS", (*CONTROLLERS, new))
-    with pytest.raises(PyruncError, match=f"memory.high: cgroup v{1 + unified} has nothing like it"):
-        cgroup_of(unified, tmp_path).plan({"memory": {"high": 5}})
-    assert cgroup_of(unified, tmp_path).plan({"memory": {"high": 0}}) == []  # engines write what they don't want
-    assert cgroup_of(not unified, tmp_path).plan({"memory": {"high": 5}}) == [(str(tmp_path), [("memory.high", "5")])]
+    with pytest.raises(PyruncError, match=f"memory.newest: cgroup v{1 + unified} has nothing like it"):
+        cgroup_of(unified, tmp_path).plan({"memory": {"newest": 5}})
+    assert cgroup_of(unified, tmp_path).plan({"memory": {"newest": 0}}) == []  # engines write what they don't want
+    assert cgroup_of(not unified, tmp_path).plan({"memory": {"newest": 5}}) == [(str(tmp_path), [("memory.high", "5")])]
 
 
 def test_each_property_stands_in_one_row():
