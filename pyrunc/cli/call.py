@@ -6,6 +6,7 @@ from pyrunc.linux.fd import write_all, write_message
 from pyrunc.log import Log
 
 VERBS = {
+    "checkpoint": "write a running container to files",
     "completion": "print a script that completes verbs, flags and IDs in a shell",
     "create": "create a container",
     "delete": "delete a container and all that belongs to it",
@@ -21,6 +22,7 @@ VERBS = {
     "mounts": "give a running container mounts, or take them away again",
     "pause": "stop every process of a container until resume",
     "ps": "list the processes in a container",
+    "restore": "make a container of a checkpoint",
     "resume": "let a paused container go on",
     "run": "create and start a container",
     "spec": "write a new configuration",

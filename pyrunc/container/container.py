@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.container.checkpoint.options import CheckpointOptions, RestoreOptions
     from pyrunc.container.notify import Proxy
     from pyrunc.container.options import Options
     from pyrunc.log import Log
@@ -36,6 +37,28 @@ class Container(Recorded):
         from pyrunc.container.create import create
 
         made = create(root, container_id, bundle, options, log)
+        container = cls(made.directory, made.record, made.log)
+        container.known_config = made.known_config
+        return container
+
+    @classmethod
+    def restore(
+        cls,
+        root: StateRoot,
+        container_id: str,
+        bundle: str,
+        restoring: "RestoreOptions",
+        options: "Options | None" = None,
+        log: "Log | None" = None,
+    ) -> "Container":
+        """Make a container of a checkpoint; it runs. Nothing of it is left when this raises. See checkpoint/restore.py.
+
+        Args:
+            options: as of `create`.
+        """
+        from pyrunc.container.checkpoint.restore import restore
+
+        made = restore(root, container_id, bundle, restoring, options, log)
         container = cls(made.directory, made.record, made.log)
         container.known_config = made.known_config
         return container
@@ -66,12 +89,13 @@ class Container(Recorded):
         if proxy is not None:
             proxy.wait(self.pid)
 
-    def _destroy(self) -> None:
-        """After a startContainer or poststart hook that failed: runtime.md#lifecycle goes on at its step 12."""
+    def _destroy(self, after: str = "the failure") -> None:
+        """After a startContainer or poststart hook that failed: runtime.md#lifecycle goes on at its step 12. After its
+        checkpoint too. What can't be removed is left for `delete --force`, and said."""
         try:
             self._delete(force=True, bury=False)
         except (PyruncError, OSError) as error:
-            self.log.warning(f"destroying container {self.id} after the failure: {reason(error)}")
+            self.log.warning(f"destroying container {self.id} after {after}: {reason(error)}")
 
     def notify_proxy(self) -> "Proxy | None":
         """Who passes the container's READY=1 on, if anybody wants to hear of it."""
@@ -182,6 +206,20 @@ class Container(Recorded):
     def wait(self) -> int:
         """The exit status of its first process, for the process that created it: 0..255, or 128 + signal."""
         return exit_code(posix.waitpid(self.pid, 0)[1])
+
+    # --- checkpoint
+
+    def checkpoint(self, options: "CheckpointOptions") -> None:
+        """Write a running container to files. Unless it is to run on, it is deleted then. See checkpoint/dump.py."""
+        from pyrunc.container.checkpoint.dump import dump
+
+        self.directory.lock("checkpoint")
+        try:
+            dump(self, options)
+            if not (options.leave_running or options.pre_dump):
+                self._destroy("its checkpoint")
+        finally:
+            self.directory.unlock()
 
     # --- delete
 

@@ -41,8 +41,19 @@ def create(
     return creation.container
 
 
-def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Config | None" = None) -> "Creation":
-    """Look at all that the configuration, the options and the host can be wrong about. Nothing is made."""
+def plan(
+    container_id: str,
+    bundle: str,
+    options: Options,
+    log: Log,
+    config: "Config | None" = None,
+    kind: "Callable[..., Creation] | None" = None,
+) -> "Creation":
+    """Look at all that the configuration, the options and the host can be wrong about. Nothing is made.
+
+    Args:
+        kind: how it is made, other than by its configuration alone.
+    """
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
@@ -65,7 +76,7 @@ def plan(container_id: str, bundle: str, options: Options, log: Log, config: "Co
     record = _record(container_id, config, bundle, rootfs)
     if options.exit_record:
         record["exitRecord"] = True
-    return Creation(record, config, options, log, take_master, take_pidfd)
+    return (kind or Creation)(record, config, options, log, take_master, take_pidfd)
 
 
 def read_config(bundle: Fd, log: Log, other: str = "") -> "Config":
@@ -223,8 +234,11 @@ class Creation(launch.Parent):
         self.options = options
         self.log = log
         self.cgroup = _place(record["id"], config, options)
-        self.net_devices = _net_devices(config, options)
+        self.net_devices = self.find_net_devices()
         self.group = _rdt_group(config, record["id"])
+
+    def find_net_devices(self) -> "NetDevices | None":
+        return _net_devices(self.config, self.options)
 
     def run(self, root: StateRoot) -> None:
         """All of it, or nothing."""
@@ -257,15 +271,7 @@ class Creation(launch.Parent):
         Args:
             death_seconds: how long to wait for the end of its process when this fails.
         """
-        self._record_what_will_be()
-        if not self.cgroup.needs_process:
-            with self.log.step("create.make_cgroup"):
-                self._make_cgroup()
-        if self.group is not None:
-            try:
-                self.group.make(self.config["linux"]["intelRdt"])
-            finally:
-                self.record["rdt"] = self.group.record()
+        self.make_surroundings()
         with self.log.step("create.prepare"):
             context = self._context()
         namespaces = self.config["linux"].get("namespaces") or []
@@ -275,6 +281,18 @@ class Creation(launch.Parent):
         self.child.death_seconds = death_seconds
         self.child.begin(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
 
+    def make_surroundings(self) -> None:
+        """What is there before its process."""
+        self._record_what_will_be()
+        if not self.cgroup.needs_process:
+            with self.log.step("create.make_cgroup"):
+                self._make_cgroup()
+        if self.group is not None:
+            try:
+                self.group.make(self.config["linux"]["intelRdt"])
+            finally:
+                self.record["rdt"] = self.group.record()
+
     def hear(self) -> bool:
         """Listen to its process, and do what that asks for. Whether the container is complete."""
         if not self.child.hear():
@@ -283,10 +301,10 @@ class Creation(launch.Parent):
         if self.group is not None:
             self.group.settle()
             self.record["rdt"] = self.group.record()
-            self._save()
+            self.save()
         return True
 
-    def _save(self) -> None:
+    def save(self) -> None:
         self.container.directory.save(self.record)
 
     def _record_what_will_be(self) -> None:
@@ -300,7 +318,7 @@ class Creation(launch.Parent):
         directory.note_cgroup(record["cgroup"])
         if self.group is not None:
             record["rdt"] = self.group.record()
-        self._save()
+        self.save()
 
     def _make_cgroup(self) -> None:
         rootless = _is_rootless(self.options)
@@ -334,13 +352,13 @@ class Creation(launch.Parent):
         finally:
             self.record["cgroup"] = self.cgroup.record()
             self.container.directory.note_cgroup(self.record["cgroup"])
-            self._save()
+            self.save()
         self._limit()
 
     def born(self, pid: int) -> None:
         self.record["pid"] = pid
         self.record["start"] = start_time(pid)
-        self._save()
+        self.save()
         if self.group is not None:
             self.group.join(pid)
 
@@ -348,7 +366,7 @@ class Creation(launch.Parent):
         assert self.net_devices is not None
         self.net_devices.arrive(namespace)
         self.record["netDevices"] = self.net_devices.record()
-        self._save()
+        self.save()
         self.net_devices.move()
 
     def run_hooks(self) -> None:

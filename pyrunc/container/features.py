@@ -47,6 +47,7 @@ def features() -> "dict[str, Any]":
         },
         "annotations": {
             "io.github.pyrunc.version": __version__,
+            "org.opencontainers.runc.checkpoint.enabled": "true",  # the name that engines know
             "io.github.seccomp.libseccomp.version": profile.version(),
             **{f"io.github.pyrunc.{name}": version for name, version in inside().items() if name != "libseccomp"},
         },

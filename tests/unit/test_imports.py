@@ -17,7 +17,6 @@ ORDER = (
     ("cgroups", "hook_runner", "seccomp"),
     ("init", "explain", "learn"),
     ("container",),
-    ("checkpoint",),
     ("doctor",),
     ("cli", "shim", "library"),
     ("aio", "__main__"),

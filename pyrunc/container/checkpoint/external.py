@@ -1,0 +1,151 @@
+"""What of a container is not its own: mounts and namespaces that are there before it, and again when it is restored."""
+
+import posix
+
+from pyrunc.cgroups.files import UNIFIED
+from pyrunc.container.checkpoint.mountinfo import Mounted, mount_of, mounts_of
+from pyrunc.errors import PyruncError
+from pyrunc.init import dev
+from pyrunc.init.mounts import normal
+from pyrunc.linux import path
+from pyrunc.linux.fd import open_at
+from pyrunc.linux.mount_options import MountOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.container.recorded import Recorded
+    from pyrunc.spec.types import Config, Mount
+
+# Namespaces that CRIU leaves alone when they have a path, by its names for them. What was in one is still there.
+EXTERNAL_NAMESPACES = {"network": "net", "pid": "pid"}
+# Others with a path it makes in dump's image, and joins at restore.
+JOINED_NAMESPACES = {"mount": "mnt", "uts": "uts", "ipc": "ipc", "user": "user"}
+BIND, CGROUP = "bind", "cgroup"
+MASK = "/dev/null"  # what masked files are covered with
+
+
+def key_of(name: str) -> str:
+    """The word by which CRIU knows a namespace that is not the container's; runc's."""
+    return f"extRoot{name[0].upper()}{name[1:]}NS"
+
+
+def kind_of(entry: "Mount") -> str:
+    """What an entry of `mounts` makes: bind, cgroup, or the file system of its type. "" is a remount."""
+    options = MountOptions(entry.get("options") or [])
+    if options.remount or (options.copy_link and entry.get("source")):
+        return ""
+    if options.bind or entry.get("type") == "bind":
+        return BIND
+    kind = entry.get("type") or ""
+    return CGROUP if kind in ("cgroup", "cgroup2") else kind
+
+
+def refuse_mapped(config: "Config") -> None:
+    """CRIU does not know of mapped mounts: restored without their mapping, their files would be another's."""
+    from pyrunc.linux.mount_options import asks_for_mapping
+
+    if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}):
+        raise PyruncError("checkpoint", "", "the root file system has mapped IDs, which CRIU can't restore")
+    for entry in config.get("mounts") or []:
+        if entry.get("uidMappings") or asks_for_mapping(entry.get("options") or []):
+            raise PyruncError("checkpoint", entry["destination"], "the mount has mapped IDs, which CRIU can't restore")
+
+
+class Mounts:
+    """Those of a running container which come from outside, as places that it sees."""
+
+    __slots__ = ("config", "container", "mounted", "root")
+
+    def __init__(self, container: "Recorded") -> None:
+        self.container = container
+        self.config = container.config
+        refuse_mapped(self.config)
+        self.root = open_at(None, f"/proc/{container.pid}/root", posix.O_PATH | posix.O_DIRECTORY)
+        self.mounted = {mount.number: mount for mount in mounts_of(container.pid)}
+
+    def names(self) -> "dict[str, str]":
+        """By their places the names by which CRIU is to ask for them at restore: these are their places too."""
+        found: dict[str, str] = {}
+        for entry in self.config.get("mounts") or []:
+            kind = kind_of(entry)
+            if kind == BIND:
+                self._add_tree(found, entry["destination"])
+            elif kind == CGROUP:
+                self._add_cgroups(found, entry["destination"])
+        for device in dev.wanted(self.config["linux"]):
+            self._add(found, device["path"])
+        for place in self.config["linux"].get("maskedPaths") or []:
+            mounted = self._mounted_at(place)
+            if mounted is not None and mounted.root != "/" and not self._is_own(mounted):
+                found[mounted.place] = MASK
+        return found
+
+    def _mounted_at(self, place: str) -> "Mounted | None":
+        """What is mounted at a path of config.json's, which the image's symlinks may lead elsewhere."""
+        try:
+            with path.resolve(self.root, normal(place)) as target:
+                return self.mounted.get(mount_of(target))
+        except OSError:
+            return None
+
+    def _add(self, found: "dict[str, str]", place: str) -> "Mounted | None":
+        mounted = self._mounted_at(place)
+        if mounted is None or mounted.place == "/" or not self._is_at(mounted, place):
+            return None
+        found[mounted.place] = mounted.place
+        return mounted
+
+    def _is_at(self, mounted: Mounted, place: str) -> bool:
+        """Whether it is mounted there, and not above."""
+        with path.resolve(self.root, normal(place)) as target:
+            here = posix.fstat(target.number)
+        with path.resolve(self.root, mounted.place) as whole:
+            top = posix.fstat(whole.number)
+        return (top.st_dev, top.st_ino) == (here.st_dev, here.st_ino)
+
+    def _add_tree(self, found: "dict[str, str]", place: str) -> None:
+        """A mount with those that came along with it (rbind). One that config.json has an entry for is looked at by
+        that."""
+        top = self._add(found, place)
+        entries = {normal(entry["destination"]) for entry in self.config.get("mounts") or []}
+        parents = {top.number} if top is not None else set()
+        for mounted in self.mounted.values():
+            if mounted.parent in parents and mounted.place not in entries:
+                parents.add(mounted.number)
+                found[mounted.place] = mounted.place
+
+    def _add_cgroups(self, found: "dict[str, str]", place: str) -> None:
+        """v1's hierarchies are bound from the host's, unless the container has a cgroup namespace; v2's only where it
+        was not the whole of it."""
+        top = self._mounted_at(place)
+        own_namespace = any(n["type"] == "cgroup" for n in self.config["linux"].get("namespaces") or [])
+        if top is None or own_namespace:
+            return
+        for mounted in self.mounted.values():
+            inside = (mounted.place + "/").startswith(top.place + "/")
+            if inside and mounted.kind in ("cgroup", "cgroup2") and mounted.root != "/":
+                found[mounted.place] = mounted.place
+
+    def _is_own(self, mounted: Mounted) -> bool:
+        """Whether the file system that it is a part of is mounted whole in the container."""
+        return any(other.device == mounted.device and other.root == "/" for other in self.mounted.values())
+
+
+def cgroup_sources(container: "Recorded", place: str) -> "dict[str, str]":
+    """The other side of `_add_cgroups`, at restore: where in the container, and from where on the host."""
+    cgroup = container.cgroup
+    if cgroup.unified:
+        return {place: cgroup.paths[UNIFIED]}
+    return {
+        f"{place}/{cgroup.mounts[name].rpartition('/')[2]}": directory
+        for name, directory in cgroup.paths.items()
+        if name != UNIFIED
+    }
+
+
+def submounts(source: str) -> "list[str]":
+    """Of the host's: what is mounted below a folder, each as a path from it."""
+    with open_at(None, source, posix.O_PATH) as top:
+        real = posix.readlink(f"/proc/self/fd/{top.number}")
+    start = real.rstrip("/") + "/"
+    return sorted({mounted.place[len(start) - 1 :] for mounted in mounts_of("self") if mounted.place.startswith(start)})

@@ -1,0 +1,144 @@
+"""The folders of images and of logs: opened once, and shut to what a hostile archive may have put there."""
+
+import posix
+import stat
+
+from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    mount_setattr,
+    open_tree,
+)
+
+DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
+PARENT = "parent"  # CRIU's link to the images of an earlier checkpoint
+SOCKET = "lazy-pages.socket"  # of its daemon, where that works in the same folder
+INVENTORY = "inventory.img"  # in every image that is complete
+DESCRIPTORS = "descriptors.json"  # runc's, and ours: what the standard streams were
+EINVAL = 22
+
+
+def make(path: str, what: str) -> Fd:
+    """A folder of our own making, or one that is there. The last component is no symlink: who can plant one would say
+    where logs are written."""
+    try:
+        _make_all(path)
+        return open_at(None, path, DIRECTORY | posix.O_NOFOLLOW)
+    except OSError as error:
+        raise PyruncError(what, path, reason(error)) from error
+
+
+def _make_all(path: str) -> None:
+    try:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        parent = path.rstrip("/").rpartition("/")[0]
+        if not parent:
+            raise
+        _make_all(parent)
+        posix.mkdir(path, 0o700)
+
+
+def open_images(path: str) -> Fd:
+    """Those of a checkpoint that is there."""
+    try:
+        return open_at(None, path, DIRECTORY)
+    except OSError as error:
+        raise PyruncError("--image-path", path, reason(error)) from error
+
+
+def guarded(folder: Fd, links: bool = False) -> Fd:
+    """The same folder by a mount of its own, in which no symlink is followed, whoever plants one when, and no device
+    opened. MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14; before that what `verify` has seen must do.
+
+    Args:
+        links: there is a link to the images of an earlier checkpoint, which CRIU has to follow.
+    """
+    tree = open_tree(folder)
+    flags = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSUID
+    try:
+        mount_setattr(tree, set=flags | (0 if links else MOUNT_ATTR_NOSYMFOLLOW))
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        mount_setattr(tree, set=flags)
+    return tree
+
+
+def files_of(folder: Fd) -> "dict[str, Fd]":
+    """Each file as a mount, by its name."""
+    found = {}
+    for name in posix.listdir(folder.number):
+        if stat.S_ISREG(posix.stat(name, dir_fd=folder.number, follow_symlinks=False).st_mode):
+            with open_at(folder, name, posix.O_PATH | posix.O_NOFOLLOW) as file:
+                found[name] = open_tree(file)
+    return found
+
+
+def verify(folder: Fd, path: str) -> "dict[str, Fd]":
+    """Images that somebody else may have made: files, and nothing that leads elsewhere. CRIU would follow a symlink
+    (its log, for one, is truncated, and pages are any bytes), and wait at a fifo. CVE-2026-53489
+
+    Returns the folders of earlier checkpoints that they refer to, by their names: all lie beside these.
+    """
+    if INVENTORY not in posix.listdir(folder.number):
+        raise PyruncError("restoring", path, f"it is no checkpoint, or not a whole one: it has no {INVENTORY}")
+    parents: dict[str, Fd] = {}
+    current, place = folder, path
+    while (link := _verify_one(current, place)) is not None:
+        name, parent = _follow(current, place, link)
+        if name in parents:
+            raise PyruncError("restoring", f"{place}/{PARENT}", "its parents go in a circle")
+        current, place, parents[name] = parent, f"{path}/../{name}", parent
+    return parents
+
+
+def _verify_one(folder: Fd, path: str) -> "str | None":
+    """Of one folder: its link to another, if there is one."""
+    link = None
+    for name in posix.listdir(folder.number):
+        mode = posix.stat(name, dir_fd=folder.number, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode) and name == PARENT:
+            link = posix.readlink(name, dir_fd=folder.number)
+        elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISSOCK(mode) and name == SOCKET)):
+            what = "a symlink" if stat.S_ISLNK(mode) else "no file"
+            raise PyruncError("restoring", f"{path}/{name}", f"it is {what}, which no checkpoint of CRIU's has")
+    return link
+
+
+def _follow(folder: Fd, path: str, link: str) -> "tuple[str, Fd]":
+    """To the parent, its name and itself: a real folder beside this one, which nobody but its owner can change
+    meanwhile. Anything else would have CRIU read the memory of somebody else's container."""
+    parts = [part for part in link.split("/") if part not in ("", ".")]
+    if link.startswith("/") or len(parts) != 2 or parts[0] != ".." or parts[1] == "..":
+        cause = f"it leads to {link}, and not to a folder beside this one"
+        raise PyruncError("restoring", f"{path}/{PARENT}", cause, "move the earlier checkpoint there")
+    try:
+        parent = open_at(folder, link, DIRECTORY | posix.O_NOFOLLOW)
+    except OSError as error:
+        raise PyruncError("restoring", f"{path}/{PARENT}", f"{link}: {error.strerror}") from error
+    for each, name in ((folder, path), (parent, f"{path}/{link}")):
+        status = posix.fstat(each.number)
+        if status.st_uid != posix.geteuid() or status.st_mode & 0o022:
+            raise PyruncError("restoring", name, "others than its owner, or another user, can change what it links to")
+    return parts[1], parent
+
+
+def verify_parent(folder: Fd, parent: str) -> None:
+    """--parent-path, of a checkpoint that is to be made: as runc has it, and as `verify` will ask for."""
+    if parent.startswith("/"):
+        raise PyruncError("--parent-path", parent, "must be relative", "it is looked up from --image-path")
+    try:
+        open_at(folder, parent, DIRECTORY).close()
+    except OSError as error:
+        raise PyruncError("invalid --parent-path:", parent, reason(error)) from error
+    try:
+        _follow(folder, "--image-path", parent)
+    except PyruncError as error:
+        raise PyruncError("invalid --parent-path:", parent, error.cause, "restore wants it so") from error

@@ -1,0 +1,44 @@
+"""The mounts of another process: /proc/PID/mountinfo, proc(5)."""
+
+from pyrunc.linux.fd import Fd, read_file
+
+
+class Mounted:
+    """One line.
+
+    Attributes:
+        number, parent: of mounts.
+        device: major:minor of the file system.
+        root: what of the file system is there.
+        place: where, as the process sees it.
+        flags: of the mount; kind: of the file system.
+    """
+
+    __slots__ = ("device", "flags", "kind", "number", "parent", "place", "root")
+
+    def __init__(self, line: str) -> None:
+        fields, _, rest = line.partition(" - ")
+        words = fields.split(" ")
+        self.number, self.parent = int(words[0]), int(words[1])
+        self.device = words[2]
+        self.root, self.place = _plain(words[3]), _plain(words[4])
+        self.flags = words[5].split(",")
+        self.kind = rest.split(" ", 1)[0]
+
+
+def mounts_of(pid: "int | str") -> "list[Mounted]":
+    """In the order in which they were made: of two at one place the later is the one that is seen."""
+    text = read_file(f"/proc/{pid}/mountinfo").decode("utf-8", "surrogateescape")
+    return [Mounted(line) for line in text.splitlines()]
+
+
+def mount_of(fd: Fd) -> int:
+    """The number of the mount that a descriptor is on."""
+    lines = read_file(f"/proc/self/fdinfo/{fd.number}").splitlines()
+    return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"mnt_id:"))
+
+
+def _plain(text: str) -> str:
+    r"""Where \040 is a space."""
+    first, *rest = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)

@@ -1,0 +1,337 @@
+"""restore: a container made of its bundle and of a checkpoint's files. It goes on where it was.
+
+CRIU is told what comes from outside, makes the processes, and is watched. It is born in the container's cgroup, and in
+a mount namespace that ends with it: whoever is killed when, no mount is left.
+"""
+
+import posix
+
+from pyrunc.container import notify
+from pyrunc.container.checkpoint import criu, folders, host, messages
+from pyrunc.container.checkpoint.criu import Criu
+from pyrunc.container.checkpoint.dump import common, numbered
+from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, JOINED_NAMESPACES, key_of, refuse_mapped
+from pyrunc.container.checkpoint.inspect import descendants, look_before_it_runs
+from pyrunc.container.checkpoint.points import Points
+from pyrunc.container.create import Creation, plan
+from pyrunc.container.errand import Errand
+from pyrunc.container.launch import open_namespace
+from pyrunc.container.options import Options
+from pyrunc.errors import PyruncError, reason
+from pyrunc.init import namespaces
+from pyrunc.init.context import Context
+from pyrunc.linux import encoded
+from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
+from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal
+from pyrunc.linux.process import CLONE_NEWNET, CLONE_NEWNS, refuse_threads, setns
+from pyrunc.log import Log
+from pyrunc.spec.jsonc import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyrunc.container.checkpoint.options import RestoreOptions
+    from pyrunc.container.net_devices import NetDevices
+    from pyrunc.container.recorded import Recorded
+    from pyrunc.container.state import StateRoot
+    from pyrunc.init.channel import Channel
+    from pyrunc.spec.types import Config
+
+LOG = "restore.log"
+PLACE = "criu"  # in the state directory: where CRIU finds all that it needs
+DEATH_SECONDS = 10.0
+SIGKILL = 9
+
+
+def restore(
+    root: "StateRoot",
+    container_id: str,
+    bundle: str,
+    restoring: "RestoreOptions",
+    options: "Options | None" = None,
+    log: "Log | None" = None,
+) -> "Recorded":
+    """Make a container of a checkpoint. It runs when this returns; nothing of it is left when this raises."""
+
+    def kind(*arguments: "Any") -> Restoration:
+        return Restoration(restoring, *arguments)
+
+    creation = plan(container_id, bundle, options or Options(), log or Log(), kind=kind)
+    creation.run(root)
+    return creation.container
+
+
+class Restoration(Creation):
+    """One container in the making, of a checkpoint."""
+
+    __slots__ = ("images", "namespaces", "parents", "process", "restoring", "streams", "tasks", "work")
+
+    def __init__(self, restoring: "RestoreOptions", record: "dict[str, Any]", config: "Config", *others: "Any") -> None:
+        """Look at what is asked for, and at what is there; nothing is made."""
+        refuse_threads()
+        refuse_mapped(config)
+        common(restoring)
+        self.restoring = restoring
+        self.process: Criu | None = None
+        self.images = folders.open_images(restoring.images)
+        self.parents = folders.verify(self.images, restoring.images)
+        self.streams = self._streams()
+        self.namespaces = self._open_namespaces(config)
+        super().__init__(record, config, *others)
+
+    def find_net_devices(self) -> "NetDevices | None":
+        """With a network namespace of somebody else's they are in it."""
+        wanted = self.config["linux"].get("namespaces") or []
+        joined = any(n["type"] == "network" and n.get("path") for n in wanted)
+        return None if joined else super().find_net_devices()
+
+    def _streams(self) -> "list[str]":
+        """What the standard streams were."""
+        place = f"{self.restoring.images}/{folders.DESCRIPTORS}"
+        try:
+            with open_at(
+                self.images, folders.DESCRIPTORS, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK
+            ) as file:
+                text = posix.read(file.number, 1 << 16)
+            found = loads(text.decode("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            return []  # CRIU made it without a runtime
+        except (OSError, ValueError) as error:
+            raise PyruncError("reading", place, reason(error)) from error
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            raise PyruncError("reading", place, "it is no list of texts")
+        return found
+
+    @staticmethod
+    def _open_namespaces(config: "Config") -> "dict[str, Fd]":
+        """Those with a path that were somebody else's at the checkpoint too: they must be there."""
+        opened: dict[str, Fd] = {}
+        for namespace in config["linux"].get("namespaces") or []:
+            path = namespace.get("path")
+            if not path:
+                continue
+            if namespace["type"] in EXTERNAL_NAMESPACES:
+                opened[namespace["type"]] = open_namespace(path)
+            elif namespace["type"] not in JOINED_NAMESPACES:
+                raise PyruncError("restoring namespace", path, f"CRIU can't join a {namespace['type']} namespace")
+        namespaces.verify_kinds(opened.items())
+        return opened
+
+    def begin(self, death_seconds: float = DEATH_SECONDS) -> None:
+        """All of it: CRIU makes no container that waits."""
+        restoring, container = self.restoring, self.container
+        directory = container.directory
+        self.make_surroundings()
+        self.work = folders.make(restoring.work, "--work-path") if restoring.work else None
+        self._make_notify_folder()
+        posix.mkdir(PLACE, 0o700, dir_fd=directory.fd.number)
+        state = posix.readlink(f"/proc/self/fd/{directory.fd.number}")
+        points = Points(container, self.config, state, f"{state}/{PLACE}", self.options.no_pivot)
+        points.bring_along(self.images, self.parents, self.work)
+        self.tasks = self.cgroup.open_tasks()
+        external: dict[str, str] = {}
+        with self.log.step("restore.start_criu"):
+            self.process = process = Criu(
+                criu.find(restoring.criu), self.log, lambda line: self._set_up(points, line),
+                flags=CLONE_NEWNS, cgroup=self.cgroup, leader=not restoring.shell_job,
+            )  # fmt: skip
+        directory.note_hook(process.pid)  # whom `delete --force` ends
+        self.settle(process.pid)
+        if self.group is not None:
+            self.group.join(process.pid)
+        process.go(external.__setitem__)
+        with self.log.step("restore.ask"):
+            self._ask(process, self._wanted(process, points, external))
+        process.close()
+
+    def _set_up(self, points: Points, line: "Channel") -> "dict[str, Fd]":
+        """In the child, which becomes CRIU."""
+        for tasks in self.tasks:
+            posix.write(tasks.number, b"0")
+        return {**points.make(line), **self.namespaces}
+
+    def _make_notify_folder(self) -> None:
+        """Where the container's messages to a service manager come in, if it had one: it is a mount of its own."""
+        if not self.container.record["notify"]:
+            posix.mkdir(notify.FOLDER, 0o755, dir_fd=self.container.directory.fd.number)
+
+    # --- the request
+
+    def _wanted(self, process: Criu, points: Points, external: "dict[str, str]") -> "dict[str, Any]":
+        restoring, record = self.restoring, self.container.record
+        wanted: dict[str, Any] = {
+            **common(restoring),
+            "evasive_devices": True,
+            "rst_sibling": True,
+            "log_file": LOG,
+            "root": encoded(points.root),
+            "cg_root": _cgroup_roots(process.pid),
+            "ext_mnt": [{"key": encoded(name), "val": encoded(source)} for name, source in external.items()],
+            "inherit_fd": [
+                *({"key": stream, "fd": number} for number, stream in enumerate(self.streams[:3]) if _is_pipe(stream)),
+                *({"key": key_of(EXTERNAL_NAMESPACES[kind]), "fd": process.numbers[kind]} for kind in self.namespaces),
+            ],
+            "join_ns": [
+                {"ns": JOINED_NAMESPACES[namespace["type"]], "ns_file": encoded(namespace["path"])}
+                for namespace in self.config["linux"].get("namespaces") or []
+                if namespace.get("path") and namespace["type"] in JOINED_NAMESPACES
+            ],
+        }
+        for name, value in (("lsm_profile", restoring.lsm_profile), ("lsm_mount_context", restoring.lsm_mount_context)):
+            if value:
+                wanted[name] = value
+        config_file = host.config_file(record["annotations"])
+        if config_file:
+            wanted["config_file"] = encoded(config_file)
+        return wanted
+
+    def _ask(self, process: Criu, wanted: "dict[str, Any]") -> None:
+        process.require_version()
+        for kind in self.namespaces:
+            process.require(f"an external {'process' if kind == 'pid' else 'network'} namespace")
+        for flag, given in (("--lsm-profile", self.restoring.lsm_profile),
+                            ("--lsm-mount-context", self.restoring.lsm_mount_context)):  # fmt: skip
+            if given:
+                process.require(flag)
+        try:
+            process.ask({"type": messages.RESTORE, "opts": numbered(wanted, process.numbers)}, self._notified)
+        except criu.CriuFailed as error:
+            place = self.restoring.work or self.restoring.images
+            host.explain(error, self.container.log, self.work or self.images, LOG, place)
+            raise
+
+    # --- what CRIU says
+
+    def _notified(self, what: str, pid: int, fd: "Fd | None") -> None:
+        if what == "setup-namespaces":
+            self.born(pid)
+            self._set_up_network(pid)
+            self.run_hooks()
+        elif what == "orphan-pts-master" and fd is not None:
+            self.take_master(fd)
+        elif what == "post-restore":
+            if not self.container.pid:
+                self.born(pid)  # it has no namespace of its own
+            self._note_time_namespace(pid)
+        elif what == "pre-resume":
+            self._look()
+
+    def _look(self) -> None:
+        """What CRIU takes no answer to: it would let them run. So they are killed first."""
+        record = self.container.record
+        pid = self.container.pid
+        try:
+            look_before_it_runs(
+                pid, self.config, self.cgroup, record["rootfs"], record["bundle"], self.restoring.lsm_profile
+            )
+        except BaseException:
+            for each in reversed(descendants(pid)):
+                _kill(each)
+            raise
+
+    def born(self, pid: int) -> None:
+        super().born(pid)
+        if self.restoring.born is not None:
+            self.restoring.born(pid)
+
+    def _set_up_network(self, pid: int) -> None:
+        """A new network namespace is empty: CRIU leaves what is in it to others."""
+        wanted = self.config["linux"].get("namespaces") or []
+        if not any(n["type"] == "network" and not n.get("path") for n in wanted):
+            return
+        with open_at(None, namespaces.own("network", pid), posix.O_RDONLY) as namespace:
+
+            def bring_up() -> None:
+                setns(namespace, CLONE_NEWNET)
+                context = Context()
+                context.new_network = True
+                namespaces.loopback_up(context)
+
+            try:
+                Errand(bring_up).close()
+            except OSError as error:
+                raise PyruncError("restoring", "network namespace", f"its loopback device: {reason(error)}") from error
+            if self.net_devices is not None:
+                self.move_devices(Fd(posix.dup(namespace.number), "the container's network namespace"))
+
+    def _note_time_namespace(self, pid: int) -> None:
+        """Where CRIU has made one, so that its clocks go on, `exec` is to enter that."""
+        wanted = self.config["linux"].get("namespaces") or []
+        if any(n["type"] == "time" for n in wanted) or not posix.access(namespaces.own("time"), posix.F_OK):
+            return
+        if namespaces.identity(namespaces.own("time", pid)) != namespaces.identity(namespaces.own("time")):
+            self.config["linux"]["namespaces"] = [*wanted, {"type": "time"}]
+            self.container.directory.save_config(self.config)
+
+    # --- the end
+
+    def hear(self) -> bool:
+        container = self.container
+        posix.rmdir(PLACE, dir_fd=container.directory.fd.number)
+        try:
+            with pidfd_open(container.pid) as pidfd:
+                self.take_pidfd(pidfd)
+        except ProcessLookupError:
+            pass  # it has ended by now
+        _write_pid_file(self.options.pid_file, container.pid)
+        if self.group is not None:
+            self.group.settle()
+            self.record["rdt"] = self.group.record()
+            self.save()
+        container.run_hooks("poststart", "running")
+        return True
+
+    def undo(self) -> None:
+        """CRIU undoes what it has not finished; what it has is killed."""
+        container = self.container
+        if self.process is not None:
+            self.process.close()
+        if container.pid and container.is_alive():
+            _kill(container.pid)
+        _bury(container.pid)
+        super().undo()
+
+
+def _is_pipe(stream: str) -> bool:
+    return stream.startswith("pipe:[")
+
+
+def _cgroup_roots(pid: int) -> "list[dict[str, Any]]":
+    """For each controller the cgroup that CRIU is in: what it restores is to be there, wherever it was."""
+    found = []
+    for line in read_file(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape").splitlines():
+        _, names, path = line.split(":", 2)
+        found += [{"ctrl": name, "path": encoded(path)} for name in names.split(",")]
+    return found
+
+
+def _kill(pid: int) -> None:
+    """One that stands still, or is our child: its number is no other's."""
+    try:
+        with pidfd_open(pid) as pidfd:
+            pidfd_send_signal(pidfd, SIGKILL)
+            has_ended(pidfd, DEATH_SECONDS)
+    except ProcessLookupError:
+        pass
+
+
+def _bury(pid: int) -> None:
+    """Our child, if it is one yet."""
+    try:
+        if pid:
+            posix.waitpid(pid, posix.WNOHANG)
+    except ChildProcessError:
+        pass  # CRIU was quicker
+
+
+def _write_pid_file(path: str, pid: int) -> None:
+    """By rename, and when all else stands."""
+    if not path:
+        return
+    folder, slash, name = path.rpartition("/")
+    try:
+        with open_at(None, folder or slash or ".", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
+            replace_file(directory, name, str(pid).encode(), 0o644)
+    except OSError as error:
+        raise PyruncError("writing pid file", path, reason(error)) from error
