@@ -33,6 +33,7 @@ does all of that. Each verb has a page of its own, such as
 .BR pyrunc\-run (8)."""
 
 STATUS = {
+    "restore": "That of the container's program, as of run; with --detach 0. 1 when pyrunc fails.",
     "run": "That of the container's program; 128 and the number of a signal that has ended it. 1 when pyrunc fails.",
     "exec": "That of the program; 128 and the number of a signal that has ended it. 255 when it could not be started.",
     "": "0, or 1 when pyrunc fails, which says why in one line.",
@@ -60,6 +61,10 @@ EXAMPLES = {
             "pyrunc spec --bundle bundle",
             "pyrunc run --bundle bundle hello",
         ),
+    ),
+    "checkpoint": (
+        ("Write it, and end it:", "pyrunc checkpoint --image-path /srv/saved web"),
+        ("Write it while it runs on:", "pyrunc checkpoint --leave-running --image-path /srv/saved web"),
     ),
     "completion": (("For bash, for everybody:", "pyrunc completion bash >/etc/bash_completion.d/pyrunc"),),
     "create": (
@@ -106,6 +111,12 @@ EXAMPLES = {
     ),
     "pause": (("Hold it while its files are copied:", "pyrunc pause web", "cp -a data backup", "pyrunc resume web"),),
     "ps": (("Their process IDs in the host, as JSON:", "pyrunc ps --format json web"),),
+    "restore": (
+        (
+            "What checkpoint has written goes on:",
+            "pyrunc restore --detach --bundle bundle --image-path /srv/saved web </dev/null",
+        ),
+    ),
     "resume": (("Let it go on:", "pyrunc resume web"),),
     "run": (
         ("In the foreground, and nothing is left:", "pyrunc run --bundle bundle hello"),

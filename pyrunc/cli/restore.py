@@ -53,7 +53,8 @@ def main(call: Call) -> int:
         console_socket=create.absolute(arguments.text("console-socket")),
         no_pivot=arguments.on("no-pivot"),
         rootless=call.rootless,
-        systemd=call.systemd,
+        systemd=call.manager == "systemd",
+        no_cgroup=call.manager == "disabled",
     )
     if arguments.on("detach"):
         Container.restore(call.state_root, call.id, bundle, restoring, settings, call.log)

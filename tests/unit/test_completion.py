@@ -25,7 +25,7 @@ def complete(*words):
 def test_verbs():
     assert complete("") == list(VERBS)
     assert complete("st") == ["start", "state"]
-    assert complete("--debug", "re") == ["resume"]
+    assert complete("--debug", "re") == ["restore", "resume"]
 
 
 def test_flags():

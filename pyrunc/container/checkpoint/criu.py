@@ -11,7 +11,7 @@ from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import channel
 from pyrunc.init.channel import SCM_RIGHTS, SOL_SOCKET, Channel, Message
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.pid import reap
+from pyrunc.linux.pid import pidfd_send_signal, reap
 from pyrunc.linux.process import clone3, close_range, execute, reset_signals
 from pyrunc.protobuf import Malformed, decode, encode
 from pyrunc.spec.jsonc import dumps, loads
@@ -246,6 +246,12 @@ class Criu:
             except ChildProcessError:
                 self.ended = 0  # somebody else has waited for it
         return self.ended
+
+    def kill(self) -> None:
+        try:
+            pidfd_send_signal(self.pidfd, _signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
     def close(self) -> None:
         self.wait()

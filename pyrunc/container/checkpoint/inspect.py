@@ -4,6 +4,7 @@ CRIU does what the images say, with all rights of the host. It has no word for w
 asked what has come of it, while every process still stands still.
 """
 
+import _stat
 import posix
 
 from pyrunc.container.checkpoint.external import BIND, CGROUP, kind_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SECCOMP_FILTER = "2"
 WORDS = {MOUNT_ATTR_RDONLY: "ro", MOUNT_ATTR_NOSUID: "nosuid", MOUNT_ATTR_NODEV: "nodev", MOUNT_ATTR_NOEXEC: "noexec"}
+WITH_MASKS = ("proc", "sysfs")
 OWN_KINDS = ("tmpfs", "devpts", "mqueue")  # each mount of them is a new one, or of the container's own namespace
 
 
@@ -193,26 +195,41 @@ class _Mounts:
         try:
             with path.resolve(self.root, normal(place)) as target:
                 status, mounted = posix.fstat(target.number), self.mounted.get(mount_of(target))
-                is_null = path.file_type(target) == path.S_IFCHR and status.st_rdev == dev.NULL
-                is_folder = path.file_type(target) == path.S_IFDIR
+                is_null = _stat.S_ISCHR(status.st_mode) and status.st_rdev == dev.NULL
+                is_folder = _stat.S_ISDIR(status.st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return
         if mounted is None or not (is_null or (is_folder and mounted.kind == "tmpfs" and "ro" in mounted.flags)):
             raise refuse(f"path {place}", "it is not masked, as config.json has it")
 
     def _only_what_is_known(self) -> None:
-        """Of the host's file systems those that the configuration has."""
+        """Of the host's file systems those that the configuration has. proc and sysfs only where it has them: in
+        another one nothing would be masked."""
         known = self._known_devices()
-        kinds = {entry.get("type") or "" for entry in self.config.get("mounts") or []}
-        kinds |= {"cgroup", "cgroup2"} if any(kind_of(e) == CGROUP for e in self.config.get("mounts") or []) else set()
+        entries = self.config.get("mounts") or []
+        kinds = {entry.get("type") or "" for entry in entries} - {*WITH_MASKS}
+        kinds |= {"cgroup", "cgroup2"} if any(kind_of(entry) == CGROUP for entry in entries) else set()
         nodes = {normal(device["path"]) for device in dev.wanted(self.config["linux"])}
         nodes |= {*(self.config["linux"].get("maskedPaths") or [])}
-        hosts = {mounted.device for mounted in self.host}
+        masked = {kind: self._places_of(kind) for kind in WITH_MASKS}
         for mounted in self.mounted.values():
-            new = mounted.device not in hosts and mounted.kind in (*OWN_KINDS, "proc", "sysfs")
-            if mounted.device in known or mounted.kind in kinds or mounted.place in nodes or new:
-                continue
-            raise refuse(f"mount {mounted.place}", f"config.json has no such file system ({mounted.kind})")
+            if mounted.kind in WITH_MASKS and mounted.device not in known:
+                below = "" if mounted.root == "/" else mounted.root
+                fits = any(mounted.place == place + below for place in masked[mounted.kind])
+            else:
+                fits = (
+                    mounted.device in known or mounted.kind in kinds or mounted.place in nodes or self._is_new(mounted)
+                )
+            if not fits:
+                raise refuse(f"mount {mounted.place}", f"config.json has no such file system ({mounted.kind})")
+
+    def _places_of(self, kind: str) -> "set[str]":
+        """Where config.json has a file system of that kind."""
+        found = {self._at(e["destination"]) for e in self.config.get("mounts") or [] if e.get("type") == kind}
+        return {mounted.place for mounted in found if mounted is not None}
+
+    def _is_new(self, mounted: Mounted) -> bool:
+        return mounted.kind in OWN_KINDS and all(mounted.device != other.device for other in self.host)
 
     def _known_devices(self) -> "set[str]":
         """The root's, those of what is bound, and of all that is mounted below them."""

@@ -1,6 +1,7 @@
 """Where a restored container's mounts go, and where they come from. All of this is done in a mount namespace of its
 own, which CRIU inherits."""
 
+import _stat
 import posix
 
 from pyrunc.container import notify
@@ -153,7 +154,7 @@ class Points:
 
     def _attach(self, tree: Fd, root: Fd, destination: str) -> str:
         """Returns where that is, as the container sees it: by its symlinks."""
-        is_folder = path.file_type(tree) == path.S_IFDIR
+        is_folder = _stat.S_ISDIR(posix.fstat(tree.number).st_mode)
         with path.ensure_directory(root, destination) if is_folder else path.ensure_file(root, destination) as target:
             place = posix.readlink(f"/proc/self/fd/{target.number}")[len(self.root) :] or "/"
             move_mount(tree, target)

@@ -4,6 +4,7 @@ CRIU is told what comes from outside, makes the processes, and is watched. It is
 a mount namespace that ends with it: whoever is killed when, no mount is left.
 """
 
+import _signal
 import posix
 
 from pyrunc.container import notify
@@ -22,7 +23,7 @@ from pyrunc.init import namespaces
 from pyrunc.init.context import Context
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
-from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal
+from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap
 from pyrunc.linux.process import CLONE_NEWNET, CLONE_NEWNS, refuse_threads, setns
 from pyrunc.log import Log
 from pyrunc.spec.jsonc import loads
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 LOG = "restore.log"
 PLACE = "criu"  # in the state directory: where CRIU finds all that it needs
 DEATH_SECONDS = 10.0
-SIGKILL = 9
 
 
 def restore(
@@ -218,7 +218,7 @@ class Restoration(Creation):
             self._look()
 
     def _look(self) -> None:
-        """What CRIU takes no answer to: it would let them run. So they are killed first."""
+        """CRIU takes no answer here, and would let them run: they are killed first, then CRIU, which holds them."""
         record = self.container.record
         pid = self.container.pid
         try:
@@ -226,8 +226,10 @@ class Restoration(Creation):
                 pid, self.config, self.cgroup, record["rootfs"], record["bundle"], self.restoring.lsm_profile
             )
         except BaseException:
-            for each in reversed(descendants(pid)):
+            for each in descendants(pid):
                 _kill(each)
+            if self.process is not None:
+                self.process.kill()
             raise
 
     def born(self, pid: int) -> None:
@@ -287,9 +289,8 @@ class Restoration(Creation):
         container = self.container
         if self.process is not None:
             self.process.close()
-        if container.pid and container.is_alive():
-            _kill(container.pid)
-        _bury(container.pid)
+        if container.pid:
+            _end(container.pid, container.is_alive())
         super().undo()
 
 
@@ -307,21 +308,23 @@ def _cgroup_roots(pid: int) -> "list[dict[str, Any]]":
 
 
 def _kill(pid: int) -> None:
-    """One that stands still, or is our child: its number is no other's."""
+    """One that stands still: its number is no other's."""
     try:
         with pidfd_open(pid) as pidfd:
-            pidfd_send_signal(pidfd, SIGKILL)
-            has_ended(pidfd, DEATH_SECONDS)
+            pidfd_send_signal(pidfd, _signal.SIGKILL)
     except ProcessLookupError:
         pass
 
 
-def _bury(pid: int) -> None:
-    """Our child, if it is one yet."""
+def _end(pid: int, is_alive: bool) -> None:
+    """Of the first process. Dead, it has its number for as long as it is our child, and not waited for."""
     try:
-        if pid:
-            posix.waitpid(pid, posix.WNOHANG)
-    except ChildProcessError:
+        with pidfd_open(pid) as pidfd:
+            if is_alive:
+                pidfd_send_signal(pidfd, _signal.SIGKILL)
+            has_ended(pidfd, DEATH_SECONDS)
+            reap(pidfd)
+    except (ProcessLookupError, ChildProcessError):
         pass  # CRIU was quicker
 
 

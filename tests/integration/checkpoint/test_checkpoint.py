@@ -147,12 +147,13 @@ def test_what_came_along_with_a_recursive_bind_mount(saved, tmp_path):
 
 
 def test_masked_and_read_only_paths_stay_so(saved):
-    s = saved(maskedPaths=["/proc/kcore", "/proc/acpi", "/secret"], readonlyPaths=["/proc/sys"])
+    s = saved(maskedPaths=["/proc/version", "/proc/tty", "/secret"], readonlyPaths=["/proc/sys"])
     s.container.file("secret", "hidden")
     s.counting()
     s.checkpoint()
     s.restore()
-    assert s.container.exec("cat", "/secret") == ""
+    assert s.container.exec("cat", "/secret", "/proc/version") == ""
+    assert s.container.exec("ls", "/proc/tty") == ""
     assert s.container.attempt_exec("sh", "-c", "echo 1 > /proc/sys/kernel/ns_last_pid").code == 1
 
 
