@@ -34,6 +34,11 @@ LINK = (
 )  # fmt: skip
 LOWEST, HIGHEST = 0x10000000, 0x50000000  # of base addresses: above what mmap_min_addr and old linkers want, below 2 GB
 SLOT = 0x4000 if os.uname().machine == "x86_64" else 0x10000  # of a page, wherever pages may be that large
+# Not for the image: of the build, of the ordinary program, and of programs that import pyrunc.
+WITHOUT = (
+    "pyrunc/aio.py", "pyrunc/image/", "pyrunc/launcher/", "pyrunc/library/", "pyrunc/linux/_build.py",
+    "pyrunc/spec/compiler.py", "pyrunc/spec/patterns.py",
+)  # fmt: skip
 NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # for the build, the ordinary program, a type checker; TLS
 
 
@@ -103,7 +108,7 @@ def imported(folder: Path) -> "list[str]":
     """Every module that the package imports anywhere, in a function for instance: later there is nothing to import."""
     found = set()
     for file in folder.rglob("*.py"):
-        if file.parent.name == "image" or file.name in ("_build.py", "boot.py", "compiler.py", "patterns.py"):
+        if file.relative_to(folder).as_posix().startswith(WITHOUT):
             continue
         for node in at_run_time(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):

@@ -47,9 +47,9 @@ LATER = (
     "difflib", "jsonschema", "pathlib", "tomllib", "urllib", "_strptime", "traceback",
 )  # fmt: skip
 # Of the build, of the ordinary program, and of programs that use the library, which have a Python of their own.
-NOT_HERE = (
-    "pyrunc.__main__", "pyrunc.aio", "pyrunc.library",
-    "pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec.compiler", "pyrunc.spec.patterns",
+NOT_HERE = (  # of the build, of the ordinary program, of programs that import pyrunc; build.py has these too
+    "pyrunc.aio", "pyrunc.image", "pyrunc.launcher", "pyrunc.library", "pyrunc.linux._build", "pyrunc.spec.compiler",
+    "pyrunc.spec.patterns",
 )  # fmt: skip
 
 
