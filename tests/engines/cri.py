@@ -129,7 +129,7 @@ class Pod:
         """To an engine that was restarted, and may say that it is not ready yet."""
         self.runtime.close()
         self.runtime = Runtime(socket)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.runtime.call("ListContainers")
@@ -145,7 +145,7 @@ class Pod:
 
     def status(self, id: str, state: int, reason: str = "") -> dict[str, Any]:
         """Wait for this state and reason. That memory ran out is told by a later event."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             found = self.runtime.call("ContainerStatus", id=id)["status"]
             if found["state"] == state and reason in found["reason"]:

@@ -54,7 +54,7 @@ class Podman:
         self.keeper = subprocess.Popen(
             ["unshare", "-m", "-n", "--uts", "sh", "-e", self.folder / "setup"], stdin=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{self.keeper.pid}/comm").read_text() != "sleep\n":
             assert self.keeper.poll() is None, "the namespaces for podman"
             assert time.monotonic() < deadline

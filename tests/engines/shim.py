@@ -60,10 +60,7 @@ class Host:
         self.folder = Path(tempfile.mkdtemp(prefix="shim-", dir="/tmp"))
         setup = f"{UNIFIED if unified else ''}{PRIVATE}"
         self.keeper = subprocess.Popen(["unshare", "-m", "sh", "-e", "-c", setup], stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 5
-        while Path(f"/proc/{self.keeper.pid}/comm").read_text() != "sleep\n":
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: Path(f"/proc/{self.keeper.pid}/comm").read_text() == "sleep\n")
         self.rootfs = self.folder / "box"
         for name in ("bin", "proc", "dev", "tmp"):
             (self.rootfs / name).mkdir(parents=True)

@@ -141,10 +141,7 @@ def test_a_killed_shim_is_cleaned_up_after(engine, sleeper):
     for shim in engine.shims():
         os.kill(shim, 9)
     mounts = ("sh", "-c", "grep -c /run/containerd/io.containerd.runtime /proc/mounts")
-    deadline = time.monotonic() + 10
-    while status(engine, sleeper) is not None or runs(pid) or engine.run(*mounts).stdout != b"0\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: status(engine, sleeper) is None and not runs(pid) and engine.run(*mounts).stdout == b"0\n")
 
 
 def test_a_killed_shim_is_an_exit_with_137(engine, sleeper):
@@ -166,7 +163,7 @@ def test_a_client_that_is_killed_and_another_that_attaches(engine):
     second = engine.spawn("ctr", "tasks", "attach", "a")
     time.sleep(0.3)
     engine.ctr("tasks", "exec", "--exec-id", "e", "a", "/bin/touch", "/tmp/go")
-    assert second.communicate(timeout=10)[0] == b"two\n"
+    assert second.communicate(timeout=60)[0] == b"two\n"
     assert second.returncode == 6
     engine.ctr("containers", "rm", "a")
 
@@ -204,10 +201,7 @@ def test_a_restarted_containerd_finds_its_containers(engine, sleeper):
 def test_a_log_file(engine):
     path = engine.folder / "container.log"
     engine.ctr("run", "-d", "--log-uri", f"file://{path}", *RUNTIME, NAME, "logged", "/bin/echo", "logged")
-    deadline = time.monotonic() + 5
-    while not path.exists() or path.read_text() != "logged\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: path.exists() and path.read_text() == "logged\n")
     engine.ctr("tasks", "rm", "-f", "logged")
     engine.ctr("containers", "rm", "logged")
 
@@ -219,7 +213,4 @@ def test_twenty_containers_three_at_a_time(engine):
     )
     done = engine.run("sh", "-c", program, timeout=90)
     assert (done.stdout, done.stderr) == (b"", b"")
-    deadline = time.monotonic() + 5
-    while engine.shims() or engine.run("ls", "/run/containerd/s").stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not engine.shims() and not engine.run("ls", "/run/containerd/s").stdout)

@@ -88,7 +88,7 @@ def test_a_frozen_cgroup_is_refused(container):
     folder.mkdir()
     (folder / file).write_text(frozen)
     try:
-        assert "frozen" in container(cgroupsPath=f"/{name}").attempt("true", timeout=10).err
+        assert "frozen" in container(cgroupsPath=f"/{name}").attempt("true", timeout=60).err
     finally:
         (folder / file).write_text(thawed)
         folder.rmdir()

@@ -37,7 +37,7 @@ class Network:
     def ip(self, words):
         return subprocess.run(
             ["nsenter", f"--net={self.path}", "ip", *words.split()],
-            check=True, capture_output=True, text=True, timeout=10, pass_fds=[self.fd],
+            check=True, capture_output=True, text=True, timeout=60, pass_fds=[self.fd],
         ).stdout  # fmt: skip
 
     def device(self, name):

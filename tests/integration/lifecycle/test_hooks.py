@@ -203,7 +203,7 @@ def test_a_hook_may_say_much_before_it_reads_its_input(hooked, hooks):
 
 def test_a_child_of_a_hook_that_goes_on_talking_keeps_nobody_waiting(hooked, hooks):
     c = hooked(createRuntime=[hooks.script("yes >&2 & echo $! > $D/pid; exit 0")])
-    c.run("true", timeout=10)
+    c.run("true", timeout=60)
     with contextlib.suppress(ProcessLookupError):
         os.kill(int((hooks.folder / "pid").read_text()), 9)
 

@@ -139,7 +139,7 @@ def test_a_manager_that_never_answers_the_barrier_is_waited_for_30_seconds(conta
     start = subprocess.Popen(words, env=socket_manager.env, stderr=subprocess.PIPE)
     socket_manager.hear()
     _, control, _, _ = socket_manager.socket.recvmsg(8192, 1024)
-    _, err = start.communicate(timeout=10)
+    _, err = start.communicate(timeout=60)
     os.close(int.from_bytes(control[0][2][:4], "little"))
     assert start.returncode == 0
     assert b"has not answered BARRIER=1" in err

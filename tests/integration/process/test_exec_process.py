@@ -286,7 +286,7 @@ def waiting(c, fifo, *command, flags=()):
 
 
 def release(fifo):
-    return subprocess.run(["cat", fifo], capture_output=True, timeout=10).stdout
+    return subprocess.run(["cat", fifo], capture_output=True, timeout=60).stdout
 
 
 def marked(c):

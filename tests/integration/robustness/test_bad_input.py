@@ -138,7 +138,7 @@ def test_a_configuration_that_is_none(container, name):
 
 
 def create(c):
-    result = c.runtime("create", "--bundle", c.bundle.path, c.id, check=False, timeout=10)
+    result = c.runtime("create", "--bundle", c.bundle.path, c.id, check=False, timeout=60)
     assert result.code == 1, repr(result)
     assert len(result.err.splitlines()) == 1, repr(result)
     c.assert_gone()

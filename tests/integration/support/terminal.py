@@ -10,7 +10,7 @@ from typing import Any
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 
 
-def receive_descriptor(listener: socket.socket, seconds: float = 10.0) -> tuple[int, bytes]:
+def receive_descriptor(listener: socket.socket, seconds: float = 30.0) -> tuple[int, bytes]:
     """The descriptor that a caller's socket gets, and the word that comes with it."""
     listener.settimeout(seconds)
     connection, _ = listener.accept()
@@ -21,7 +21,7 @@ def receive_descriptor(listener: socket.socket, seconds: float = 10.0) -> tuple[
     return fds[0], data
 
 
-def read_terminal(master: int, until: Callable[[str], Any] | None = None, seconds: float = 10.0) -> str:
+def read_terminal(master: int, until: Callable[[str], Any] | None = None, seconds: float = 30.0) -> str:
     """What comes out of a terminal, until it is enough or the other side is gone."""
     data = b""
     deadline = time.monotonic() + seconds

@@ -27,7 +27,7 @@ class Screen:
 
     def tmux(self, *words):
         command = ["tmux", "-S", str(self.socket), *words]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10).stdout
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stdout
 
     @property
     def text(self):
