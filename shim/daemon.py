@@ -12,8 +12,11 @@ from pyrunc.log import Log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
 
+    from shim.events import Publisher
     from shim.exporter import Exporter
+    from shim.loop import Loop
 
 NAME = b"containerd-shim"
 # The runtime would take them for its own: they are containerd's, or systemd's for containerd
@@ -38,10 +41,12 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
     from shim.streams import StandardStreams  # what follows is loaded while containerd reads our address
 
     standard = StandardStreams(log_fd)
-    from shim import events, server
+    from shim.children import Children
     from shim.listener import leave
     from shim.loop import Loop
-    from shim.service import Service
+    from shim.server import Server
+    from shim.service import NAMES, Service
+    from shim.tasks import Tasks
 
     log = Log(standard.log, debug="debug" in flags)
     loop = Loop(log)
@@ -50,7 +55,7 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
         from shim.exporter import exporter as made
 
         exporter = made(loop, log, flags["namespace"])
-    publisher, ended = events.publisher(loop, log, flags)
+    publisher, ended = _publisher(loop, log, flags)
 
     def stop() -> None:
         """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
@@ -59,7 +64,7 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
     def stop_when_unused() -> None:
         """Of a namespace's only shim: a `start` of another container may just have found it, and counts on it."""
-        if tasks.tasks:
+        if tasks.by_id:
             return
         rest = the_server.came + UNUSED_SECONDS - time.monotonic()
         if rest > 0:
@@ -82,10 +87,12 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
         linger(SIGNALLED_SECONDS)
 
     at_shutdown = stop_when_unused if "shared" in flags else stop
-    tasks = Service(loop, log, flags["namespace"], publisher, standard, at_shutdown, ended)
-    the_server = server.Server(loop, log, listener, path, tasks, None if exporter is None else exporter.tracer)
+    children = Children(loop, log, standard, ended)
+    tasks = Tasks(children, log, flags["namespace"], publisher, at_shutdown)
+    tracer = None if exporter is None else exporter.tracer
+    the_server = Server(loop, log, listener, path, NAMES, Service(tasks).methods(), tracer)
     loop.on_signals({
-        _signal.SIGCHLD: tasks.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
+        _signal.SIGCHLD: children.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
     })  # fmt: skip
     from pyrunc import cgroups
     from pyrunc.container import create  # noqa: F401  # for the first container, which is about to come
@@ -114,3 +121,27 @@ def _raise_oom_score() -> None:
             posix.write(file.number, str(min(score + 1, 1000)).encode())
     except OSError:
         pass  # a wish, not a condition
+
+
+def _publisher(loop: "Loop", log: Log, flags: "dict[str, str]") -> "tuple[Publisher, Callable[[int, int], None]]":
+    """And whom to tell of processes that have ended, which may be containerd's own program that publishes."""
+    from shim.events import Publisher
+
+    made = Publisher(loop, log)
+    address = posix.environ.get(b"TTRPC_ADDRESS", b"").decode("utf-8", "surrogateescape")
+    if address:
+        from shim.forward import Forward
+
+        made.way = Forward(made, address, flags["namespace"])
+    elif flags.get("publish-binary") and flags.get("address"):
+        from shim.publish import Program
+
+        made.way = program = Program(made, flags["publish-binary"], flags["address"], flags["namespace"])
+        return made, program.ended
+    else:
+        log.warning("there is neither a TTRPC_ADDRESS nor a -publish-binary: nobody gets events")
+    return made, _nobody
+
+
+def _nobody(pid: int, status: int) -> None:
+    """An orphan of a container's, or a logger."""

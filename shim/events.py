@@ -1,26 +1,20 @@
 """Events for containerd: those of a container in order, each when the one before it was received; those of different
 containers together. None is lost while containerd restarts."""
 
-import posix
 import time
 
-from pyrunc.protobuf import Malformed, decode, encode
-from shim import messages, ttrpc
+from pyrunc.protobuf import encode
+from shim import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from pyrunc.log import Log
     from shim.loop import Loop, Timer
-    from shim.publish import Program
 
-SERVICE = "containerd.services.events.ttrpc.v1.Events"
-TIMEOUT_SECONDS = 5.0
 LAST_PAUSE_SECONDS = 8.0
 MOST = 4096  # that wait; then the oldest goes: a shim without a containerd must not grow
-AT_A_TIME = 64
 FIRST_PAUSE_SECONDS = 0.25
 EXIT = "/tasks/exit"  # who waits for one waits for ever: it is told however often that takes
 MOST_REFUSALS = 10  # of another event: the container's next ones wait behind it
@@ -42,6 +36,20 @@ class Event:
         self.due = 0.0
 
 
+class Way:
+    """To containerd. What becomes of an event is told to the publisher: `received`, `refused`, `failed`.
+
+    Attributes:
+        at_a_time: how many events may be under way.
+    """
+
+    __slots__ = ()
+    at_a_time: int
+
+    def send(self, events: "list[Event]") -> None:
+        raise NotImplementedError
+
+
 class Publisher:
     """The queue. An event leaves it when it was received; what was sent and not received is sent again."""
 
@@ -50,7 +58,7 @@ class Publisher:
     def __init__(self, loop: "Loop", log: "Log") -> None:
         self.loop = loop
         self.log = log
-        self.way: Forward | Program | None = None
+        self.way: Way | None = None
         self.queue: list[Event] = []
         self.timer: Timer | None = None  # of the next attempt at all
         self.again: Timer | None = None  # of that with one that was refused
@@ -132,101 +140,3 @@ class Publisher:
             self.loop.cancel(self.timer)
             self.timer = self.loop.after(self.pause, self._send)
             self.pause = min(self.pause * 2, LAST_PAUSE_SECONDS)
-
-
-class Forward:
-    """Over ttrpc, to the address that containerd has given us."""
-
-    __slots__ = ("address", "connection", "log", "loop", "namespace", "publisher", "stream", "timer", "waiting")
-    at_a_time = AT_A_TIME
-
-    def __init__(self, publisher: Publisher, address: str, namespace: str) -> None:
-        self.publisher = publisher
-        self.loop = publisher.loop
-        self.log = publisher.log
-        self.address = address
-        self.namespace = namespace
-        self.connection: ttrpc.Connection | None = None
-        self.stream = -1
-        self.waiting: dict[int, Event] = {}
-        self.timer: Timer | None = None
-
-    def send(self, events: "list[Event]") -> None:
-        """In one write."""
-        try:
-            if self.connection is None:
-                self.connection = ttrpc.Connection(self.loop, ttrpc.connect(self.address), self._answered, self._lost)
-                self.stream = -1
-        except OSError as error:
-            return self.publisher.failed(error.strerror or "")
-        frames = bytearray()
-        for event in events:
-            self.stream += 2
-            self.waiting[self.stream] = event
-            frames += ttrpc.pack(self.stream, ttrpc.REQUEST, encode(messages.REQUEST, self._request(event)))
-        if self.timer is None:
-            self.timer = self.loop.after(TIMEOUT_SECONDS, self._give_up)
-        self.connection.send(bytes(frames))
-
-    def _request(self, event: Event) -> "dict[str, Any]":
-        envelope = {
-            "timestamp": messages.timestamp(event.at),
-            "namespace": self.namespace,
-            "topic": event.topic,
-            "event": event.any,
-        }
-        return {
-            "service": SERVICE,
-            "method": "Forward",
-            "payload": encode(messages.FORWARD, {"envelope": envelope}),
-            "timeout_nano": int(TIMEOUT_SECONDS * 10**9),
-            "metadata": [{"key": "containerd-namespace-ttrpc", "value": self.namespace}],
-        }
-
-    def _answered(self, connection: ttrpc.Connection, frame: ttrpc.Frame) -> None:
-        if frame.type != ttrpc.RESPONSE or frame.stream not in self.waiting:
-            return
-        try:
-            status = decode(messages.RESPONSE, frame.payload or b"")["status"]
-        except Malformed as error:
-            return connection.close(str(error))
-        event = self.waiting.pop(frame.stream)
-        self.loop.cancel(self.timer)
-        self.timer = self.loop.after(TIMEOUT_SECONDS, self._give_up) if self.waiting else None
-        if status and status["code"]:
-            # that the event is none will not change; all else may, as while it starts
-            self.publisher.refused(event, status["message"], status["code"] == ttrpc.INVALID_ARGUMENT)
-        else:
-            self.publisher.received(event)
-
-    def _give_up(self) -> None:
-        self.timer = None
-        if self.connection is not None:
-            self.connection.close("no answer")
-
-    def _lost(self, _: ttrpc.Connection, why: str) -> None:
-        self.connection = None
-        self.loop.cancel(self.timer)
-        self.timer = None
-        self.waiting.clear()
-        self.publisher.failed(why or "it hung up")
-
-
-def publisher(loop: "Loop", log: "Log", flags: "dict[str, str]") -> "tuple[Publisher, Callable[[int, int], None]]":
-    """And whom to tell of processes that have ended, which may be containerd's own program that publishes."""
-    made = Publisher(loop, log)
-    address = posix.environ.get(b"TTRPC_ADDRESS", b"").decode("utf-8", "surrogateescape")
-    if address:
-        made.way = Forward(made, address, flags["namespace"])
-    elif flags.get("publish-binary") and flags.get("address"):
-        from shim.publish import Program
-
-        made.way = program = Program(made, flags["publish-binary"], flags["address"], flags["namespace"])
-        return made, program.ended
-    else:
-        log.warning("there is neither a TTRPC_ADDRESS nor a -publish-binary: nobody gets events")
-    return made, _nobody
-
-
-def _nobody(pid: int, status: int) -> None:
-    """An orphan of a container's, or a logger."""

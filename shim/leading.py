@@ -10,6 +10,7 @@ from pyrunc.container.container import Container
 from pyrunc.container.create import Creation
 from pyrunc.container.patience import LOOK_SECONDS
 from pyrunc.errors import Overdue
+from shim.children import Led
 from shim.rootfs import Mounting
 from shim.starting import DEATH_SECONDS, is_ready
 from shim.task import ROOTFS
@@ -22,36 +23,36 @@ if TYPE_CHECKING:
     from pyrunc.log import Log
     from pyrunc.protobuf import Values
     from shim.aside import Aside
+    from shim.children import Children
     from shim.loop import Timer
-    from shim.service import Service
     from shim.task import Process
     from shim.ttrpc import Status
 
 
-class Leading:
+class Leading(Led):
     """A container that the loop makes.
 
     Args:
         done: is called once: with the container, or with why it could not be made.
     """
 
-    __slots__ = ("channel", "creation", "done", "init", "mounting", "root", "service", "timer")
+    __slots__ = ("channel", "children", "creation", "done", "init", "mounting", "root", "timer")
 
     def __init__(
-        self, service: "Service", init: "Process", creation: Creation, root: "StateRoot", mounts: "list[Values]",
+        self, children: "Children", init: "Process", creation: Creation, root: "StateRoot", mounts: "list[Values]",
         done: "Callable[[Container | None, Exception | None], None]", log: "Log",
     ) -> None:  # fmt: skip
-        self.service = service
+        self.children = children
         self.init = init
         self.creation = creation
         self.root = root
         self.done: Callable[[Container | None, Exception | None], None] | None = done
         self.channel = -1
         self.timer: Timer | None = None
-        self.mounting = Mounting(service, mounts, f"{init.task.bundle}/{ROOTFS}", self._mounted, log)
+        self.mounting = Mounting(children, mounts, f"{init.task.bundle}/{ROOTFS}", self._mounted, log)
 
     def begin(self) -> None:
-        self.service.led.append(self)
+        self.children.led.append(self)
         self.mounting.begin()
 
     def _mounted(self, error: "Exception | None") -> None:
@@ -69,11 +70,11 @@ class Leading:
             return self._end(failed)
         self.init.streams.started()
         self.channel = self.creation.child.channel.socket.fileno()
-        self.service.loop.watch(self.channel, select.POLLIN, self._hear)
+        self.children.loop.watch(self.channel, select.POLLIN, self._hear)
         self._wait()
 
     def _wait(self) -> None:
-        self.timer = self.service.loop.after(LOOK_SECONDS, self._look)
+        self.timer = self.children.loop.after(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         try:
@@ -120,10 +121,10 @@ class Leading:
         if self.done is None:
             return
         done, self.done = self.done, None
-        self.service.led.remove(self)
-        self.service.loop.cancel(self.timer)
+        self.children.led.remove(self)
+        self.children.loop.cancel(self.timer)
         if self.channel >= 0:
-            self.service.loop.unwatch(self.channel)
+            self.children.loop.unwatch(self.channel)
             child = self.creation.child
             if child.pidfd is not None:
                 child.pidfd.close()

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pyrunc.container.create import Creation
     from pyrunc.linux.fd import Fd
     from pyrunc.protobuf import Values
+    from shim.call import Call
     from shim.ends import Ends
-    from shim.server import Call
-    from shim.service import Service
     from shim.task import Task
+    from shim.tasks import Tasks
     from shim.turns import Verb
     from shim.worker import Line
 
@@ -44,10 +44,10 @@ class Creating:
     """A container in the making. Called off, or killed, it leaves nothing: then what it may have left is removed as by
     `delete --force`, and only then Create is answered."""
 
-    __slots__ = ("config", "held", "init", "log", "options", "request", "service", "task", "verb")
+    __slots__ = ("config", "held", "init", "log", "options", "request", "task", "tasks", "verb")
 
-    def __init__(self, service: "Service", task: "Task", request: "Values", call: "Call") -> None:
-        self.service = service
+    def __init__(self, tasks: "Tasks", task: "Task", request: "Values", call: "Call") -> None:
+        self.tasks = tasks
         self.task = task
         self.request = request
         self.log = call.log
@@ -81,7 +81,7 @@ class Creating:
         asked = self.task.options_of(
             self.options, self.init.streams.take_master if self.init.streams.terminal else None
         )
-        if create.waits(self.config, asked, StateRoot(options.state_root(self.options, self.service.namespace))):
+        if create.waits(self.config, asked, StateRoot(options.state_root(self.options, self.tasks.namespace))):
             return None
         return create.plan(self.task.id, self.task.bundle, asked, self.log, self.config)
 
@@ -90,7 +90,7 @@ class Creating:
     def _lead(self, creation: "Creation") -> None:
         streams = self.init.streams
         leading = Leading(
-            self.service, self.init, creation, self.task.note(self.options), self.request["rootfs"],
+            self.tasks.children, self.init, creation, self.task.note(self.options), self.request["rootfs"],
             lambda container, error: self._led(leading, container, error), self.log,
         )  # fmt: skip
         streams.take(self.held)
@@ -112,7 +112,7 @@ class Creating:
 
     def _leave_to_worker(self) -> None:
         streams = self.init.streams
-        worker = self.service.worker(
+        worker = self.tasks.children.worker(
             f"create {self.task.id}", self._work, lambda _, error: self._worked(worker, error), self._told,
             streams.child, self.log,
         )  # fmt: skip
@@ -136,7 +136,7 @@ class Creating:
     def _worked(self, worker: Worker, error: "Status | None") -> None:
         if error is None:
             try:
-                root = StateRoot(options.state_root(self.options, self.service.namespace))
+                root = StateRoot(options.state_root(self.options, self.tasks.namespace))
                 container = Container.load(root, self.task.id, self.task.log)
             except (PyruncError, OSError) as found:
                 return self._undo(self._in_words(found))
@@ -159,17 +159,17 @@ class Creating:
             self._undo(self._in_words(error))
 
     def _adopt(self, container: Container) -> None:
-        task, service, request = self.task, self.service, self.request
+        task, tasks, request = self.task, self.tasks, self.request
         task.adopt(container, self.init, self.options)
-        service.loop.soon(lambda: task.watch_memory(lambda _: service.out_of_memory(task)))  # before it can be started
+        tasks.loop.soon(lambda: task.watch_memory(lambda _: tasks.out_of_memory(task)))  # before it can be started
         io = {name: request[name] for name in ("stdin", "stdout", "stderr", "terminal")}
-        service.publisher.publish(
+        tasks.publisher.publish(
             "/tasks/create", container_id=task.id, bundle=task.bundle, rootfs=request["rootfs"], io=io,
             pid=self.init.pid,
         )  # fmt: skip
         pid = self.init.pid
         task.turns.end(self.verb, lambda: {"pid": pid})
-        service.tell(task)
+        tasks.tell(task)
 
     @staticmethod
     def _in_words(error: Exception) -> Exception:
@@ -181,7 +181,7 @@ class Creating:
 
     def _undo(self, error: "Exception | None") -> None:
         """`error`: what Create is answered then; None: it was."""
-        bundle, id, namespace = self.task.bundle, self.task.id, self.service.namespace
+        bundle, id, namespace = self.task.bundle, self.task.id, self.tasks.namespace
 
         def work(_: "Line") -> None:
             from shim import companions
@@ -192,14 +192,14 @@ class Creating:
 
         def done(_: object, failed: "Status | None") -> None:
             if failed is not None:
-                self.service.log.error(f"undoing what was made of container {id}: {failed.message}")
+                self.tasks.log.error(f"undoing what was made of container {id}: {failed.message}")
             self._forget()
             if error is not None:
                 self.task.turns.refuse(self.verb, error)
 
         self.task.made = False
         self.verb.stop = None
-        self.service.worker(f"undoing create {id}", work, done)
+        self.tasks.children.worker(f"undoing create {id}", work, done)
 
     def _let_go(self) -> None:
         """Of the ends that were opened at once, when others have opened all: see ends.open_at_once."""
@@ -211,16 +211,16 @@ class Creating:
     def _forget(self) -> None:
         self._let_go()
         self.init.streams.close()
-        self.service.forget(self.task)
+        self.tasks.forget(self.task)
 
 
 class Deleting:
     """A container that is to go: its process first, then what that has written, then the container."""
 
-    __slots__ = ("log", "service", "task", "timer", "verb")
+    __slots__ = ("log", "task", "tasks", "timer", "verb")
 
-    def __init__(self, service: "Service", verb: "Verb", task: "Task") -> None:
-        self.service = service
+    def __init__(self, tasks: "Tasks", verb: "Verb", task: "Task") -> None:
+        self.tasks = tasks
         self.verb = verb
         self.log = verb.call.log
         self.task = task
@@ -231,7 +231,7 @@ class Deleting:
             return when_drained(init, self._remove)
         if init.started:
             raise Status(ttrpc.FAILED_PRECONDITION, f"process {init.pid} is running: kill it first")
-        self.timer = self.service.loop.after(DEATH_SECONDS, self._still_alive)
+        self.timer = self.tasks.loop.after(DEATH_SECONDS, self._still_alive)
         init.waiters.append(self._ended)
         try:
             self.task.kill(init, SIGKILL, False)
@@ -239,7 +239,7 @@ class Deleting:
             pass  # its end is about to be told
 
     def _ended(self, init: "Process") -> None:
-        self.service.loop.cancel(self.timer)
+        self.tasks.loop.cancel(self.timer)
         when_drained(init, self._remove)
 
     def _still_alive(self) -> None:
@@ -254,7 +254,7 @@ class Deleting:
         try:
             if task.delete_at_once(self.log):
                 rootfs = f"{task.bundle}/{ROOTFS}"
-                call = unmount(self.service, rootfs, lambda error: self._done(None, error), self.log)
+                call = unmount(self.tasks.children, rootfs, lambda error: self._done(None, error), self.log)
                 self.verb.stop = call.call_off
             else:
                 self._leave_to_worker()
@@ -270,7 +270,7 @@ class Deleting:
             except (PyruncError, OSError) as error:
                 raise failure(error) from error
 
-        self.verb.stop = self.service.worker(f"delete {task.id}", work, self._done, log=self.log).call_off
+        self.verb.stop = self.tasks.children.worker(f"delete {task.id}", work, self._done, log=self.log).call_off
 
     def _done(self, _: object, error: "Exception | None") -> None:
         task = self.task
@@ -280,9 +280,9 @@ class Deleting:
             return task.turns.refuse(self.verb, error)
         answer = answer_of(task.init)
         task.close()
-        self.service.publisher.publish("/tasks/delete", container_id=task.id, **answer)
+        self.tasks.publisher.publish("/tasks/delete", container_id=task.id, **answer)
         task.turns.end(self.verb, lambda: answer)
-        self.service.forget(task)
+        self.tasks.forget(task)
 
 
 def answer_of(process: "Process") -> "Values":

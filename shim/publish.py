@@ -5,21 +5,21 @@ import posix
 from pyrunc.errors import reason
 from pyrunc.protobuf import encode
 from shim import messages
+from shim.events import Event, Publisher, Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.events import Event, Publisher
     from shim.loop import Timer
 
 TIMEOUT_SECONDS = 10.0
 SIGNALS = (13, 17)  # those that are not as a program expects them: SIGPIPE, SIGCHLD
 
 
-class Program:
+class Program(Way):
     __slots__ = ("address", "event", "namespace", "pid", "program", "publisher", "timer")
     at_a_time = 1
 
-    def __init__(self, publisher: "Publisher", program: str, address: str, namespace: str) -> None:
+    def __init__(self, publisher: Publisher, program: str, address: str, namespace: str) -> None:
         self.publisher = publisher
         self.program = program
         self.address = address

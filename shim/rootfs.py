@@ -10,7 +10,7 @@ from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import MNT_DETACH
 from pyrunc.linux.mount_options import MountOptions
 from shim.aside import Aside
-from shim.mounts import MAPS, Place, arguments_of_mount, attach, finish
+from shim.place import MAPS, Place, arguments_of_mount, attach, finish
 from shim.unmount import NOTHING_THERE, UMOUNT_NOFOLLOW
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.log import Log
-    from shim.service import Service
+    from shim.children import Children
     from shim.ttrpc import Status
 
     Done = Callable[[Exception | None], None]
@@ -46,10 +46,12 @@ class Mounting:
     done: is called once: None, or why it could not be mounted. Then nothing is.
     """
 
-    __slots__ = ("aside", "done", "given", "log", "options", "place", "service", "target")
+    __slots__ = ("aside", "children", "done", "given", "log", "options", "place", "target")
 
-    def __init__(self, service: "Service", mounts: "list[dict[str, Any]]", root: str, done: "Done", log: "Log") -> None:
-        self.service = service
+    def __init__(
+        self, children: "Children", mounts: "list[dict[str, Any]]", root: str, done: "Done", log: "Log"
+    ) -> None:
+        self.children = children
         self.log = log
         self.given = mounts[0] if mounts else None
         self.place = Place(root, "")
@@ -69,7 +71,7 @@ class Mounting:
             self.target = self.place.top()
             folder, flags, data = arguments_of_mount(kind, self.options)
             call = apart.mount(source, f"/proc/self/fd/{self.target.number}", kind, flags, data, folder)
-        self.aside = self.service.aside(f"{kind} {source}", call, self._returned, self.log, "create.mount_rootfs")
+        self.aside = self.children.aside(f"{kind} {source}", call, self._returned, self.log, "create.mount_rootfs")
 
     def _returned(self, result: int, error: "Exception | None") -> None:
         try:
@@ -94,7 +96,7 @@ class Mounting:
             self.aside.call_off(why)
 
 
-def unmount(service: "Service", root: str, done: "Done", log: "Log") -> Aside:
+def unmount(children: "Children", root: str, done: "Done", log: "Log") -> Aside:
     """All that is mounted on a folder. `done` is called once: with None, or with why it could not. Raises OSError."""
 
     def returned(_: int, error: "Exception | None") -> None:
@@ -104,4 +106,4 @@ def unmount(service: "Service", root: str, done: "Done", log: "Log") -> Aside:
         done(error)
 
     call = apart.umount_all(root, MNT_DETACH | UMOUNT_NOFOLLOW)
-    return service.aside(f"unmounting {root}", call, returned, log, "delete.unmount_rootfs")
+    return children.aside(f"unmounting {root}", call, returned, log, "delete.unmount_rootfs")

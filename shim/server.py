@@ -1,4 +1,4 @@
-"""The server: who may connect, which method a frame asks for, and its answer, now or later."""
+"""The server: who may connect, and which method a frame asks for."""
 
 import _socket
 import posix
@@ -6,8 +6,9 @@ import select
 import time
 
 from pyrunc.errors import reason
-from pyrunc.protobuf import Malformed, decode, encode
-from shim import messages, service, ttrpc
+from pyrunc.protobuf import decode
+from shim import messages, ttrpc
+from shim.call import Call
 from shim.ttrpc import Status
 
 TYPE_CHECKING = False
@@ -16,98 +17,39 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
     from pyrunc.protobuf import Message, Values
-    from shim.loop import Loop, Timer
-    from shim.tracing import Traced, Tracer
+    from shim.loop import Loop
+    from shim.tracing import Tracer
+
+    # of a method: the request, the answer, who answers; None is an answer that will come
+    Methods = dict[str, tuple[Message, Message, Callable[[Values, Call], Values | None]]]
 
 SO_PEERCRED = 17
 REST_SECONDS = 0.25
 
 
-class Call:
-    """One request, until it is answered: once, however often somebody tries."""
-
-    __slots__ = ("connection", "done", "late", "log", "message", "name", "server", "stream", "timer", "traced")
-
-    def __init__(self, server: "Server", connection: ttrpc.Connection, stream: int) -> None:
-        self.server = server
-        self.connection = connection
-        self.stream = stream
-        self.message: Message = messages.EMPTY
-        self.name = ""
-        self.done = False
-        self.timer: Timer | None = None
-        self.late: Callable[[Status], None] | None = None  # whom to tell that its deadline has passed
-        self.traced: Traced | None = None
-        self.log = server.log  # of what is done for it
-
-    def answer(self, work: "Callable[[], Values | None]") -> None:
-        """Whatever the work raises is an answer too."""
-        if self.done:
-            return
-        try:
-            values = work()
-            if values is not None:
-                self._send({"payload": encode(self.message, values)})
-        except Status as status:
-            self._send({"status": {"code": status.code, "message": status.message}})
-        except Malformed as error:
-            self._send({"status": {"code": ttrpc.INVALID_ARGUMENT, "message": f"{self.name}: {error}"}})
-        except Exception as error:
-            self.server.log.error(f"internal error: {self.name}: {type(error).__name__}: {error}")
-            text = f"internal error: {type(error).__name__}: {error}"
-            self._send({"status": {"code": ttrpc.INTERNAL, "message": text}})
-
-    def _send(self, response: "Values") -> None:
-        self.done = True
-        self.server.loop.cancel(self.timer)
-        if self.traced is not None:
-            self.traced.answered(response["status"]["message"] if "status" in response else "")
-        try:
-            data = ttrpc.pack(self.stream, ttrpc.RESPONSE, encode(messages.RESPONSE, response))
-        except Status as status:
-            refusal = {"status": {"code": status.code, "message": status.message}}
-            data = ttrpc.pack(self.stream, ttrpc.RESPONSE, encode(messages.RESPONSE, refusal))
-        self.connection.send(data)
-
-    def give_up_after(self, nanoseconds: int) -> None:
-        if nanoseconds > 0 and not self.done:
-            self.timer = self.server.loop.after(nanoseconds / 10**9, self._too_late)
-
-    def trace(self, request: "Values", values: "Values") -> None:
-        """What is done for it is a span of whoever has called, where spans are wanted."""
-        if self.server.tracer is not None:
-            self.traced = self.server.tracer.traced(request, values, self.log)
-            self.log = self.traced or self.log
-
-    def _too_late(self) -> None:
-        why = Status(ttrpc.DEADLINE_EXCEEDED, "context deadline exceeded")
-
-        def refuse() -> None:
-            raise why
-
-        if self.late is None:
-            self.answer(refuse)
-        else:
-            self.late(why)
-
-
 class Server:
-    """Attributes:
-    came: when somebody has connected last.
+    """Args:
+    services: their names; all have the same methods.
     tracer: who makes spans of calls; None: nobody.
+
+    Attributes:
+        came: when somebody has connected last.
     """
 
-    __slots__ = ("came", "connections", "last", "listener", "log", "loop", "path", "rests", "service", "tracer")
+    __slots__ = (
+        "came", "connections", "last", "listener", "log", "loop", "methods", "path", "rests", "services", "tracer",
+    )  # fmt: skip
 
     def __init__(
-        self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, tasks: "service.Service",
-        tracer: "Tracer | None" = None,
+        self, loop: "Loop", log: "Log", listener: "_socket.socket", path: str, services: "tuple[str, ...]",
+        methods: "Methods", tracer: "Tracer | None" = None,
     ) -> None:  # fmt: skip
         self.loop = loop
         self.log = log
         self.listener = listener
         self.path = path
-        self.service = tasks
+        self.services = services
+        self.methods = methods
         self.tracer = tracer
         self.came = time.monotonic()
         self.connections: set[ttrpc.Connection] = set()
@@ -155,7 +97,7 @@ class Server:
             self.log.warning(f"a connection was closed: {why}")
 
     def _frame(self, connection: ttrpc.Connection, frame: ttrpc.Frame) -> None:
-        call = Call(self, connection, frame.stream)
+        call = Call(self.loop, self.log, connection, frame.stream)
         call.answer(lambda: self._dispatch(call, frame))
 
     def _dispatch(self, call: Call, frame: ttrpc.Frame) -> "Values | None":
@@ -170,14 +112,15 @@ class Server:
             raise Status(ttrpc.RESOURCE_EXHAUSTED, f"a message exceeds the maximum of {ttrpc.LARGEST} bytes")
         request = decode(messages.REQUEST, frame.payload)
         call.name = f"{request['service']}/{request['method']}"
-        if request["service"] not in service.NAMES:
+        if request["service"] not in self.services:
             raise Status(ttrpc.UNIMPLEMENTED, f"service {request['service']}")
-        if request["method"] not in service.METHODS:
+        if request["method"] not in self.methods:
             raise Status(ttrpc.UNIMPLEMENTED, f"method {request['method']}")
-        message, call.message, handler = service.METHODS[request["method"]]
+        message, call.message, handler = self.methods[request["method"]]
         values = decode(message, request["payload"])
-        call.trace(request, values)
-        answer = handler(self.service, values, call)
+        if self.tracer is not None:
+            call.trace(self.tracer, request, values)
+        answer = handler(values, call)
         if answer is None:
             call.give_up_after(request["timeout_nano"])
         return answer

@@ -6,34 +6,26 @@ import time
 from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
 from pyrunc.protobuf import encode
-from pyrunc.spec.jsonc import dumps
 from shim import messages, ttrpc
-from shim.aside import Aside
 from shim.failure import failure
 from shim.making import Creating, Deleting, answer_of, when_drained
 from shim.starting import Entering, Starting
-from shim.task import ROOTFS, Task
+from shim.task import Task
 from shim.ttrpc import Status
-from shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from pyrunc.container.container import Container
-    from pyrunc.linux.apart import Apart
-    from pyrunc.linux.fd import Fd
-    from pyrunc.log import Log
     from pyrunc.protobuf import Message, Values
-    from shim.events import Publisher
-    from shim.leading import Leading
-    from shim.loop import Loop
-    from shim.server import Call
-    from shim.streams import StandardStreams
+    from shim.call import Call
+    from shim.server import Methods
     from shim.task import Process
+    from shim.tasks import Tasks
     from shim.turns import Verb
-    from shim.worker import Line, Work
+    from shim.worker import Line
 
     Handler = Callable[["Service", Values, Call], Values | None]
 
@@ -46,62 +38,30 @@ NAMES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 
 
 class Service:
-    """Every method takes the decoded request and returns the answer; None: it will come.
+    """Every method takes the decoded request and returns the answer; None: it will come."""
 
-    Attributes:
-        tasks: by their ID, those that are being created too.
-        workers: by their pid, and the calls that are made aside.
-        led: processes on their way to their program, or to where they wait for Start.
-        leaving: containerd has said Shutdown while what could not be created was being undone.
-    """
+    __slots__ = ("children", "loop", "publisher", "tasks")
 
-    __slots__ = (
-        "leaving",
-        "led",
-        "log",
-        "loop",
-        "namespace",
-        "other_ended",
-        "publisher",
-        "shutdown",
-        "standard",
-        "tasks",
-        "workers",
-    )  # fmt: skip
+    def __init__(self, tasks: "Tasks") -> None:
+        self.tasks = tasks
+        self.children = tasks.children
+        self.loop = tasks.loop
+        self.publisher = tasks.publisher
 
-    def __init__(
-        self,
-        loop: "Loop",
-        log: "Log",
-        namespace: str,
-        publisher: "Publisher",
-        standard: "StandardStreams",
-        shutdown: "Callable[[], None]",
-        other_ended: "Callable[[int, int], None]",
-    ) -> None:
-        self.loop = loop
-        self.log = log
-        self.namespace = namespace
-        self.publisher = publisher
-        self.standard = standard
-        self.shutdown = shutdown
-        self.other_ended = other_ended
-        self.tasks: dict[str, Task] = {}
-        self.workers: dict[int, Worker | Aside] = {}
-        self.led: list[Entering | Leading] = []
-        self.leaving = False
+    def methods(self) -> "Methods":
+        return {name: (asked, answered, handler.__get__(self)) for name, (asked, answered, handler) in METHODS.items()}
 
     # --- finding
 
     def task(self, id: str) -> Task:
-        task = self.tasks.get(id)
+        task = self.tasks.by_id.get(id)
         if task is None or not task.made:
             raise Status(ttrpc.NOT_FOUND, f"container {id} does not exist: not found")
         return task
 
     def still(self, task: Task) -> Task:
         """When a verb's turn has come."""
-        if self.tasks.get(task.id) is not task:
+        if self.tasks.by_id.get(task.id) is not task:
             raise Status(ttrpc.NOT_FOUND, f"container {task.id} does not exist: not found")
         return self.task(task.id)
 
@@ -118,19 +78,11 @@ class Service:
 
     def create(self, request: "Values", call: "Call") -> None:
         id = request["id"]
-        if id in self.tasks:
+        if id in self.tasks.by_id:
             raise Status(ttrpc.ALREADY_EXISTS, f"container {id}: already exists")
         if request["checkpoint"]:
             raise Status(ttrpc.UNIMPLEMENTED, "restoring a container from a checkpoint is not supported")
-        task = Task(self.loop, self.log, self.standard, self.namespace, id)
-        task.bundle = request["bundle"]
-        self.tasks[id] = task
-        Creating(self, task, request, call)
-
-    def forget(self, task: Task) -> None:
-        self.tasks.pop(task.id, None)
-        if self.leaving and not self.tasks:
-            self.shutdown()
+        Creating(self.tasks, self.tasks.add(id, request["bundle"]), request, call)
 
     def start(self, request: "Values", call: "Call") -> None:
         process = self.process(request)
@@ -154,7 +106,7 @@ class Service:
                 task.turns.end(verb, lambda: {"pid": process.pid})
             else:
                 task.turns.refuse(verb, _in_words(error, START_FAILED))
-            self.tell(task)
+            self.tasks.tell(task)
 
         def work(line: "Line") -> None:
             try:
@@ -170,7 +122,7 @@ class Service:
             if not hooks and container.directory.try_lock("start"):
                 Starting(process, done, verb.call.log)
             else:
-                worker = self.worker(
+                worker = self.children.worker(
                     f"start {task.id}", work, lambda _, error: done(error), kept=task.kept(), log=verb.call.log
                 )
                 process.stop = worker.call_off
@@ -187,7 +139,7 @@ class Service:
         task = process.task
 
         def done(error: "Exception | None") -> None:
-            self.led.remove(entering)
+            self.children.led.remove(entering)
             if error is None:
                 process.started = True
                 self.publisher.publish(
@@ -201,11 +153,11 @@ class Service:
                 process.told = True
                 refusal = _in_words(error, EXEC_FAILED)
                 call.answer(lambda: _throw(refusal))
-                self.wake(process)
-            self.tell(task)
+                self.tasks.wake(process)
+            self.tasks.tell(task)
 
-        entering = Entering(self, process, done, call.log)
-        self.led.append(entering)
+        entering = Entering(self.children, process, done, call.log)
+        self.children.led.append(entering)
         call.late = entering.stop
         entering.start()
 
@@ -221,9 +173,9 @@ class Service:
         return {}
 
     def delete(self, request: "Values", call: "Call") -> None:
-        task = self.tasks.get(request["id"])
+        task = self.tasks.by_id.get(request["id"])
         if task is not None and not request["exec_id"]:  # one in the making: when that is over
-            return task.turns.ask(call, lambda verb: Deleting(self, verb, self.still(task)).begin())
+            return task.turns.ask(call, lambda verb: Deleting(self.tasks, verb, self.still(task)).begin())
         process = self.process(request)
         if process.is_running or process.starting:
             raise Status(ttrpc.FAILED_PRECONDITION, f"process {process.pid} is running: kill it first")
@@ -290,120 +242,12 @@ class Service:
                 changed(task)
                 task.turns.end(verb, dict)
 
-            worker = self.worker(f"{what} {task.id}", work, done, kept=task.kept(), log=call.log)
+            worker = self.children.worker(f"{what} {task.id}", work, done, kept=task.kept(), log=call.log)
             verb.stop = worker.call_off
 
         task.turns.ask(call, begin)
 
-    # --- what happens
-
-    def worker(
-        self, what: str, work: "Work", done: "Callable[[Any, Status | None], None]",
-        told: "Callable[[str, Any, list[Fd | None]], None] | None" = None, kept: "Sequence[Fd | None]" = (),
-        log: "Log | None" = None,
-    ) -> Worker:  # fmt: skip
-        """`log`: of the call that it works for, where there is one."""
-        made = Worker(self.loop, log or self.log, what, work, done, told, [self.standard.null, *kept])
-        self.workers[made.pid] = made
-        return made
-
-    def aside(
-        self, what: str, call: "Apart", done: "Callable[[int, Exception | None], None]", log: "Log", step: str
-    ) -> Aside:
-        """`step`: what the call is in the log, of whoever it is for."""
-        made = Aside(self.loop, log, step, what, call, done)
-        self.workers[made.pid] = made
-        return made
-
-    def reap(self) -> None:
-        """SIGCHLD, which may stand for several."""
-        try:
-            while self._bury():
-                pass
-        except BaseException:
-            self.loop.after(AGAIN_SECONDS, self.reap)  # they are still there
-            raise
-
-    def _bury(self) -> bool:
-        """One that has ended: on record first, then it is waited for, then it is told. What fails in between is
-        done again."""
-        try:
-            found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-        except ChildProcessError:
-            return False
-        if found is None:
-            return False
-        pid = found.si_pid
-        status = found.si_status << 8 if found.si_code == posix.CLD_EXITED else found.si_status & 0x7F
-        process = self._owner(pid)
-        if process is None and pid not in self.workers:
-            self._catch_up()  # who has made it has said so before it could be ours
-            process = self._owner(pid)
-        now = time.time_ns()
-        if process is not None:
-            process.end = exit_code(status), now
-        mine = process is None and any(each.ended(pid, status, now) for each in self.led)
-        posix.waitpid(pid, 0)
-        worker = self.workers.pop(pid, None)
-        if worker is not None:
-            worker.ended(status)
-        elif process is not None:
-            self._ended(process)
-        elif not mine:
-            for each in self.workers.values():
-                each.born = 0 if each.born == pid else each.born
-            self.other_ended(pid, status)
-        return True
-
-    def _owner(self, pid: int) -> "Process | None":
-        for task in self.tasks.values():
-            for process in (task.init, *task.execs.values()) if task.made else ():
-                if process.pid == pid and process.end is None:
-                    return process
-        return None
-
-    def _catch_up(self) -> None:
-        for worker in [*self.workers.values()]:
-            worker.hear()
-        for each in [*self.led]:
-            each.catch_up()
-
-    def _ended(self, process: "Process") -> None:
-        task = process.task
-        try:
-            if process is task.init and not task.container.record["own_pids"]:
-                task.container.cgroup.kill()  # no PID 1 has taken the others along
-        except (PyruncError, OSError) as error:
-            self.log.error(f"container {task.id}: ending its other processes: {error}")
-        finally:
-            self.tell(task)
-
-    def tell(self, task: Task) -> None:
-        """The ends that can be told. One that could not, for whatever reason, is told later."""
-        try:
-            for process in task.tellable() if task.made else ():
-                status, at = process.end or (0, 0)
-                self.publisher.publish(
-                    "/tasks/exit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
-                    exit_status=status, exited_at=messages.timestamp(at),
-                )  # fmt: skip
-                process.told = True
-                self.wake(process)
-        except BaseException:
-            self.loop.after(AGAIN_SECONDS, lambda: self.tell(task))
-            raise
-
-    def wake(self, process: "Process") -> None:
-        """Who waits for its end, each for himself."""
-        if process.streams.input is not None:
-            self.loop.soon(process.streams.input.end)
-        waiters, process.waiters = process.waiters, []
-        for waiter in waiters:
-            self.loop.call(lambda waiter=waiter: waiter(process))
-
-    def out_of_memory(self, task: Task) -> None:
-        if task.memory_kills():
-            self.publisher.publish("/tasks/oom", container_id=task.id)
+    # --- what it waits for
 
     def wait(self, request: "Values", call: "Call") -> "Values | None":
         process = self.process(request)
@@ -415,7 +259,7 @@ class Service:
     # --- what it does
 
     def kill(self, request: "Values", _: "Call") -> "Values":
-        making = self.tasks.get(request["id"])
+        making = self.tasks.by_id.get(request["id"])
         if making is not None and not making.made and not request["exec_id"]:
             return self._kill_making(making, request["signal"])
         process = self.process(request)
@@ -488,26 +332,12 @@ class Service:
         return {"stats": metrics(self.task(request["id"]).container.cgroup)}
 
     def connect(self, request: "Values", _: "Call") -> "Values":
-        task = self.tasks.get(request["id"])
+        task = self.tasks.by_id.get(request["id"])
         return {"shim_pid": posix.getpid(), "task_pid": task.init.pid if task and task.made else 0}
 
     def stop(self, _: "Values", __: "Call") -> "Values":
-        self.leaving = not any(task.made for task in self.tasks.values())
-        if not self.tasks:
-            self.shutdown()
+        self.tasks.leave()
         return {}
-
-    def describe(self) -> None:
-        """Every task, to the log: on SIGUSR1."""
-        for task in self.tasks.values():
-            for process in (task.init, *task.execs.values()) if task.made else ():
-                found = {
-                    "task": task.id, "exec": process.exec_id, "pid": process.pid, "state": process.state(),
-                    "status": process.status, "waiters": len(process.waiters), "drained": process.streams.drained,
-                    "rootfs": f"{task.bundle}/{ROOTFS}", "cgroup": task.container.cgroup.paths,
-                }  # fmt: skip
-                self.log.write("info", dumps(found))
-        self.log.write("info", f"{len(self.tasks)} tasks, {len(self.publisher.queue)} events wait")
 
 
 def _end(process: "Process") -> "Values":

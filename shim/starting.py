@@ -13,6 +13,7 @@ from pyrunc.container.options import Options
 from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 from pyrunc.errors import Overdue, PyruncError, StateError
 from pyrunc.linux.pid import pid_of, pidfd_open
+from shim.children import Led
 from shim.ends import open_at_once
 from shim.failure import failure
 from shim.ttrpc import Status
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from pyrunc.container.launch import Launch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
+    from shim.children import Children
     from shim.ends import Ends
     from shim.loop import Loop, Timer
-    from shim.service import Service
     from shim.task import Process
     from shim.worker import Line
 
@@ -107,7 +108,7 @@ class Starting:
             self.container.known_config = None  # many containers are never asked for it again
 
 
-class Entering:
+class Entering(Led):
     """A process that exec adds, on its way into its container and to its program.
 
     Args:
@@ -117,13 +118,13 @@ class Entering:
         early: with which it has ended, before we knew that it had started: (pid, status as waitpid has it, when).
     """
 
-    __slots__ = ("channel", "done", "early", "held", "launch", "log", "loop", "process", "service", "timer", "worker")
+    __slots__ = ("channel", "children", "done", "early", "held", "launch", "log", "loop", "process", "timer", "worker")
 
     def __init__(
-        self, service: "Service", process: "Process", done: "Callable[[Exception | None], None]", log: "Log"
+        self, children: "Children", process: "Process", done: "Callable[[Exception | None], None]", log: "Log"
     ) -> None:
-        self.service = service
-        self.loop: Loop = service.loop
+        self.children = children
+        self.loop: Loop = children.loop
         self.process = process
         self.log = log
         self.done: Callable[[Exception | None], None] | None = done
@@ -141,7 +142,7 @@ class Entering:
         ends, complete = open_at_once(process.streams.to_open)
         if not complete:
             self.held = ends
-            self.worker = self.service.worker(
+            self.worker = self.children.worker(
                 f"opening the streams of {process.exec_id}",
                 lambda line: process.task.open_streams(line, process.streams), self._opened, self._told, log=self.log,
             )  # fmt: skip
@@ -228,7 +229,7 @@ class Entering:
                 raise failure(error, "OCI runtime exec failed: exec failed: ") from error
 
         kept = [*process.streams.child, task.container.directory.fd]
-        self.worker = self.service.worker(f"exec {process.exec_id}", work, self._executed, self._told, kept, self.log)
+        self.worker = self.children.worker(f"exec {process.exec_id}", work, self._executed, self._told, kept, self.log)
         process.streams.started()
 
     def _executed(self, pid: "Any", error: "Status | None") -> None:

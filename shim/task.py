@@ -12,7 +12,7 @@ from pyrunc.container.state import StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, PyruncError
 from pyrunc.linux.fd import open_at, replace_file
 from pyrunc.spec.jsonc import dumps
-from shim import companions, mounts, options
+from shim import companions, options
 from shim.streams import Streams
 from shim.turns import Turns
 from shim.unmount import unmount_all
@@ -142,6 +142,8 @@ class Task:
         self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams, hooks: bool
     ) -> None:
         """In a worker: all of it, or nothing. Raises PyruncError."""
+        from shim import mounts
+
         root = self.note(found)
         with line.log.step("create.mount_rootfs"):
             mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")

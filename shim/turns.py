@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.protobuf import Values
+    from shim.call import Call
     from shim.loop import Loop
-    from shim.server import Call
 
 
 class Verb:

@@ -25,18 +25,6 @@ ORDER = (
 UPWARD: set[tuple[str, str]] = set()
 CIRCLES = {
     ("pyrunc.spec.rules", "pyrunc.spec.rules_rare"),
-    ("shim.events", "shim.publish"),
-    ("shim.fuse", "shim.idmap", "shim.mounts"),
-    (
-        "shim.leading",
-        "shim.making",
-        "shim.rootfs",
-        "shim.server",
-        "shim.service",
-        "shim.starting",
-        "shim.task",
-        "shim.turns",
-    ),
 }
 # Run by the build, or in the image: no part of the program.
 NOT_LOADED = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.spec.compiler", "pyrunc.spec.patterns")

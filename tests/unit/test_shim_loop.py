@@ -37,8 +37,9 @@ sys.path[:0] = sys.argv[1:]
 from types import SimpleNamespace
 from pyrunc.log import Log
 from shim.loop import Loop
-from shim.service import Service
+from shim.children import Children
 from shim.task import Process, Task
+from shim.tasks import Tasks
 
 told, waited, fails = [], [], [RecursionError, OSError]
 class Publisher:
@@ -47,19 +48,20 @@ class Publisher:
             raise fails.pop()
         told.append((topic, values["exit_status"]))
 loop = Loop(Log())
-service = Service(loop, Log(), "n", Publisher(), None, None, lambda pid, status: None)
+children = Children(loop, Log(), None, lambda pid, status: None)
+tasks = Tasks(children, Log(), "n", Publisher(), None)
 task = Task(loop, Log(), None, "n", "c")
 streams = SimpleNamespace(input=None)
 task.container = SimpleNamespace(record={"own_pids": True})
 task.init = Process(task, "", streams)
 task.made = True
-service.tasks["c"] = task
+tasks.by_id["c"] = task
 pid = task.init.pid = os.fork()
 if not pid:
     os._exit(3)
 task.init.waiters = [lambda process: 1 / 0, lambda process: waited.append(process.status)]
 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-loop.soon(service.reap)
+loop.soon(children.reap)
 def look():
     loop.over = bool(waited) or time.monotonic() > began + 10
     loop.after(0.01, look)

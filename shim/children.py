@@ -1,0 +1,128 @@
+"""The shim's children: who waits for it, how they are told apart, and what becomes of their ends."""
+
+import posix
+import time
+
+from pyrunc.container.container import exit_code
+from shim.aside import Aside
+from shim.worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from pyrunc.linux.apart import Apart
+    from pyrunc.linux.fd import Fd
+    from pyrunc.log import Log
+    from shim.loop import Loop
+    from shim.streams import StandardStreams
+    from shim.task import Process
+    from shim.ttrpc import Status
+    from shim.worker import Work
+
+AGAIN_SECONDS = 0.25  # until what has failed is tried again
+
+
+class Led:
+    """A process on its way to its program, or to where it waits for Start, as the loop leads it."""
+
+    __slots__ = ()
+
+    def ended(self, pid: int, status: int, at: int) -> bool:
+        """A process has. Whether it is this one."""
+        raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Hear what it has said by now."""
+        raise NotImplementedError
+
+
+class Children:
+    """Args:
+    other_ended: is told of whoever is none of these: pid, status as waitpid(2) has it.
+
+    Attributes:
+        workers: by their pid, and the calls that are made aside.
+        led: those that the loop leads.
+        owner: of a pid, the process of a container's; ended: is told of its end.
+    """
+
+    __slots__ = ("ended", "led", "log", "loop", "other_ended", "owner", "standard", "workers")
+
+    owner: "Callable[[int], Process | None]"
+    ended: "Callable[[Process], None]"
+
+    def __init__(
+        self, loop: "Loop", log: "Log", standard: "StandardStreams", other_ended: "Callable[[int, int], None]"
+    ) -> None:
+        self.loop = loop
+        self.log = log
+        self.standard = standard
+        self.other_ended = other_ended
+        self.workers: dict[int, Worker | Aside] = {}
+        self.led: list[Led] = []
+
+    def worker(
+        self, what: str, work: "Work", done: "Callable[[Any, Status | None], None]",
+        told: "Callable[[str, Any, list[Fd | None]], None] | None" = None, kept: "Sequence[Fd | None]" = (),
+        log: "Log | None" = None,
+    ) -> Worker:  # fmt: skip
+        """`log`: of the call that it works for, where there is one."""
+        made = Worker(self.loop, log or self.log, what, work, done, told, [self.standard.null, *kept])
+        self.workers[made.pid] = made
+        return made
+
+    def aside(
+        self, what: str, call: "Apart", done: "Callable[[int, Exception | None], None]", log: "Log", step: str
+    ) -> Aside:
+        """`step`: what the call is in the log, of whoever it is for."""
+        made = Aside(self.loop, log, step, what, call, done)
+        self.workers[made.pid] = made
+        return made
+
+    def reap(self) -> None:
+        """SIGCHLD, which may stand for several."""
+        try:
+            while self._bury():
+                pass
+        except BaseException:
+            self.loop.after(AGAIN_SECONDS, self.reap)  # they are still there
+            raise
+
+    def _bury(self) -> bool:
+        """One that has ended: on record first, then it is waited for, then it is told. What fails in between is
+        done again."""
+        try:
+            found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+        except ChildProcessError:
+            return False
+        if found is None:
+            return False
+        pid = found.si_pid
+        status = found.si_status << 8 if found.si_code == posix.CLD_EXITED else found.si_status & 0x7F
+        process = self.owner(pid)
+        if process is None and pid not in self.workers:
+            self._catch_up()  # who has made it has said so before it could be ours
+            process = self.owner(pid)
+        now = time.time_ns()
+        if process is not None:
+            process.end = exit_code(status), now
+        mine = process is None and any(each.ended(pid, status, now) for each in self.led)
+        posix.waitpid(pid, 0)
+        worker = self.workers.pop(pid, None)
+        if worker is not None:
+            worker.ended(status)
+        elif process is not None:
+            self.ended(process)
+        elif not mine:
+            for each in self.workers.values():
+                each.born = 0 if each.born == pid else each.born
+            self.other_ended(pid, status)
+        return True
+
+    def _catch_up(self) -> None:
+        for worker in [*self.workers.values()]:
+            worker.hear()
+        for each in [*self.led]:
+            each.catch_up()

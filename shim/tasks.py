@@ -1,0 +1,119 @@
+"""All tasks of the shim, and how their ends are told: to containerd, and to who waits for one."""
+
+from pyrunc.errors import PyruncError
+from pyrunc.spec.jsonc import dumps
+from shim import messages
+from shim.children import AGAIN_SECONDS
+from shim.task import ROOTFS, Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrunc.log import Log
+    from shim.children import Children
+    from shim.events import Publisher
+    from shim.loop import Loop
+    from shim.task import Process
+
+
+class Tasks:
+    """Args:
+    shutdown: is called when the last one has gone, once containerd has asked for it.
+
+    Attributes:
+        by_id: those that are being created too.
+        leaving: containerd has said Shutdown while what could not be created was being undone.
+    """
+
+    __slots__ = ("by_id", "children", "leaving", "log", "loop", "namespace", "publisher", "shutdown")
+
+    def __init__(
+        self, children: "Children", log: "Log", namespace: str, publisher: "Publisher", shutdown: "Callable[[], None]"
+    ) -> None:
+        self.children = children
+        self.loop: Loop = children.loop
+        self.log = log
+        self.namespace = namespace
+        self.publisher = publisher
+        self.shutdown = shutdown
+        self.by_id: dict[str, Task] = {}
+        self.leaving = False
+        children.owner = self._owner
+        children.ended = self._ended
+
+    def add(self, id: str, bundle: str) -> Task:
+        task = self.by_id[id] = Task(self.loop, self.log, self.children.standard, self.namespace, id)
+        task.bundle = bundle
+        return task
+
+    def forget(self, task: Task) -> None:
+        self.by_id.pop(task.id, None)
+        if self.leaving and not self.by_id:
+            self.shutdown()
+
+    def leave(self) -> None:
+        """containerd has said Shutdown."""
+        self.leaving = not any(task.made for task in self.by_id.values())
+        if not self.by_id:
+            self.shutdown()
+
+    # --- ends
+
+    def _owner(self, pid: int) -> "Process | None":
+        for task in self.by_id.values():
+            for process in (task.init, *task.execs.values()) if task.made else ():
+                if process.pid == pid and process.end is None:
+                    return process
+        return None
+
+    def _ended(self, process: "Process") -> None:
+        task = process.task
+        try:
+            if process is task.init and not task.container.record["own_pids"]:
+                task.container.cgroup.kill()  # no PID 1 has taken the others along
+        except (PyruncError, OSError) as error:
+            self.log.error(f"container {task.id}: ending its other processes: {error}")
+        finally:
+            self.tell(task)
+
+    def tell(self, task: Task) -> None:
+        """The ends that can be told. One that could not, for whatever reason, is told later."""
+        try:
+            for process in task.tellable() if task.made else ():
+                status, at = process.end or (0, 0)
+                self.publisher.publish(
+                    "/tasks/exit", container_id=task.id, id=process.exec_id or task.id, pid=process.pid,
+                    exit_status=status, exited_at=messages.timestamp(at),
+                )  # fmt: skip
+                process.told = True
+                self.wake(process)
+        except BaseException:
+            self.loop.after(AGAIN_SECONDS, lambda: self.tell(task))
+            raise
+
+    def wake(self, process: "Process") -> None:
+        """Who waits for its end, each for himself."""
+        if process.streams.input is not None:
+            self.loop.soon(process.streams.input.end)
+        waiters, process.waiters = process.waiters, []
+        for waiter in waiters:
+            self.loop.call(lambda waiter=waiter: waiter(process))
+
+    def out_of_memory(self, task: Task) -> None:
+        if task.memory_kills():
+            self.publisher.publish("/tasks/oom", container_id=task.id)
+
+    # --- for people
+
+    def describe(self) -> None:
+        """Every task, to the log: on SIGUSR1."""
+        for task in self.by_id.values():
+            for process in (task.init, *task.execs.values()) if task.made else ():
+                found = {
+                    "task": task.id, "exec": process.exec_id, "pid": process.pid, "state": process.state(),
+                    "status": process.status, "waiters": len(process.waiters), "drained": process.streams.drained,
+                    "rootfs": f"{task.bundle}/{ROOTFS}", "cgroup": task.container.cgroup.paths,
+                }  # fmt: skip
+                self.log.write("info", dumps(found))
+        self.log.write("info", f"{len(self.by_id)} tasks, {len(self.publisher.queue)} events wait")
