@@ -324,8 +324,15 @@ def hanging(host, tmp_path) -> Iterator[Hanging]:
 
 
 def waits_in_kernel(pod: Pod) -> None:
-    """A worker that is in a request to the file system."""
-    wait_until(lambda: any("fuse" in Path(f"/proc/{pid}/wchan").read_text() for pid in pod.children()))
+    """A child of the shim's that is in a request to the file system."""
+    wait_until(lambda: any("fuse" in waits_for(pid) for pid in pod.children()))
+
+
+def waits_for(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/wchan").read_text()
+    except OSError:
+        return ""  # it has ended meanwhile
 
 
 def test_a_file_on_a_file_system_that_hangs(pod, host, hanging, call):
