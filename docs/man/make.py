@@ -130,6 +130,11 @@ EXAMPLES = {
     "state": (("Its process:", "pyrunc state web | jq .pid"),),
     "update": (
         (
+            "A device while it runs, and without it again:",
+            "pyrunc update --device-add /dev/fuse web",
+            "pyrunc update --device-rm /dev/fuse web",
+        ),
+        (
             "At most 256 MiB and half a processor:",
             "pyrunc update --memory 256M --cpu-period 100000 --cpu-quota 50000 web",
         ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.files import Write
     from pyrunc.cgroups.oom import Watch
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import DeviceRule, Resources
 
 NOT_PERMITTED = (errno.EPERM, errno.EACCES, errno.EROFS)
 SIGKILL = 9
@@ -169,6 +169,16 @@ class Cgroup:
             cause = f"this host has no {'cgroup v2' if self.unified else 'cgroup controller devices'} for us"
             raise PyruncError("linux.resources", "devices", f"{cause}, and all devices could be used")
         self._set_devices(directory, resources)
+
+    def change_devices(self, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+        """From one list of rules to another, of a container that runs."""
+        directory = self.directory("devices")
+        if not directory:
+            raise PyruncError("linux.resources", "devices", "the container has no cgroup whose rules could be changed")
+        self._change_devices(directory, old, new)
+
+    def _change_devices(self, directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+        raise NotImplementedError
 
     def _set_devices(self, directory: str, resources: "Resources") -> None:
         raise NotImplementedError

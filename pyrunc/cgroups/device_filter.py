@@ -6,13 +6,14 @@ access is granted. When a bit is denied, or undecided at the end, access is refu
 for each bit by itself, as in v1's lists.
 """
 
+import errno
 import posix
 import struct
 
 from pyrunc.cgroups.device_rules import DEFAULT
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux import kernel_error
-from pyrunc.linux._kernel import lib
+from pyrunc.linux._kernel import ffi, lib
 from pyrunc.linux.fd import Fd, open_at
 
 TYPE_CHECKING = False
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
+BPF_F_REPLACE = 4
+MOST = 64  # BPF_CGROUP_MAX_PROGS
 LICENSE = b"Apache-2.0"  # GPL is needed only by a program that calls certain helpers of the kernel's; ours calls none
 
 KINDS = {"b": 1, "c": 2}
@@ -86,16 +89,56 @@ def _answer(value: int) -> "list[Instruction]":
 
 def apply(directory: str, rules: "list[DeviceRule]") -> None:
     """Load the program and attach it to the cgroup. Raises PyruncError."""
-    code = program(rules)
     try:
-        number = lib.sys_bpf_load(BPF_PROG_TYPE_CGROUP_DEVICE, code, len(code) // 8, LICENSE)
-        if number < 0:
-            raise kernel_error("bpf load", "the device rules")
-        with (
-            Fd(number, "the device rules") as loaded,
-            open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup,
-        ):
+        with _load(rules) as loaded, open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup:
             if lib.sys_bpf_attach(cgroup.number, loaded.number, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI) < 0:
                 raise kernel_error("bpf attach", directory)
     except OSError as error:
         raise PyruncError("setting device rules of cgroup", directory, reason(error)) from error
+
+
+def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+    """Put one program in the other's place: there is no time without. Raises PyruncError.
+
+    Others may have attached theirs (an engine's plug-in). Which is ours its tag says: the kernel's hash of a program.
+    BPF_F_REPLACE, Linux 5.6
+    """
+    try:
+        with _load(new) as loaded, open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup:
+            with _load(old) as like_ours:
+                ours = _attached(cgroup, _tag(like_ours))
+            flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE
+            with ours:
+                if lib.sys_bpf_replace(cgroup.number, loaded.number, BPF_CGROUP_DEVICE, flags, ours.number) < 0:
+                    raise kernel_error("bpf attach", directory)
+    except OSError as error:
+        raise PyruncError("changing device rules of cgroup", directory, reason(error)) from error
+
+
+def _load(rules: "list[DeviceRule]") -> Fd:
+    code = program(rules)
+    number = lib.sys_bpf_load(BPF_PROG_TYPE_CGROUP_DEVICE, code, len(code) // 8, LICENSE)
+    if number < 0:
+        raise kernel_error("bpf load", "the device rules")
+    return Fd(number, "the device rules")
+
+
+def _attached(cgroup: Fd, tag: bytes) -> Fd:
+    ids, count = ffi.new("uint32_t[]", MOST), ffi.new("uint32_t *", MOST)
+    if lib.sys_bpf_query(cgroup.number, BPF_CGROUP_DEVICE, ids, count) < 0:
+        raise kernel_error("bpf query", cgroup.name)
+    for index in range(count[0]):
+        number = lib.sys_bpf_by_id(ids[index])
+        if number >= 0:
+            found = Fd(number, "a program of the cgroup's")
+            if _tag(found) == tag:
+                return found
+            found.close()
+    raise OSError(errno.ENOENT, "none of its programs has the rules on record", cgroup.name)
+
+
+def _tag(loaded: Fd) -> bytes:
+    tag = ffi.new("char[8]")
+    if lib.sys_bpf_tag(loaded.number, tag) < 0:
+        raise kernel_error("bpf info", loaded.name)
+    return b"".join(tag[index] for index in range(8))

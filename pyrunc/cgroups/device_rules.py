@@ -41,3 +41,25 @@ def apply(directory: str, rules: "list[DeviceRule]") -> None:
     write(directory, "devices.deny", "a")
     for rule in [*rules, *DEFAULT]:
         write(directory, "devices.allow" if rule["allow"] else "devices.deny", text_of(rule))
+
+
+def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+    """Change the list rule by rule: what both have stays allowed all the time. Of a rule that goes, what another one
+    allows is allowed again."""
+    for rule in new:
+        if rule not in old:
+            write(directory, "devices.allow" if rule["allow"] else "devices.deny", text_of(rule))
+    for rule in old:
+        if rule not in new and rule["allow"]:
+            write(directory, "devices.deny", text_of(rule))
+            for other in [*new, *DEFAULT]:
+                if _concerns(other, rule):
+                    name = "devices.allow" if other["allow"] else "devices.deny"
+                    write(directory, name, text_of({**rule, "access": other.get("access") or "rwm"}))
+
+
+def _concerns(rule: "DeviceRule", device: "DeviceRule") -> bool:
+    """Whether a rule is about a device, among others perhaps."""
+    if (rule.get("type") or "a") not in ("a", device.get("type")):
+        return False
+    return all(rule.get(name) in (None, -1, device.get(name)) for name in ("major", "minor"))

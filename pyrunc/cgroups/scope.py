@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.files import Write
     from pyrunc.cgroups.systemd import Unit
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import DeviceRule, Resources
 
 
 class Scope(Cgroup):
@@ -106,6 +106,10 @@ class Scope(Cgroup):
 
 class ScopeV1(Scope, CgroupV1):
     __slots__ = ()
+
+    def _change_devices(self, directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+        cause = "on cgroup v1 systemd has the list of devices, and would put its own back"
+        raise PyruncError("changing device rules of cgroup", directory, cause)
 
 
 class ScopeV2(Scope, CgroupV2):

@@ -7,7 +7,7 @@ from pyrunc.linux.fd import make_directories, read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.cgroups.oom import Watch
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import DeviceRule, Resources
 
 
 class CgroupV1(Cgroup):
@@ -31,6 +31,11 @@ class CgroupV1(Cgroup):
         make_directories(path, 0o755)
         if "cpuset" in name.split(","):
             _inherit_cpuset(path, self.mounts[name])
+
+    def _change_devices(self, directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+        from pyrunc.cgroups import device_rules
+
+        device_rules.replace(directory, old, new)
 
     def _set_devices(self, directory: str, resources: "Resources") -> None:
         from pyrunc.cgroups import device_rules

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pyrunc.cgroups.oom import Watch
-    from pyrunc.spec.types import Resources
+    from pyrunc.spec.types import DeviceRule, Resources
 
 INVALID = "domain invalid"
 
@@ -73,6 +73,11 @@ class CgroupV2(Cgroup):
                     posix.chown(f"{directory}/{name}", uid, -1)
         except OSError as error:
             raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
+
+    def _change_devices(self, directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
+        from pyrunc.cgroups import device_filter
+
+        device_filter.replace(directory, old, new)
 
     def _set_devices(self, directory: str, resources: "Resources") -> None:
         from pyrunc.cgroups import device_filter

@@ -73,6 +73,8 @@ USAGE = Usage(
     (
         Flag("resources", "r", help="read linux.resources from FILE (JSON), - is standard input", value="FILE"),
         *(Flag(name, help=row[3], value="VALUE") for name, row in LIMITS.items()),
+        Flag("device-add", help="give it a device: HOSTPATH[:PATH[:rwm]]", value="DEVICE", many=True),
+        Flag("device-rm", help="take away a device that --device-add gave", value="PATH", many=True),
         Flag("l3-cache-schema", help="the share of the L3 cache: L3:0=ff;1=f0", value="VALUE"),
         Flag("mem-bw-schema", help="the share of memory bandwidth: MB:0=50;1=70", value="VALUE"),
         *(Flag(name, help="ignored", value="VALUE", hidden=True) for name in OBSOLETE),
@@ -80,7 +82,8 @@ USAGE = Usage(
     least=1,
     most=1,
     details="""What is not named stays as it is. If the kernel refuses a value, nothing is changed. With --resources
-the other flags are ignored, but not those of the schemata. Rules for devices are never changed.""",
+the other flags are ignored, but not those of the schemata. Rules for devices are changed
+by --device-add and --device-rm alone, together with the node in the container's /dev.""",
 )
 
 
@@ -91,7 +94,15 @@ def main(call: Call) -> None:
         if name in arguments.given:
             call.log.warning("Kernel memory settings are ignored and will be removed")
     source = arguments.text("resources")
-    update(container, _of_file(source) if source else _of_flags(arguments), _rdt(arguments))
+    changes, rdt = _of_file(source) if source else _of_flags(arguments), _rdt(arguments)
+    if not (arguments.texts("device-add") or arguments.texts("device-rm")):
+        update(container, changes, rdt)
+        return
+    from pyrunc.container import late_devices
+
+    late_devices.change(
+        container, arguments.texts("device-add"), arguments.texts("device-rm"), lambda: update(container, changes, rdt)
+    )
 
 
 def _rdt(arguments: Arguments) -> "IntelRdt | None":

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+RUNC = "1.5.1"  # whose command line, words and suite of tests we follow: who asks for a version means these
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 UNSAFE_ANNOTATIONS = (
     "bundle", "org.criu.config", "org.pyrunc.landlock.", "org.pyrunc.rootfs.idmap",
@@ -49,6 +50,7 @@ def features() -> "dict[str, Any]":
             "io.github.pyrunc.version": __version__,
             "org.opencontainers.runc.checkpoint.enabled": "true",  # the name that engines know
             "io.github.seccomp.libseccomp.version": profile.version(),
+            "org.opencontainers.runc.version": RUNC,
             **{f"io.github.pyrunc.{name}": version for name, version in inside().items() if name != "libseccomp"},
         },
         "potentiallyUnsafeConfigAnnotations": list(UNSAFE_ANNOTATIONS),

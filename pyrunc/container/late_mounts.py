@@ -50,6 +50,7 @@ class Inside:
             self.namespace = open_at(None, f"/proc/{pid}/ns/mnt", posix.O_RDONLY)
             self.root = open_at(None, f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY)
             self.proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
+            self.owner = _root_of(f"/proc/{pid}/uid_map"), _root_of(f"/proc/{pid}/gid_map")
             if not container.is_alive():
                 raise NotRunning(container.id)
 
@@ -64,17 +65,37 @@ class Inside:
         with Errand(enter):
             pass
 
+    def as_its_root(self, make: "Callable[[], Fd]") -> Fd:
+        """What is made in the container belongs to its root: of a file system of its user namespace nobody else can."""
+        uid, gid = self.owner
+        posix.setegid(gid)
+        posix.seteuid(uid)
+        try:
+            return make()
+        finally:
+            posix.seteuid(0)
+            posix.setegid(0)
+
     def number(self, mount: Fd) -> int:
         lines = read_file(f"self/fdinfo/{mount.number}", self.proc).splitlines()
         return int(next(line for line in lines if line.startswith(b"mnt_id:")).partition(b":")[2])
+
+
+def _root_of(file: str) -> int:
+    """Which user of the host's is user 0 there. user_namespaces(7)"""
+    for line in read_file(file).splitlines():
+        inside, outside, _ = map(int, line.split())
+        if inside == 0:
+            return outside
+    raise PyruncError("reading", file, "the container has no user 0")
 
 
 def add(container: Container, entries: "list[Mount]") -> None:
     """All of them or none. Raises PyruncError."""
     container.directory.lock("mounts")
     try:
-        _refuse_foreign(container)
-        inside = _inside(container)
+        refuse_foreign(container)
+        inside = inside_of(container)
         added = {**container.record.get(ADDED, {})}
         prepared = []
         for entry in entries:
@@ -84,7 +105,7 @@ def add(container: Container, entries: "list[Mount]") -> None:
             tree = _attempt(entry, lambda entry=entry: _prepare(container, entry))  # type: ignore[misc]
             added[place] = inside.number(tree)
             prepared.append((entry, tree))
-        _run(inside, lambda: _attach_all(inside, prepared))
+        run_inside(inside, lambda: _attach_all(inside, prepared))
         container.config["mounts"] = [*(container.config.get("mounts") or []), *entries]
         _save(container, added)
     finally:
@@ -95,14 +116,14 @@ def remove(container: Container, entries: "list[Mount]") -> None:
     """What `add` has given, by its destination."""
     container.directory.lock("mounts")
     try:
-        _refuse_foreign(container)
+        refuse_foreign(container)
         added = {**container.record.get(ADDED, {})}
         places = [normal(entry["destination"]) for entry in entries]
         for place in places:
             if place not in added:
                 raise StateError("unmounting", place, "it was not added by `pyrunc mounts add`")
-        inside = _inside(container)
-        _run(inside, lambda: _detach_all(inside, [(place, added[place]) for place in places]))
+        inside = inside_of(container)
+        run_inside(inside, lambda: detach_all(inside, [(place, added[place]) for place in places]))
         for place in places:
             del added[place]
         mounts = container.config.get("mounts") or []
@@ -112,14 +133,14 @@ def remove(container: Container, entries: "list[Mount]") -> None:
         container.directory.unlock()
 
 
-def _inside(container: Container) -> Inside:
+def inside_of(container: Container) -> Inside:
     try:
         return Inside(container)
     except (FileNotFoundError, ProcessLookupError):
         raise NotRunning(container.id) from None
 
 
-def _refuse_foreign(container: Container) -> None:
+def refuse_foreign(container: Container) -> None:
     namespaces = container.config["linux"].get("namespaces") or []
     if not any(n["type"] == "mount" and not n.get("path") for n in namespaces):
         raise StateError("container", f'"{container.id}"', "it has no mount namespace of its own making")
@@ -138,7 +159,7 @@ def _attempt(entry: "Mount", work: "Callable[[], Fd]") -> Fd:
         raise PyruncError("mounting", entry["destination"], reason(error)) from error
 
 
-def _run(inside: Inside, work: "Callable[[], None]") -> None:
+def run_inside(inside: Inside, work: "Callable[[], None]") -> None:
     try:
         inside.do(work)
     except OSError as error:
@@ -183,20 +204,20 @@ def _attach_all(inside: Inside, prepared: "list[tuple[Mount, Fd]]") -> None:
                 move_mount(tree, target)
             done.append((place, number))
     except OSError:
-        _detach_all(inside, done)
+        detach_all(inside, done)
         raise
 
 
 def _target(inside: Inside, place: str, directory: bool) -> Fd:
     """Made where it is missing, as by create. Not in /proc or /sys, but for what create lets be replaced there."""
     ensure = path.ensure_directory if directory else path.ensure_file
-    target = ensure(inside.root, place)
+    target = inside.as_its_root(lambda: ensure(inside.root, place))
     if filesystem_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC) and place not in PROC_OVERMOUNTS:
         raise PermissionError(1, "nothing is mounted on what is the kernel's", place)
     return target
 
 
-def _detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
+def detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
     for place, number in places:
         parent, _, name = place.rpartition("/")
         folder = path.resolve(inside.root, parent, symlinks=True, directory=True)

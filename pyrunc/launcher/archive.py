@@ -17,15 +17,16 @@ from typing import TypeVar
 MADE_OF_ANNOTATIONS = ("NamedTuple", "TypedDict")
 Documented = TypeVar("Documented", ast.Module, ast.ClassDef, ast.FunctionDef)
 OFF_THE_PATH = (
-    "pyrunc.__main__", "pyrunc.aio", "pyrunc.library",
-    "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain", "pyrunc.cli.features", "pyrunc.cli.help",
-    "pyrunc.cli.info", "pyrunc.cli.learn", "pyrunc.cli.log_targets", "pyrunc.cli.many", "pyrunc.cli.mounts",
-    "pyrunc.cli.timeline", "pyrunc.cli.validate", "pyrunc.container.annotations", "pyrunc.container.ended",
-    "pyrunc.container.features", "pyrunc.container.late_mounts", "pyrunc.doctor", "pyrunc.explain", "pyrunc.image",
-    "pyrunc.init.confine", "pyrunc.launcher", "pyrunc.learn", "pyrunc.linux._build", "pyrunc.linux.exits",
-    "pyrunc.linux.landlock", "pyrunc.seccomp.names", "pyrunc.seccomp.profile", "pyrunc.spec._checker_rest",
-    "pyrunc.spec.compiler", "pyrunc.spec.default", "pyrunc.spec.everything", "pyrunc.spec.patterns",
-    "pyrunc.spec.report", "pyrunc.spec.schema", "pyrunc.spec.types",
+    "pyrunc.__main__", "pyrunc.aio", "pyrunc.cli.completion", "pyrunc.cli.doctor", "pyrunc.cli.explain",
+    "pyrunc.cli.features", "pyrunc.cli.help", "pyrunc.cli.info", "pyrunc.cli.learn", "pyrunc.cli.log_targets",
+    "pyrunc.cli.many", "pyrunc.cli.mounts", "pyrunc.cli.timeline", "pyrunc.cli.validate",
+    "pyrunc.container.annotations", "pyrunc.container.ended", "pyrunc.container.features",
+    "pyrunc.container.late_devices", "pyrunc.container.late_mounts", "pyrunc.doctor", "pyrunc.explain",
+    "pyrunc.image", "pyrunc.init.confine", "pyrunc.launcher", "pyrunc.learn", "pyrunc.library",
+    "pyrunc.linux._build", "pyrunc.linux.exits", "pyrunc.linux.landlock", "pyrunc.seccomp.names",
+    "pyrunc.seccomp.profile", "pyrunc.spec._checker_rest", "pyrunc.spec.compiler", "pyrunc.spec.default",
+    "pyrunc.spec.everything", "pyrunc.spec.patterns", "pyrunc.spec.report", "pyrunc.spec.schema",
+    "pyrunc.spec.types",
 )  # fmt: skip
 
 

@@ -49,6 +49,10 @@ int sys_sched_setattr(uint32_t policy, uint64_t flags, int32_t nice, uint32_t pr
 int sys_set_mempolicy(int mode, const char *nodes, unsigned long bits);
 int sys_bpf_load(unsigned int type, const char *instructions, unsigned int count, const char *license);
 int sys_bpf_attach(int target, int program, unsigned int type, unsigned int flags);
+int sys_bpf_replace(int target, int program, unsigned int type, unsigned int flags, int old);
+int sys_bpf_query(int target, unsigned int type, uint32_t *ids, uint32_t *count);
+int sys_bpf_by_id(uint32_t id);
+int sys_bpf_tag(int program, char *tag);
 int sys_inotify(const char *path, uint32_t events);
 int sys_landlock_create_ruleset(const char *attributes, size_t size, unsigned int flags);
 int sys_landlock_add_rule(int ruleset, unsigned int type, const char *attributes);
@@ -251,6 +255,53 @@ static int sys_bpf_attach(int target, int program, unsigned int type, unsigned i
     attr.attach_type = type;
     attr.attach_flags = flags;
     return syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
+}
+
+static int sys_bpf_replace(int target, int program, unsigned int type, unsigned int flags, int old)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.target_fd = target;
+    attr.attach_bpf_fd = program;
+    attr.attach_type = type;
+    attr.attach_flags = flags;
+    attr.replace_bpf_fd = old;
+    return syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof attr);
+}
+
+static int sys_bpf_query(int target, unsigned int type, uint32_t *ids, uint32_t *count)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.query.target_fd = target;
+    attr.query.attach_type = type;
+    attr.query.prog_ids = (uint64_t)(uintptr_t)ids;
+    attr.query.prog_cnt = *count;
+    int result = syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof attr);
+    *count = attr.query.prog_cnt;
+    return result;
+}
+
+static int sys_bpf_by_id(uint32_t id)
+{
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.prog_id = id;
+    return syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attr, sizeof attr);
+}
+
+static int sys_bpf_tag(int program, char *tag)
+{
+    union bpf_attr attr;
+    struct bpf_prog_info info;
+    memset(&attr, 0, sizeof attr);
+    memset(&info, 0, sizeof info);
+    attr.info.bpf_fd = program;
+    attr.info.info_len = sizeof info;
+    attr.info.info = (uint64_t)(uintptr_t)&info;
+    int result = syscall(SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &attr, sizeof attr);
+    memcpy(tag, info.tag, sizeof info.tag);
+    return result;
 }
 
 static int sys_inotify(const char *path, uint32_t events)
