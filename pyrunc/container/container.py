@@ -90,15 +90,18 @@ class Container(Recorded):
             proxy.wait(self.pid)
 
     def _destroy(self, after: str = "the failure") -> None:
-        """After a startContainer or poststart hook that failed: runtime.md#lifecycle goes on at its step 12. After its
-        checkpoint too. What can't be removed is left for `delete --force`, and said."""
+        """After a startContainer or poststart hook has failed: runtime.md#lifecycle goes on at its step 12. Also after a
+        checkpoint. What can't be removed is left for `delete --force`, and a warning says so.
+        """
         try:
             self._delete(force=True, bury=False)
         except (PyruncError, OSError) as error:
             self.log.warning(f"destroying container {self.id} after {after}: {reason(error)}")
 
     def notify_proxy(self) -> "Proxy | None":
-        """Who passes the container's READY=1 on, if anybody wants to hear of it."""
+        """The proxy that passes the container's READY=1 on to the service manager. None: there is no manager that
+        listens.
+        """
         if not self.record["notify"]:
             return None
         from pyrunc.container.notify import Proxy, manager
@@ -112,13 +115,16 @@ class Container(Recorded):
             self.verify_started()
 
     def release(self) -> Fd:
-        """Let the process that waits go on to its program. Returns the fifo, whose other end it closes when it has got
-        there: then, or when it has died, `verify_started` says which. The lock is the caller's to hold."""
+        """Let the process that waits go on to its program.
+
+        Returns the fifo. The process closes the other end when its program runs, or when it dies; `verify_started`
+        tells which. The caller holds the lock.
+        """
         fifo = self.directory.open_fifo() if self.is_alive() else None
         if fifo is None:
             if self.status() == "stopped":
                 raise StateError("cannot start a container that has stopped", self.id)
-            if self.directory.has_fifo():  # the first `start` would have taken it away
+            if self.directory.has_fifo():  # `start` would have removed it
                 raise StateError("cannot start container", self.id, "its process died waiting")
             raise StateError("cannot start an already running container", self.id)
         if self.cgroup.is_frozen():
@@ -130,8 +136,9 @@ class Container(Recorded):
         return fifo
 
     def _wait_for_program(self, fifo: Fd) -> None:
-        """Until the other end is closed: by execve, or by the death of a process, which has written why. Raises
-        Overdue."""
+        """Wait until the other end of the fifo is closed: by execve, or by the death of the process, which has then
+        written the reason into it. Raises Overdue.
+        """
         from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 
         try:
@@ -143,11 +150,14 @@ class Container(Recorded):
                 while not poll.poll(LOOK_SECONDS * 1000):
                     watch.look(f"starting container {self.id}")
         except ProcessLookupError:
-            pass  # it was as quick as that
+            pass  # its program has ended already
 
     def verify_started(self) -> None:
-        """Whether its program runs. Our end of the fifo keeps what is in it; for reading it is opened only now, as the
-        other end's last reader had to be seen to go."""
+        """Raise StepError unless its program runs.
+
+        Our end keeps what is in the fifo. It is opened for reading only now: a reader of ours would have hidden that
+        the other end was closed.
+        """
         with open_at(self.directory.fd, FIFO, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW) as reader:
             try:
                 text = posix.read(reader.number, 1 << 16)
@@ -164,7 +174,8 @@ class Container(Recorded):
     def kill(self, signal: int, all_processes: bool = False) -> None:
         """Send a signal to the container's first process. runtime.md#kill
 
-        SIGKILL where it shares the processes of another namespace: to all of its own, as no PID 1 takes them along.
+        A container in a process namespace of others has no PID 1 whose death ends the rest. So SIGKILL is sent to all
+        its processes.
         """
         if not self.is_alive():
             if signal == SIGKILL and not self._has_own_processes() and self.cgroup.processes():
@@ -180,7 +191,7 @@ class Container(Recorded):
             self.signal(signal)
         except NotRunning:
             if not all_processes and self._has_own_processes():
-                raise  # else it died with the others
+                raise  # else it has died with the others
         if signal == SIGKILL:
             self.cgroup.thaw_all()  # a frozen process of v1 dies when it thaws
 
@@ -199,7 +210,7 @@ class Container(Recorded):
         self.cgroup.thaw()
 
     def _has_own_processes(self) -> bool:
-        """Whether it has a PID namespace of its own making: with its PID 1 everything in it dies."""
+        """Whether it has a PID namespace of its own. With PID 1 everything in such a namespace dies."""
         own: bool = self.record["own_pids"]
         return own
 
@@ -225,9 +236,9 @@ class Container(Recorded):
 
     @staticmethod
     def delete(root: StateRoot, container_id: str, force: bool = False, log: "Log | None" = None) -> None:
-        """Remove a stopped or created container; by force, any, and whatever a killed `create` left.
+        """Remove a stopped or created container. By force: any container, and whatever a killed `create` has left.
 
-        Raises NoSuchContainer (not by force), StateError when it runs.
+        Raises NoSuchContainer, but not by force, and StateError when the container runs.
         """
         directory = StateDirectory.open(root, container_id)
         if not force:
@@ -288,11 +299,11 @@ class Container(Recorded):
         self.remove_rdt_group()
         self._restore_devices()
         self.directory.remove()
-        self.directory.unlock()  # who waits for it need not wait for hooks to learn that there is no container
+        self.directory.unlock()  # others who wait for the lock need not wait for hooks too
         self.poststop()
 
     def _read_hooks(self, force: bool) -> None:
-        """While they are there. By force a container is deleted without those that can't be read."""
+        """While their file is there. By force a container is deleted without hooks that can't be read."""
         if not force:
             _ = self.config
             return
@@ -305,14 +316,16 @@ class Container(Recorded):
             self.record["hooks"] = []
 
     def _restore_devices(self) -> None:
-        """Physical network devices, which the kernel gives back when the last process of the container is dead."""
+        """The physical network devices. The kernel has given them back when the container's last process died."""
         if self.record.get("netDevices"):
             from pyrunc.container import net_devices
 
             net_devices.restore(self.record["netDevices"], self.log)
 
     def _kill_and_wait(self, bury: bool) -> None:
-        """`bury`: where we are its parent nobody else does; but who made it and waits for it is to hear of its end."""
+        """`bury`: wait for the process as its parent, since nobody else does. Not where somebody who made it waits
+        for its end.
+        """
         from pyrunc.container.patience import DEATH_LOOKS, DEATH_SECONDS
 
         try:
@@ -321,18 +334,19 @@ class Container(Recorded):
                 for _ in range(DEATH_LOOKS):
                     if has_ended(pidfd, DEATH_SECONDS / DEATH_LOOKS):
                         break
-                    self.cgroup.thaw_all()  # `pause` asks for no lock: it may have come after
+                    self.cgroup.thaw_all()  # `pause` takes no lock: it may have frozen it after the kill
                 else:
                     raise PyruncError("killing container", self.id, f"it is still alive after {DEATH_SECONDS:.0f} s")
                 if bury:
                     reap(pidfd)
         except (ProcessLookupError, NotRunning, ChildProcessError):
-            pass  # it was quicker, or is not ours
+            pass  # it has ended, or is no child of ours
 
 
 def _record_of(directory: StateDirectory, force: bool, log: "Log | None") -> "dict[str, Any] | None":
-    """state.json; by force, when nobody can read that, what can be told without. None: nothing was made but the
-    directory."""
+    """state.json. With force, if that can't be read, what can be told without it. None: only the directory was
+    made.
+    """
     try:
         record = directory.load_record()
     except PyruncError:

@@ -112,25 +112,28 @@ def _may_hang(namespace: "Namespace") -> bool:
 
 
 def _close_what_it_left(error: BaseException) -> None:
-    """The descriptors in the functions that it came through, which it keeps: where there are no more to be had, undoing
-    needs one of them."""
+    """Close the descriptors that the functions which failed had open: the error's traceback keeps them. Undoing
+    needs descriptors, and where there were none left it would fail as well.
+    """
     at = error.__traceback__
     while at is not None:
         try:
             at.tb_frame.clear()
         except RuntimeError:
-            pass  # it has not ended: it is ours, or a caller's
+            pass  # a function that still runs: ours, or a caller's
         at = at.tb_next
 
 
 def _verify_that_it_can_be_killed() -> None:
-    """What only start, kill and delete need: without it there would be a container that nobody can remove."""
+    """Try the system calls that only start, kill and delete need. Without them nobody could remove the container."""
     with pidfd_open(posix.getpid()) as ourselves:
         pidfd_send_signal(ourselves, 0)
 
 
 def _look_at_user_namespace(config: "Config") -> None:
-    """The mappings of one that is joined; and that there is one where nothing else gives the right to anything."""
+    """Adopt the mappings of a user namespace that is joined. Refuse a caller without privileges who asks for no
+    user namespace.
+    """
     user = next((n for n in config["linux"].get("namespaces") or [] if n["type"] == "user"), None)
     if user is None and not capget()[0] & CAP_SYS_ADMIN:
         from pyrunc.container import unprivileged
@@ -143,8 +146,11 @@ def _look_at_user_namespace(config: "Config") -> None:
 
 
 def _look_at_mount_namespace(config: "Config", log: Log) -> None:
-    """Without one of its own nothing is mounted, and nothing there is protected. The runtime's own, by its path, is as
-    good as none: see rules.paths_have_a_mount_namespace."""
+    """Say that nothing is mounted or protected without a mount namespace of the container's own. Refuse to mask paths
+    in the runtime's own namespace.
+
+    A path that leads to the runtime's own namespace counts as none: see rules.paths_have_a_mount_namespace.
+    """
     linux = config["linux"]
     mount = next((n for n in linux.get("namespaces") or [] if n["type"] == "mount"), None)
     if mount is not None and not mount.get("path"):
@@ -207,8 +213,11 @@ CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and d
 
 
 class Creation(launch.Parent):
-    """One container in the making: its record grows before each thing that is made, so that what is killed in between
-    is what `delete --force` removes."""
+    """One container in the making.
+
+    Its record is written before each thing that is made. So `delete --force` finds all that a killed `create` has
+    left.
+    """
 
     __slots__ = (
         "cgroup", "child", "config", "container", "group", "is_claimed", "log", "net_devices", "options", "record",
@@ -342,7 +351,7 @@ class Creation(launch.Parent):
         return context
 
     def settle(self, pid: int) -> None:
-        """systemd makes a scope for a process that there is."""
+        """Have systemd make the scope. It does so only for a process that exists."""
         if not self.cgroup.needs_process:
             return
         resources, annotations = self.config["linux"].get("resources") or {}, self.record["annotations"]
@@ -374,14 +383,17 @@ class Creation(launch.Parent):
         self.container.run_hooks("createRuntime", "creating")
 
     def undo(self) -> None:
-        """After a failure, and the death of the process: its network devices, its cgroup, its directory. What can't be
-        removed is left for `delete --force`, and said."""
+        """After a failure, when the process is dead: give its network devices back, remove its cgroup and its
+        directory.
+
+        What can't be removed is left for `delete --force`, and a warning says so.
+        """
         container = self.container
         try:
             if self.net_devices is not None:
                 self.net_devices.give_back(self.log)
             if container.pid:
-                container.cgroup.kill()  # what its hooks have started in it
+                container.cgroup.kill()  # processes that its hooks have started
             container.cgroup.remove()
             container.remove_rdt_group()
             container.directory.remove()
@@ -449,8 +461,10 @@ def _maps_owners(config: "Config") -> bool:
 
 
 def _delegate(cgroup: "Cgroup", config: "Config") -> None:
-    """A container with a cgroup namespace of its own, and a writable view of it, may arrange what is in its cgroup:
-    v2's directory is its user's then."""
+    """Give v2's directory to the container's user, where the container may arrange its own cgroup.
+
+    That is where it has a cgroup namespace of its own and a writable view of it. config-linux.md#cgroup-ownership
+    """
     linux = config["linux"]
     new = {n["type"] for n in linux.get("namespaces") or [] if not n.get("path")}
     if "cgroup" not in new:
@@ -467,7 +481,7 @@ def _delegate(cgroup: "Cgroup", config: "Config") -> None:
 
 
 def _rootfs(config: "Config", bundle: str) -> str:
-    """The root file system as an absolute path. A symlink is followed now, on the host, and never again."""
+    """The root file system as an absolute path. Symlinks in it are followed now, on the host, and never again."""
     root = config["root"]["path"]
     path = root if root.startswith("/") else f"{bundle}/{root}"
     try:
@@ -478,8 +492,10 @@ def _rootfs(config: "Config", bundle: str) -> str:
 
 
 def _listen_fds() -> int:
-    """Socket activation: LISTEN_FDS descriptors from 3 on are the container's, if they were meant for us."""
+    """Socket activation: how many descriptors from 3 on are the container's. LISTEN_PID says whether they are meant
+    for us.
+    """
     count, meant_for = posix.environ.get(b"LISTEN_FDS", b"0"), posix.environ.get(b"LISTEN_PID", b"0")
     if not (count.isdigit() and meant_for.isdigit() and len(count + meant_for) < 20):
-        return 0  # -1 would be one of the standard streams
+        return 0  # a negative number would be one of the standard streams
     return int(count) if int(meant_for) in (0, posix.getpid()) else 0

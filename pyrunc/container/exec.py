@@ -47,8 +47,8 @@ def begin(
 ) -> launch.Launch:
     """Make a process of the container, which is to become `what`.
 
-    The namespaces are those of the container's first process, by its pidfd; the cgroup, the filter and the labels
-    are the container's.
+    It enters the namespaces of the container's first process, by its pidfd. Its cgroup, filter and labels are the
+    container's.
     """
     log = log or container.log
     status = container.status()
@@ -101,8 +101,11 @@ class _Parent(launch.Parent):
 
 
 def _complete(what: "Process", own: "Process | None") -> None:
-    """What it leaves unsaid of the rights, the limits and the confinement of a process is as the container's own
-    process has it. runc and crun have most of these so; without no_new_privs and the umask it would be half of it."""
+    """Fill in the rights, limits and confinement that `what` does not mention, as the container's own process has
+    them.
+
+    runc and crun do so for most of these. To leave out no_new_privs or the umask would confine the process by half.
+    """
     if own is None:
         return
     for member in OF_THE_CONTAINER:
@@ -149,8 +152,10 @@ def _cgroup(container: Container, wanted: "list[str]") -> "Cgroup":
 
 
 def _could_trace(container: Container, context: Context) -> bool:
-    """CAP_SYS_PTRACE in the host's user namespace: for it "not dumpable" means nothing. With CAP_SYS_ADMIN too the
-    container owns the host without us."""
+    """Whether the container has CAP_SYS_PTRACE in the host's user namespace: that overrides "not dumpable".
+
+    A container that also has CAP_SYS_ADMIN there needs no process of ours to take over the host.
+    """
     own = container.config.get("process")
     sets = Sets(own.get("capabilities") or {} if own else {})
     return not context.userns and bool(sets.any() & CAP_SYS_PTRACE) and not sets.any() & CAP_SYS_ADMIN
@@ -159,9 +164,11 @@ def _could_trace(container: Container, context: Context) -> bool:
 class _Entrance:
     """While it is open, our children are born in the container's PID namespace.
 
-    A process never changes its own PID namespace, only that of its children: so we join it, clone, and go back.
-    Where we may not (rootless: the user namespace gives the right, and only the child enters that) the child joins
-    it with the others and clones once more. So it does for a container that could trace it, as the last thing of all.
+    A process can't change its own PID namespace, but that of its children. So we join it, clone, and go back.
+
+    Without privileges we may not: only the child, which enters the user namespace, gets the right. Then the child
+    joins the PID namespace with the others, and clones once more. It does the same, as its last act, for a container
+    that could trace it.
     """
 
     __slots__ = ("back", "container", "context", "init")
@@ -177,7 +184,7 @@ class _Entrance:
             self._enter(self.container, self.context, self.init)
         except OSError as error:
             self._go_back()
-            if not self.container.is_alive():  # it ended meanwhile, and its namespaces in /proc with it
+            if not self.container.is_alive():  # it has ended meanwhile, and /proc has its namespaces no more
                 raise StateError("cannot exec in a stopped container", self.container.id) from error
             raise
         except BaseException:
@@ -198,7 +205,9 @@ class _Entrance:
         if flags & process.CLONE_NEWPID and not context.unseen:
             own = open_at(None, namespaces.own("pid"), posix.O_RDONLY)
             try:
-                process.setns(own, process.CLONE_NEWPID)  # whether we shall be let back: root of a user namespace isn't
+                process.setns(
+                    own, process.CLONE_NEWPID
+                )  # asks whether we may come back: root of a user namespace may not
                 self.back = own
                 process.setns(init, process.CLONE_NEWPID)
                 flags &= ~process.CLONE_NEWPID

@@ -1,4 +1,4 @@
-"""delete --force, where things are not as they should be."""
+"""delete --force, for containers that are damaged or that another verb holds."""
 
 import posix
 import time
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 
 def interrupt(directory: StateDirectory, log: "Log | None") -> None:
-    """Get the lock from a verb that may hang. What it waits for is ended: the container's first process and its hook.
-    With them it fails and lets go. Who does not is ended himself, if he lives for that verb alone: never we ourselves,
-    nor a program that uses the library, such as a shim with its other containers."""
+    """Take the lock from a verb that may hang.
+
+    What that verb waits for is ended: the container's first process and its hook. Then the verb fails and gives up the
+    lock. If it does not, its process is killed, but only a process that lives for that verb alone. We ourselves and
+    programs that use the library, such as a shim with other containers, are never killed.
+    """
     deadline = time.monotonic() + POLITE_SECONDS
     while time.monotonic() < deadline:
         _end_what_it_waits_for(directory, log)
@@ -37,7 +40,7 @@ def _end_what_it_waits_for(directory: StateDirectory, log: "Log | None") -> None
     try:
         record = directory.load_record()
     except PyruncError:
-        record = None  # damaged
+        record = None  # its record is damaged
     if record is not None and record["pid"]:
         Recorded(directory, record, log).kill_quietly()
     hook = directory.hook()
@@ -48,7 +51,7 @@ def _end_what_it_waits_for(directory: StateDirectory, log: "Log | None") -> None
 
 
 def _end_holder(directory: StateDirectory) -> bool:
-    """Whether he is to end."""
+    """Kill who holds the lock, if that is allowed. Returns whether it is."""
     holder = directory.holder()
     if holder is None or holder.pid == posix.getpid() or not holder.may_be_ended:
         return False
@@ -72,7 +75,7 @@ def _opened(pid: int, start: int) -> "Fd | None":
 
 
 def record(directory: StateDirectory, log: "Log | None") -> "dict[str, Any]":
-    """What can be told without a state.json that can be read: the cgroup, and so the processes."""
+    """What is known without a readable state.json: the cgroup, and by that the processes."""
     try:
         config = directory.load(CONFIG) or {}
     except PyruncError:
@@ -103,7 +106,9 @@ def _cgroup_by_name(
 
 
 def _place(path: "str | None", container_id: str) -> "Cgroup":
-    """Of the shape slice:prefix:name it is systemd's, unless there is such a folder."""
+    """Where the cgroup is. A path of the form slice:prefix:name is a scope of systemd's, unless there is a folder
+    of that name.
+    """
     cgroup = cgroups.place(path, container_id)
     if path is None or path.count(":") != 2 or any(posix.access(place, posix.F_OK) for place in cgroup.paths.values()):
         return cgroup
@@ -111,8 +116,11 @@ def _place(path: "str | None", container_id: str) -> "Cgroup":
 
 
 def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]") -> None:
-    """A container that never had a process has none in its cgroup: what is there may be of one that came later and was
-    given the same place. Then it is neither killed nor removed."""
+    """Leave a cgroup alone that belongs to another container.
+
+    A container that never had a process has none in its cgroup. Processes that are there may be those of a later
+    container in the same place. Then they are not killed and the cgroup is not removed.
+    """
     ours = {*record["cgroup"]["paths"].values()}
     for container_id in directory.root.ids():
         if container_id == directory.id:

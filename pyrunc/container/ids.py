@@ -6,7 +6,7 @@ if TYPE_CHECKING:
 
 
 def on_the_host(inside: int, mappings: "list[IDMapping]", size: int = 1) -> "int | None":
-    """The host's ID of one of the container's, or the first of several in a row; None: they are not mapped."""
+    """The host's ID of one of the container's, or the first of several in a row. None: they are not mapped."""
     for each in mappings:
         if each["containerID"] <= inside and inside + size <= each["containerID"] + each["size"]:
             return each["hostID"] + inside - each["containerID"]
@@ -14,18 +14,18 @@ def on_the_host(inside: int, mappings: "list[IDMapping]", size: int = 1) -> "int
 
 
 def as_text(mappings: "list[IDMapping]") -> str:
-    """As /proc/PID/uid_map takes them. user_namespaces(7)"""
+    """The text that /proc/PID/uid_map takes. user_namespaces(7)"""
     return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
 
 
 def of_text(text: bytes) -> "list[IDMapping]":
-    """What /proc/PID/uid_map says."""
+    """The mappings that /proc/PID/uid_map tells."""
     rows = [[int(word) for word in line.split()] for line in text.splitlines()]
     return [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in rows]
 
 
 def merged(mappings: "list[IDMapping]") -> "list[tuple[int, int, int]]":
-    """Comparable: in order, and with ranges that continue each other as one."""
+    """In order, with ranges that continue each other as one: two mappings that mean the same are equal."""
     found: list[tuple[int, int, int]] = []
     for inside, outside, size in sorted((m["containerID"], m["hostID"], m["size"]) for m in mappings):
         before = found[-1] if found else (0, 0, 0)

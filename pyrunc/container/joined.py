@@ -1,4 +1,4 @@
-"""A user namespace that is joined: its mappings are what they are. config-linux.md#user-namespace-mappings"""
+"""A user namespace that is joined has mappings already. config-linux.md#user-namespace-mappings"""
 
 import posix
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def adopt(linux: "Linux", path: str) -> None:
-    """Fill in the mappings of the namespace at `path`, or compare those that are given: engines give both, and files
-    would be another's where the two differ. Raises ConfigError."""
+    """Fill in the mappings of the namespace at `path`. Raises ConfigError if others are given.
+
+    Engines give both. If the two differed, files would belong to somebody else than the engine thinks.
+    """
     with open_at(None, path, posix.O_RDONLY) as namespace:
         verify_kinds([("user", namespace)])
         uids, gids = (ids.of_text(text) for text in _maps_of(namespace))
@@ -29,7 +31,7 @@ def adopt(linux: "Linux", path: str) -> None:
 
 
 def _maps_of(namespace: Fd) -> "tuple[bytes, bytes]":
-    """Those of any process in it: of a child of ours, unless we are there ourselves."""
+    """The maps that any process in the namespace has: we ourselves, or a child of ours that joins it."""
     if is_same(namespace, own("user")):
         return read_file("/proc/self/uid_map"), read_file("/proc/self/gid_map")
     try:

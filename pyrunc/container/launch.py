@@ -33,7 +33,7 @@ OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
 
 class Parent:
-    """What the parent does for the process while it waits. `create` does more than this, in create.Creation."""
+    """What the parent does for the process while that waits. create.Creation does more of it than exec."""
 
     __slots__ = ("take_master", "take_pidfd")
 
@@ -42,29 +42,29 @@ class Parent:
         self.take_pidfd = take_pidfd
 
     def settle(self, pid: int) -> None:
-        """There is a first process, which has done nothing yet: move it to where it is to be."""
+        """There is a first process, which has done nothing yet: move it to where it belongs."""
 
     def born(self, pid: int) -> None:
-        """The process that is to execve has this pid: put it on record."""
+        """This is the pid of the process that will execve: put it on record."""
 
     def run_hooks(self) -> None:
-        """Its mounts stand: prestart, createRuntime."""
+        """Its mounts stand: run the prestart and createRuntime hooks."""
 
     def move_devices(self, namespace: Fd) -> None:
-        """It has its network namespace, and waits for network devices."""
+        """It has its network namespace and waits for network devices."""
 
 
 class Launch:
     """One process on its way to execve.
 
     Args:
-        context: what it is to become; its channel is made here.
-        parent: who does for it what it can't.
+        context: what it is to become. Its channel is made here.
+        parent: who does for it what it may not do itself.
 
     Attributes:
-        may_wait: whether it is as it should be that it gets no further.
-        death_seconds: how long to wait for its end when it was killed.
-        status: with which it has ended, as waitpid(2) has it, where somebody else has waited for it.
+        may_wait: tells whether the process rightly gets no further, such as in a frozen cgroup.
+        death_seconds: how long to wait for its end after it was killed.
+        status: as waitpid(2) has it, where somebody else has waited for its end.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Launch:
         self.pid = 0
         self.pidfd: Fd | None = None
         self.followed = False  # the process of the second clone is there
-        self.moved_later = False  # into v2's cgroup, as clone3 could not put it there
+        self.moved_later = False  # into v2's cgroup, where clone3 could not put it
         self.may_wait: Callable[[], bool] = lambda: False
         self.steps: tuple[Step, ...] = ()
         self.ready = False  # it has said so
@@ -87,13 +87,16 @@ class Launch:
         self.status: int | None = None
 
     def run(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
-        """Clone, and lead the child to where it is ready. On any failure it is dead when this raises."""
+        """Clone, and lead the child to where it is ready. When this raises, the child is dead."""
         self.begin(list_of_steps, clone_flags)
         self.lead()
 
     def begin(self, list_of_steps: "tuple[Step, ...]", clone_flags: int) -> None:
-        """Clone, and send the child on its way. Who has begun calls `lead`, or `hear` as often as it says something and
-        `give_up` when it says nothing for too long."""
+        """Clone, and send the child on its way.
+
+        The caller goes on with `lead`. Or it calls `hear` whenever the child has said something, and `give_up` when
+        the child says nothing for too long.
+        """
         process.refuse_threads()
         if self.context.confinement is not None:
             list_of_steps = steps.confined(list_of_steps, self.context.confinement)
@@ -119,15 +122,16 @@ class Launch:
             pass
 
     def hear(self) -> bool:
-        """Listen to it, and do what it asks for. Whether it is where it should be."""
+        """Listen to it, and do what it asks for. Returns whether it has arrived."""
         arrived = self._attempt(lambda: self._advance(self._receive()))
         if arrived:
             self._end()
         return arrived
 
     def look(self) -> None:
-        """It has said nothing for LOOK_SECONDS. Raises Overdue when it gets no further: a process of the container may
-        have stopped it."""
+        """It has said nothing for LOOK_SECONDS. Raises Overdue when it gets no further, such as when another
+        process has stopped it.
+        """
         number: int = self.context.progress.page[0]
         may_wait = self.steps[number] is hooks.create_container or self.may_wait()
         self.watch.look(f"waiting for its process, which is {self._step()}", number, may_wait)
@@ -141,7 +145,7 @@ class Launch:
         self._end()
 
     def _attempt(self, action: "Callable[[], bool]") -> bool:
-        """On any failure it is dead when this raises."""
+        """Do it. When this raises, the child is dead."""
         try:
             try:
                 return action()
@@ -158,7 +162,7 @@ class Launch:
             raise
 
     def _end(self) -> None:
-        """Of the conversation, once."""
+        """End the conversation."""
         if self.channel.socket.fileno() < 0:
             return
         self.channel.close()
@@ -179,7 +183,7 @@ class Launch:
                 raise Interrupted(f"waiting for its process, which is {self._step()}", "", str(error)) from error
 
     def _clone(self, clone_flags: int) -> None:
-        """Into its cgroup, where it is one of v2. CLONE_INTO_CGROUP, Linux 5.7; refused by threaded cgroups."""
+        """Clone it into its cgroup, if that is of v2. CLONE_INTO_CGROUP, Linux 5.7; threaded cgroups refuse it."""
         cgroup = self.context.cgroup if self.context.late is None else None
         directory = cgroup.open_unified() if cgroup else None
         if cgroup is None or directory is None:
@@ -196,7 +200,7 @@ class Launch:
         self.moved_later = True
 
     def _hear_last_words(self) -> None:
-        """It died while we spoke, or did something for it: what counts is what it said last, or that it died."""
+        """It died while we spoke to it or worked for it. Raises the error that it said last; if none, that it died."""
         said = self._receive()
         (self._fail if said.kind == channel.FAILED else self._unexpected)(said)
 
@@ -217,8 +221,11 @@ class Launch:
         return False
 
     def _advance(self, said: Message) -> bool:
-        """To where it waits for start. Of `exec`, where nothing is waited for: execve closes the channel, or an error
-        comes through it."""
+        """Do what it has said. Returns whether it has arrived.
+
+        After `create` it has arrived when it waits for start. After `exec` nobody starts it: execve closes the
+        channel, or an error comes through it.
+        """
         if self.ready and said.kind == channel.END:
             return True
         if said.kind == channel.READY and not self.ready:
@@ -278,10 +285,13 @@ class Launch:
         hand_over(self.context, self.pid, self.pidfd, int(said.text))
 
     def _follow(self, said: Message) -> None:
-        """To the process of the second clone. In a process namespace with others it may be theirs already, and its
-        words too: it must be a child of ours, there is one alone, and which it is the kernel says.
+        """Go on with the process of the second clone.
 
-        The process that speaks sends a pidfd, or the number that this has there where its filter may forbid to send it.
+        In a process namespace that it shares with others it could have been taken over already, and what it says could
+        be theirs. So the kernel is asked: the process must be a child of ours, and there is one alone.
+
+        The process that speaks sends a pidfd. If its filter may forbid that, it sends the number that the pidfd has
+        there.
         """
         number, pidfd = said.text, said.descriptor
         if self.pidfd is not None and self.context.unseen and not self.followed and number.isdecimal():
@@ -293,7 +303,7 @@ class Launch:
         except OSError as error:  # ECHILD: not ours; EBADF: no process at all
             raise StepError("preparing the container", "", f"its process names another one: {reason(error)}") from error
         self.followed = True
-        self.kill()  # or it would take our answer for its own
+        self.kill()  # else it would take the answer that is meant for the new process
         self.pid, self.pidfd, self.status = pid_of(pidfd), pidfd, None
         self._watch()
         self.parent.born(self.pid)
@@ -319,7 +329,9 @@ class Launch:
     # --- its end
 
     def _reap(self) -> int:
-        """Its status, when it has ended: one that hangs in a system call outlives even SIGKILL, and is left alone."""
+        """Its status, when it has ended. A process that hangs in a system call survives even SIGKILL: it is left
+        alone.
+        """
         assert self.pidfd is not None
         if self.status is None and has_ended(self.pidfd, self.death_seconds):
             try:
@@ -334,8 +346,10 @@ class Launch:
         return f"{end}; {OOM}" if cgroup is not None and cgroup.oom_kills() else end
 
     def kill(self) -> None:
-        """Kill it and wait for its end: what is removed after it must not be in use. By pidfd: who has heard of its
-        death has waited for it, and the number may be another process's."""
+        """Kill it and wait for its end, so that nothing of it is in use when it is removed.
+
+        By pidfd: when its end is known, somebody may have waited for it, and its number may be another process's.
+        """
         if self.pidfd is not None:
             try:
                 pidfd_send_signal(self.pidfd, SIGKILL)
@@ -344,7 +358,7 @@ class Launch:
             self._reap()
 
 
-# What it asks for, and what is done for it.
+# What the process asks for, and what is done for it.
 ANSWERS: "dict[str, Callable[[Launch, Message], Fd | None]]" = {
     channel.WRITE_ID_MAPS: Launch._write_maps,
     channel.WRITE_TIME_OFFSETS: Launch._write_time_offsets,
@@ -357,7 +371,7 @@ ANSWERS: "dict[str, Callable[[Launch, Message], Fd | None]]" = {
     channel.RUN_HOOKS: Launch._run_hooks,
     channel.HAND_OVER_LISTENER: Launch._hand_over_listener,
 }
-# What it tells, and does not wait for.
+# What the process tells, without waiting for an answer.
 NEWS: "dict[str, Callable[[Launch, Message], None]]" = {
     channel.TERMINAL: Launch._take_terminal,
     channel.WARNING: Launch._warn,
@@ -365,7 +379,7 @@ NEWS: "dict[str, Callable[[Launch, Message], None]]" = {
     channel.STEP_TAKEN: Launch._note_step,
     channel.FAILED: Launch._fail,
 }
-# Of a process that was complete when it became visible.
+# All that a process may say which was complete when the container saw it (steps.EXEC_UNSEEN).
 LAST_WORDS = (
     channel.READY, channel.WARNING, channel.DEBUG, channel.STEP_TAKEN, channel.FAILED, channel.END,
 )  # fmt: skip
@@ -379,22 +393,25 @@ def _descriptor(said: Message) -> Fd:
 
 def open_namespace(path: str) -> Fd:
     try:
-        return open_at(None, path, posix.O_RDONLY | posix.O_NONBLOCK)  # a fifo would hold us
+        return open_at(None, path, posix.O_RDONLY | posix.O_NONBLOCK)  # so that a fifo does not make us wait
     except OSError as error:
         cause = error.strerror or str(error)
         raise StepError("joining namespace", path, cause[0].lower() + cause[1:]) from error
 
 
 def plan_namespaces(context: Context, wanted: "list[Namespace]") -> int:
-    """Which namespaces clone3 makes, which the child joins, and which it makes itself. Returns clone3's flags.
+    """Decide which namespaces clone3 makes, which the child joins, and which it makes itself. Returns clone3's flags.
 
-    One clone3 makes all that are new, but for two: a cgroup namespace, whose root is the cgroup that its maker is
-    in, and a time namespace, whose offsets must be written before anybody is in it. Where something is joined,
-    what is new is made after it, by the child, since it belongs to the user namespace that its maker is in.
+    One clone3 makes all new ones, with two exceptions. The root of a cgroup namespace is the cgroup that its maker is
+    in, so it is made after that is entered. The offsets of a time namespace have to be written before any process is
+    in it.
+
+    If a namespace is joined, the child makes the new ones after that: they belong to the user namespace that their
+    maker is in.
     """
     opened = [(n["type"], open_namespace(n["path"])) for n in wanted if n.get("path")]
     namespaces.verify_kinds(opened)
-    # A path to a namespace that we are in already is nothing to join; a user namespace refuses it (setns(2)).
+    # A namespace that we are in already is not joined. For a user namespace setns(2) would refuse it.
     context.joins = [
         (namespaces.FLAGS_OF[kind], fd) for kind, fd in opened if not namespaces.is_same(fd, namespaces.own(kind))
     ]

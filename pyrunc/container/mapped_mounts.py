@@ -1,7 +1,7 @@
-"""ID-mapped mounts: what lies on disk as one owner's shows as another's. config.md#mounts, uidMappings; Linux 5.12
+"""ID-mapped mounts: files show another owner than they have on disk. config.md#mounts, uidMappings; Linux 5.12
 
-The kernel takes the mapping as a user namespace that has it. The runtime makes such a namespace before clone; the
-container's process applies it (init.mounts.map_ids), or asks the runtime to, which owns the file system (tree_of).
+The kernel takes the mapping in the form of a user namespace. The runtime makes that before clone. The container's
+process applies it (init.mounts.map_ids). If the file system belongs to the host, it asks the runtime to (tree_of).
 """
 
 import posix
@@ -30,7 +30,9 @@ ROOTFS = "org.pyrunc.rootfs.idmap"  # the annotation
 
 
 def prepare(context: "Context") -> None:
-    """The namespace of every mount that asks for a mapping, and of the root if it does; mounts alike share one."""
+    """Make a namespace for every mount that asks for a mapping, and for the root if that does. Equal mappings share
+    one.
+    """
     known: dict[str, Fd] = {}
     entries: list[tuple[int, Mount]] = [*enumerate(context.config.get("mounts") or [])]
     if (context.config.get("annotations") or {}).get(ROOTFS) == "true":
@@ -51,7 +53,7 @@ def prepare(context: "Context") -> None:
 
 
 def _joined(context: "Context") -> str:
-    """The user namespace that the container joins: it has the mapping that `idmap` alone means."""
+    """The path of the user namespace that the container joins: `idmap` without mappings means the mapping of that."""
     for namespace in context.config["linux"].get("namespaces") or []:
         if namespace["type"] == "user":
             return namespace.get("path") or ""
@@ -59,7 +61,7 @@ def _joined(context: "Context") -> str:
 
 
 def _mappings(context: "Context", entry: "Mount", option: str) -> "tuple[list[IDMapping], list[IDMapping]]":
-    """The entry's own, else the container's: `idmap` without mappings means those of its user namespace."""
+    """The entry's own mappings, else the container's."""
     linux: Linux = context.config["linux"]
     if option:
         try:
@@ -112,10 +114,10 @@ def namespace_of(uids: "list[IDMapping]", gids: "list[IDMapping]") -> Fd:
 
 
 def tree_of(context: "Context", index: int, pid: int) -> Fd:
-    """The source of a bind, as the container's process sees the file system but opened and mapped with our rights; or
-    its root file system, mounted.
+    """Open the source of a bind as the container's process sees the file system, but with our rights; or mount its
+    root.
 
-    By a child of ours in the mount namespace of `pid`: the source may lie in a mount that was made there just now.
+    A child of ours does it in the mount namespace of `pid`: the source may lie in a mount that was just made there.
     """
     mounts = open_at(None, own("mount", pid), posix.O_RDONLY)
 

@@ -1,7 +1,8 @@
-"""What `create`, `run` and `exec` do alike for a process before it is there: its cgroup, its filter, its descriptors.
+"""What `create`, `run` and `exec` all do for a process before it exists: its cgroup, its filter, its descriptors, its
+pid file.
 
-Who gets the host's end of a terminal, and a process's pidfd, is looked at here too. The terminal's other end is in
-init/console.py.
+It is decided here too who receives the host's end of a terminal and the process's pidfd. The other end of the terminal
+is in init/console.py.
 """
 
 import posix
@@ -26,7 +27,9 @@ LITTLE = (1 << 20, 4 << 20)  # bytes; see cgroups.late
 
 
 def open_proc() -> Fd:
-    """The host's procfs, before anything of a container's is entered. What is mounted over it is no procfs."""
+    """The host's procfs, opened before anything of a container's is entered. Raises PyruncError when something else
+    is there.
+    """
     proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
     if filesystem_type(proc) != PROC_SUPER_MAGIC:
         raise PyruncError("opening", "/proc", "is no procfs on this host")
@@ -34,9 +37,12 @@ def open_proc() -> Fd:
 
 
 def use_cgroup(context: "Context", cgroup: "Cgroup") -> None:
-    """The process's cgroup, and when it goes there: v1's as soon as it can, v2's at birth; or at the end, where there
-    is little memory, but enough for a program. Not in systemd's scopes, which end when they are empty; not where the
-    image's files are copied (tmpcopyup), which is the container's to pay for."""
+    """Choose the process's cgroup, and when it enters that.
+
+    A cgroup of v1 is entered as early as possible. In one of v2 the process is born. If it has little memory, but
+    enough for a program, it is entered at the end. This is not done in systemd's scopes, which end when they are
+    empty, nor where files of the image are copied (tmpcopyup), since the container has to pay for that memory.
+    """
     context.cgroup = cgroup
     context.cgroup_tasks = cgroup.open_tasks()
     memory = (context.config["linux"].get("resources") or {}).get("memory") or {}
@@ -48,7 +54,7 @@ def use_cgroup(context: "Context", cgroup: "Cgroup") -> None:
 
 
 def use_filter(context: "Context", container: "Recorded") -> None:
-    """The container's seccomp filter, for its first process and for every other."""
+    """Take the container's seccomp filter, for its first process and for every other one."""
     profile = context.config["linux"].get("seccomp")
     compiled = (context.config.get("annotations") or {}).get("run.oci.seccomp_bpf_data")
     if compiled:
@@ -71,7 +77,9 @@ def has_filter(profile: "Seccomp", root: "StateRoot") -> bool:
 
 
 def verify_preserved(count: int) -> None:
-    """That the caller gave us what the container is to get. What is closed by execve is not his but ours."""
+    """Raise PyruncError unless the caller has opened the descriptors that the container is to get. Descriptors that
+    execve closes are ours.
+    """
     for number in range(3, 3 + count):
         try:
             given = posix.get_inheritable(number)
@@ -82,7 +90,9 @@ def verify_preserved(count: int) -> None:
 
 
 def write_pid_file(path: str, child: "Launch") -> None:
-    """By rename, and when all else stands: an engine that sees it can go on. On failure the child is killed."""
+    """Write it by rename, after everything else: an engine goes on when it sees the file. If that fails the child
+    is killed.
+    """
     if not path:
         return
     folder, slash, name = path.rpartition("/")
@@ -95,7 +105,7 @@ def write_pid_file(path: str, child: "Launch") -> None:
 
 
 def receiver_of_master(options: Options, terminal: bool) -> "Callable[[Fd], None]":
-    """Raises UsageError where the options and `process.terminal` do not fit each other."""
+    """Who gets the terminal's master. Raises UsageError where the options do not fit `process.terminal`."""
     if terminal and options.detach and not options.console_socket and options.console is None:
         hint = "set process.terminal to false, or give --console-socket"
         raise UsageError("cannot allocate tty if runc will detach without setting console socket", hint=hint)
@@ -113,7 +123,10 @@ def _nobody(_: Fd) -> None:
 
 
 def receiver_of_pidfd(options: Options, kind: str) -> "Callable[[Fd], None]":
-    """`kind`: the word that runc sends along, "standard" for a container's first process and "setns" for another."""
+    """Who gets the process's pidfd.
+
+    `kind`: the word that runc sends along: "standard" for a container's first process, "setns" for another one.
+    """
     takers = [] if options.pidfd is None else [options.pidfd]
     if options.pidfd_socket:
         from pyrunc.container.sender import Sender

@@ -58,7 +58,7 @@ class Recorded:
 
     @property
     def config(self) -> "Config":
-        """The configuration that it was created with, whatever the bundle says by now."""
+        """The configuration that it was created with. The bundle may have another one by now."""
         if self.known_config is None:
             document: Any = self.directory.load(CONFIG)
             if document is None and self.directory.load() is None:
@@ -74,7 +74,9 @@ class Recorded:
         return cgroups.load(self.record["cgroup"])
 
     def rdt_group(self) -> "Group | None":
-        """Its class of service (config-linux.md#intelrdt). Few have one; the code for it is loaded for those."""
+        """Its class of service (config-linux.md#intelrdt). The code for it is loaded only for containers that have
+        one.
+        """
         if not self.record.get("rdt"):
             return None
         from pyrunc.cgroups import rdt
@@ -82,7 +84,7 @@ class Recorded:
         return rdt.load(self.record["rdt"])
 
     def is_alive(self) -> bool:
-        """Whether its first process runs: a pid alone may be somebody else's by now."""
+        """Whether its first process runs. Its pid alone does not tell: another process may have it by now."""
         try:
             return bool(self.pid) and start_time(self.pid) == self.record["start"]
         except ProcessLookupError:
@@ -91,8 +93,8 @@ class Recorded:
     def status(self) -> str:
         """creating, created, running, paused or stopped. runtime.md#state
 
-        Derived each time: the freezer, the process, whether somebody waits at the fifo, and who has the lock, say it
-        themselves.
+        It is not stored, but derived each time: from the freezer, the process, who waits at the fifo, and who has the
+        lock.
         """
         if not self.is_alive():
             return "stopped"
@@ -141,7 +143,9 @@ class Recorded:
         return dumps(document).encode("utf-8", "surrogateescape")
 
     def run_hooks(self, kind: "HookKind", status: "Status") -> None:
-        """The container's hooks of a kind, in the runtime's own namespaces. Their code is loaded when there are any."""
+        """Run the container's hooks of a kind, in the runtime's own namespaces. Their code is loaded only if there
+        are any.
+        """
         if kind in self.record["hooks"]:
             from pyrunc.hook_runner import run_all
 
@@ -159,7 +163,7 @@ class Recorded:
         return annotations.hook_outputs(self.record["annotations"], self.record["bundle"])
 
     def poststop(self) -> None:
-        """After all else is gone; a hook that fails is a warning (config.md#poststop)."""
+        """Run the poststop hooks, after all else is gone. A hook that fails is a warning (config.md#poststop)."""
         if "poststop" not in self.record["hooks"]:
             return
         from pyrunc.hook_runner import run_all
@@ -173,7 +177,7 @@ class Recorded:
                 self.log.warning(str(error))
 
     def signal(self, signal: int) -> None:
-        """By pidfd, and only after its start time was compared: it can't be another process that took the number."""
+        """Send a signal by pidfd, after its start time was compared: another process may have taken its number."""
         try:
             with pidfd_open(self.pid) as pidfd:
                 if self.is_alive():
@@ -187,7 +191,7 @@ class Recorded:
         try:
             self.signal(SIGKILL)
         except NotRunning:
-            pass  # that is what was wanted
+            pass  # it is dead, as it should be
 
     def remove_rdt_group(self) -> None:
         group = self.rdt_group()

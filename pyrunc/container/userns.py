@@ -1,4 +1,4 @@
-"""User namespaces: the maps of IDs, written by whom the kernel lets. user_namespaces(7)"""
+"""User namespaces: the maps of IDs, and who may write them. user_namespaces(7)"""
 
 import posix
 from _signal import SIGKILL
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import IDMapping, Linux, Process
 
 HELPERS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
-SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin")  # the last is NixOS'
+SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin")  # the last one is of NixOS
 
 
 def write_maps(pid: int, linux: "Linux") -> None:
     """Write uid_map and gid_map of a process in a new user namespace. Raises PyruncError."""
     uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
     if posix.geteuid() and len(gids) == 1 and gids[0]["size"] == 1 and gids[0]["hostID"] == posix.getegid():
-        _write(pid, "setgroups", "deny")  # the kernel's price for mapping one's own group without privilege
+        _write(
+            pid, "setgroups", "deny"
+        )  # the kernel asks for this of a user without privileges who maps their own group
     for file, mappings in (("gid_map", gids), ("uid_map", uids)):
         if not mappings:
             continue
@@ -38,14 +40,16 @@ def write_maps(pid: int, linux: "Linux") -> None:
 
 
 def give(pipe: Fd, pid: int, process: "Process") -> None:
-    """A pipe that is a standard stream, to the user of a process, which has no name for the pipe's owner."""
+    """Give a pipe that is a standard stream to the user of a process. The process can't: the pipe's owner has no ID
+    in its user namespace.
+    """
     uid = process.get("user", {}).get("uid", 0)
     owner = ids.on_the_host(uid, ids.of_text(read_file(f"/proc/{pid}/uid_map")))
     if owner is not None:
         try:
             posix.fchown(pipe.number, owner, -1)
         except PermissionError:
-            pass  # we are no root
+            pass  # we are not root
 
 
 def _write(pid: int, file: str, text: str) -> None:
@@ -53,14 +57,16 @@ def _write(pid: int, file: str, text: str) -> None:
 
 
 def _program(name: str) -> "str | None":
-    """Where the caller finds it himself, as he has no privileges that it could get; else where it usually is."""
+    """Where a program is: first by the caller's PATH, since nothing runs with more rights than the caller has, then
+    in the usual places.
+    """
     own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape").split(":")
     places = [f"{directory}/{name}" for directory in (*own, *SEARCH) if directory.startswith("/")]
     return next((place for place in places if posix.access(place, posix.X_OK)), None)
 
 
 def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
-    """newuidmap(1): set-uid, and it lets a user have what /etc/subuid gives him."""
+    """Have newuidmap(1) write the map: it is set-uid, and grants a user what /etc/subuid has for them."""
     path = _program(name)
     if path is None:
         raise PyruncError("mapping IDs", "", f"{name} is not installed", "install the package uidmap")

@@ -5,7 +5,7 @@ import posix
 
 from pyrunc.linux._kernel import ffi
 
-# The Linux that has a call first. What is not here is older than all that we run on.
+# The first Linux that has a call. What is missing here is older than every Linux that we run on.
 SINCE = {
     "clone3": "5.3",
     "close_range": "5.9",
@@ -36,5 +36,5 @@ def kernel_error(call: str, subject: str, number: int = 0) -> OSError:
 
 
 def encoded(text: str) -> bytes:
-    """Text as the kernel takes it: what came in as bytes that are no UTF-8 goes out as those."""
+    """Text as the kernel takes it. Bytes that were no UTF-8 when they came in go out as the same bytes."""
     return text.encode("utf-8", "surrogateescape")

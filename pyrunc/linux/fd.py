@@ -31,12 +31,12 @@ class Fd:
     __int__ = __index__
 
     def take(self) -> int:
-        """Give the number away: whoever asks closes it."""
+        """Give the number away. The caller closes it."""
         number, self.number = self.number, -1
         return number
 
     def close(self) -> None:
-        """It is closed whatever close(2) says, and what is done is done."""
+        """Close it. It is closed whatever close(2) says."""
         if self.number >= 0:
             try:
                 posix.close(self.take())
@@ -86,8 +86,9 @@ def write_all(fd: "Fd | int", data: bytes) -> None:
 
 
 def write_message(fd: "Fd | int", data: bytes) -> None:
-    """All of it, or as much as is taken: a pipe that is full and a terminal that is stopped keep nobody for ever. In
-    pieces that a pipe takes whole when it takes any. Raises OSError."""
+    """Write all of it, or as much as is taken in time. A full pipe or a stopped terminal must not hold us for ever.
+    It is written in pieces that a pipe takes as a whole or not at all. Raises OSError.
+    """
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     view = memoryview(data)
@@ -102,7 +103,7 @@ def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> No
     try:
         with open_at(directory, temporary, flags, mode) as fd:
             write_all(fd, data)
-            posix.close(fd.take())  # here a file system on a network says that it could not keep the data
+            posix.close(fd.take())  # a file system on a network says here that it could not keep the data
         posix.rename(temporary, name, src_dir_fd=directory.number, dst_dir_fd=directory.number)
     except BaseException:
         unlink_quietly(directory, temporary)
@@ -110,7 +111,9 @@ def replace_file(directory: Fd, name: str, data: bytes, mode: int = 0o600) -> No
 
 
 def make_directories(path: str, mode: int) -> "list[str]":
-    """mkdir -p. Returns the directories that were not there, from the top; somebody else may have been quicker."""
+    """mkdir -p. Returns the directories that were missing, the topmost first. Somebody else may have made them
+    meanwhile.
+    """
     missing: list[str] = []
     while path and not posix.access(path, posix.F_OK):
         missing.insert(0, path)

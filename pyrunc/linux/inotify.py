@@ -8,7 +8,9 @@ IN_OPEN = 0x20
 
 
 def watch(path: str, events: int) -> Fd:
-    """What tells of events that happen to the file from now on: reading it waits for the next. inotify_add_watch(2)"""
+    """A descriptor that tells of events of this file from now on. Reading it waits for the next one.
+    inotify_add_watch(2)
+    """
     number = lib.sys_inotify(path.encode(), events)
     if number < 0:
         raise kernel_error("inotify", path)

@@ -72,7 +72,9 @@ def move_mount(mount: Fd, target: Fd) -> None:
     """Attach a detached mount on top of `target`. move_mount(2), Linux 5.2.
 
     Both ends are file descriptors: no path is looked up, so nothing can be swapped under us (CVE-2021-30465).
-    A directory on what is none, or the other way round, is EINVAL here. It is said as mount(2) has it: ENOTDIR.
+
+    The kernel answers EINVAL when a directory is attached to a file, or a file to a directory. mount(2) answers
+    ENOTDIR, and so does this.
     """
     if lib.sys_move_mount(mount.number, b"", target.number, b"", MOVE_MOUNT_EMPTY_BOTH) < 0:
         error = kernel_error("move_mount", target.name)
@@ -138,10 +140,11 @@ SCRATCH = "/proc"  # any directory of the host's that everyone may enter
 def new_filesystem_by_mount(
     kind: str, source: str, flags: "list[str]", options: "list[tuple[str, str | None]]", attributes: int, name: str
 ) -> Fd:
-    """The same as new_filesystem(), for flags that only mount(2) knows: mounted on a directory of the host's, in our
-    own mount namespace where nobody else is, and taken away from there.
+    """The same as new_filesystem(), for flags that only mount(2) knows.
 
-    That directory is made private first: with a shared root (rootfsPropagation) the host's own would be covered too.
+    It is mounted on a directory of the host's, cloned, and unmounted again. This happens in our own mount namespace,
+    where nobody else is. That directory is made private first: with a shared root (rootfsPropagation) the host's own
+    would be covered too.
     """
     data = _joined(options, name)
     bits = 0
@@ -165,12 +168,14 @@ def fits_fsconfig(source: str, options: "list[tuple[str, str | None]]") -> bool:
 
 
 def page_size() -> int:
-    """mount(2) takes so much of options, with the zero at their end, and leaves out the rest in silence."""
+    """How much of its options mount(2) reads, with the zero at their end. It ignores the rest silently."""
     return posix.sysconf("SC_PAGESIZE")
 
 
 def _joined(options: "list[tuple[str, str | None]]", name: str) -> bytes:
-    """Options as mount(2) takes them. A comma separates, but for labels of SELinux, which have it in quotes."""
+    """Options as mount(2) takes them: with commas between them. The labels of SELinux may have commas of their own,
+    in quotes.
+    """
     words = []
     for key, value in options:
         quoted = value and "," in value and key.endswith("context") and not value.startswith('"')
@@ -221,7 +226,7 @@ def set_propagation(flags: int, path: str = "/") -> None:
 
 
 def propagate_as(mount: Fd, propagation: "list[int]") -> None:
-    """The same for one mount by its descriptor, one after the other. mount_setattr(2), Linux 5.12."""
+    """The same for one mount by its descriptor, one flag after the other. mount_setattr(2), Linux 5.12."""
     for flags in propagation:
         mount_setattr(mount, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))
 
@@ -242,15 +247,16 @@ def umount(path: str, flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
-    """mount(2), by paths of the host: of what an engine asks for there, with its options as it writes them."""
+    """mount(2) by paths of the host, for what an engine asks for there. The options are as the engine writes them."""
     options = in_a_page(data, target)
     if lib.sys_mount(encoded(source), encoded(target), encoded(kind), flags, options) < 0:
         raise kernel_error(f"mount {kind}", target)
 
 
 def mount_table() -> "list[tuple[str, str, str, str]]":
-    """The mounts of our mount namespace: of each its root in its file system, its place, its type, and the options of
-    the file system. proc_pid_mountinfo(5)"""
+    """The mounts of our mount namespace. Of each: its root in its file system, its place, its type, and its file
+    system's options. proc_pid_mountinfo(5)
+    """
     found = []
     for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
         fields, _, rest = line.partition(" - ")

@@ -1,4 +1,6 @@
-"""Mount options: config.md#linux-mount-options as one table. What is not in it is the file system's own data."""
+"""The mount options of config.md#linux-mount-options, as one table. Options that are not in it are the file
+system's own.
+"""
 
 from pyrunc.linux.mount import (
     MOUNT_ATTR__ATIME,
@@ -18,8 +20,8 @@ from pyrunc.linux.mount import (
     MS_UNBINDABLE,
 )
 
-# option: (attributes to set, attributes to clear) of the mount; with an "r" in front, of every mount below it too.
-# The kinds of atime are one field: to set one the whole field is cleared first (mount_setattr(2)).
+# option: (attributes to set, attributes to clear). With an "r" in front of the option they are also those of every mount
+# below it. The ways to keep atime are one field, which is cleared before one of them is set (mount_setattr(2)).
 ATTRIBUTES = {
     "ro": (MOUNT_ATTR_RDONLY, 0),
     "rw": (0, MOUNT_ATTR_RDONLY),
@@ -54,8 +56,8 @@ PROPAGATION = {
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
 
-# Flags of the superblock, as fsconfig(2) names them; None: nothing to say, it is the default. The kernel has none of
-# them for a mount alone: crun's words with an "r" mean the same.
+# Flags of the superblock, as fsconfig(2) names them. None is the default, of which the kernel is told nothing. A single
+# mount can't have them: crun's options with an "r" in front mean the same as those without.
 SUPERBLOCK = {
     "sync": "sync",
     "async": "async",
@@ -77,7 +79,7 @@ SUPERBLOCK = {
 }
 SAFER_WRITES = ("sync", "dirsync", "mand")
 
-# What has no value, and its attribute here. Those about symlinks are crun's.
+# Options without a value, and their attributes in MountOptions. Those about symlinks are crun's.
 SWITCHES = {
     "tmpcopyup": "copy_up",
     "remount": "remount",
@@ -86,8 +88,8 @@ SWITCHES = {
     "dest-nofollow": "target_link",
 }
 
-# Of a file system, or of mount(8): who owns what is there, who may use it, or how much of it is shown. A bind mount has
-# none of them, and without them would give more, or to others, than was asked for.
+# Options of file systems and of mount(8) that say who owns or may use what is there, or how much of it is shown. A bind
+# mount can't have them. To ignore them would give more than was asked for, or give it to others.
 NOT_FOR_BINDS = ("uid", "gid", "umask", "fmask", "dmask", "uids", "gids", "uidmap", "gidmap", "subdir")
 MOUNT_8 = "X-mount."
 

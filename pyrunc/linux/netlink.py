@@ -44,7 +44,9 @@ IFA_RT_PRIORITY, IFA_PROTO = 9, 11
 IFA_F_PERMANENT = 0x80
 RT_SCOPE_UNIVERSE = 0
 KEPT = (IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_RT_PRIORITY, IFA_PROTO)
-KEPT_FLAGS = 0x02 | 0x04 | 0x10 | 0x100 | 0x200 | 0x400  # what an administrator sets; the others say how it fares
+KEPT_FLAGS = (
+    0x02 | 0x04 | 0x10 | 0x100 | 0x200 | 0x400
+)  # what an administrator sets; the other flags say what state it is in
 
 ROOM = 1 << 18  # for one datagram of the kernel's, which are 32 KiB at most but for a device with many functions
 TRIES = 8
@@ -120,7 +122,7 @@ class Netlink:
         self._request(RTM_NEWLINK, NLM_F_ACK, body)
 
     def addresses(self, link: Link) -> "list[Address]":
-        """Those that somebody has given it for good (IFA_F_PERMANENT) and for everywhere (RT_SCOPE_UNIVERSE)."""
+        """The permanent addresses of a device (IFA_F_PERMANENT) that are valid everywhere (RT_SCOPE_UNIVERSE)."""
         found = []
         for message in self._dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0)):
             family, prefix, low_flags, scope, index = ADDRESS.unpack_from(message)
@@ -134,7 +136,7 @@ class Netlink:
         return found
 
     def add_address(self, link: Link, address: Address) -> None:
-        """Give a device an address; one that it has already is replaced. A label goes on with the device's name."""
+        """Give a device an address, or replace the same address. A label begins with the device's name of now."""
         family, prefix, data, label = address
         body = ADDRESS.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, link.index) + bytes.fromhex(data)
         if label.startswith(":") and len(_text(link.name + label)) <= IFNAMSIZ:
@@ -144,7 +146,7 @@ class Netlink:
     # --- messages
 
     def _dump(self, kind: int, body: bytes) -> "list[bytes]":
-        """Everything of a kind. A list that changed while the kernel told it is asked for again."""
+        """All entries of a kind. If the list changed while the kernel told it, ask again."""
         for _ in range(TRIES):
             try:
                 return self._request(kind, NLM_F_DUMP, body)
@@ -153,7 +155,7 @@ class Netlink:
         raise OSError(errno.EINTR, "the list of network devices changes all the time")
 
     def _request(self, kind: int, flags: int, body: bytes) -> "list[bytes]":
-        """Send one request; the bodies of what comes back until the kernel says that this was it."""
+        """Send one request. Returns the bodies of all messages until the kernel says that there are no more."""
         self.sequence += 1
         header = HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self.sequence, 0)
         self.socket.send(header + body)
@@ -162,7 +164,7 @@ class Netlink:
         while True:
             data, _, message_flags, (port, _) = self.socket.recvmsg(ROOM)
             if port:
-                continue  # not the kernel's: whoever may do so in a namespace can write to our socket there
+                continue  # not from the kernel: others in that namespace may be allowed to write to our socket
             if message_flags & _socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, "a message of rtnetlink is too long")
             while data:
@@ -201,7 +203,7 @@ def attributes(data: bytes) -> "dict[int, bytes]":
 
 
 def _raise(message: bytes, flags: int) -> None:
-    """The error in a message of type NLMSG_ERROR; a number of 0 is none, but "done"."""
+    """Raise the error that a message of type NLMSG_ERROR has. Its number 0 means that the request is done."""
     number = -ERROR.unpack_from(message)[0]
     if not number:
         return

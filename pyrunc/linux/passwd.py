@@ -1,6 +1,7 @@
 """Names of the host's users: passwd(5), read as runc reads it.
 
-Not by getpwuid(3): it loads the libraries that nsswitch.conf names, which a program of one file can't.
+Not by getpwuid(3): it loads the libraries that nsswitch.conf names, and the image, which is one static file, can't
+load any.
 """
 
 from pyrunc.linux.fd import read_file

@@ -24,8 +24,10 @@ MAX_SYMLINKS = 40
 
 
 def openat2(directory: Fd, path: str, flags: int, mode: int = 0, resolve: int = IN_ROOT) -> Fd:
-    """Open `path` inside `directory`, which no `..`, symlink or magic link can leave."""
-    flags |= posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY  # it is strict
+    """Open `path` inside `directory`. No `..`, symlink or magic link leads out of it."""
+    flags |= (
+        posix.O_CLOEXEC if flags & posix.O_PATH else posix.O_CLOEXEC | posix.O_NOCTTY
+    )  # openat2 refuses flags that O_PATH ignores
     number = lib.sys_openat2(directory.number, encoded(path), flags, mode, resolve)
     if number < 0:
         raise kernel_error("openat2", path)
@@ -49,10 +51,10 @@ def ensure_file(root: Fd, path: str, mode: int = 0o644) -> Fd:
 
 
 def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
-    """Resolve `path`; where it ends in nothing, make it, component by component, each by its parent's fd.
+    """Resolve `path`. What is missing at its end is made, component by component, each by the fd of its parent.
 
-    A dangling symlink is followed inside the root, as the runtimes of others do. mkdirat(2) and O_EXCL never
-    follow one, so nothing can be made outside the root however the tree is moved under us (CVE-2024-45310).
+    A dangling symlink is followed inside the root, as other runtimes do. mkdirat(2) and O_EXCL never follow one, so
+    nothing can be made outside the root, however the tree is moved meanwhile (CVE-2024-45310).
     """
     try:
         return resolve(root, path)
@@ -71,7 +73,7 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
         except FileNotFoundError:
             with resolve(root, "/".join(done), directory=True) as parent:
                 if filesystem_type(parent) == PROC_SUPER_MAGIC:
-                    raise  # nothing can be made there, and what looks like a link may be of a descriptor of ours
+                    raise  # nothing can be made there, and a link there may be one of our own descriptors
                 target = symlink_target(parent, name)
                 if target is not None:
                     links += 1
@@ -100,7 +102,7 @@ def _make(parent: Fd, name: str, mode: int, file: bool) -> None:
         else:
             posix.mkdir(name, mode, dir_fd=parent.number)
     except FileExistsError:
-        pass  # somebody else made it: what it is, the next resolve tells
+        pass  # somebody else has made it; the next resolve finds out what it is
 
 
 def file_type(fd: Fd) -> int:

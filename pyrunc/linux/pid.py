@@ -12,7 +12,7 @@ PIDFD_SIGNAL_PROCESS_GROUP = 4
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its pid, its identity. proc(5), field 22.
+    """When a process started, in clock ticks since boot. proc(5), field 22. Together with its pid this identifies it.
 
     Raises ProcessLookupError when there is no such process, or only its zombie.
     """
@@ -38,7 +38,7 @@ def state_of(pid: int) -> str:
 def pidfd_open(pid: int) -> Fd:
     """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError.
 
-    errno.EINVAL is what older kernels (6.12) say of a process that is gone and whose number is still that of a session.
+    Older kernels (6.12) answer EINVAL when the process is gone and its number is still that of a session.
     """
     try:
         return Fd(posix.pidfd_open(pid), f"process {pid}")
@@ -48,22 +48,26 @@ def pidfd_open(pid: int) -> Fd:
 
 
 def pid_of(pidfd: Fd) -> int:
-    """The number of a pidfd's process, -1 when it has been waited for. proc_pid_fdinfo(5), Linux 5.3; 5.15 for who is
-    not root, as we are not dumpable."""
+    """The number of a pidfd's process; -1 when somebody has waited for it. proc_pid_fdinfo(5), Linux 5.3
+
+    We are not dumpable, so our /proc/self/fdinfo belongs to root. Other users may read it since Linux 5.15.
+    """
     lines = read_file(f"/proc/self/fdinfo/{pidfd.number}").splitlines()
     return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"Pid:"))
 
 
 def has_ended(pidfd: Fd, seconds: float) -> bool:
-    """Whether a process ends within that time. By poll(2): for select(2) a descriptor's number may be too high."""
+    """Whether a process ends within that time. By poll(2): select(2) takes no descriptors above 1023."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
 def reap(pidfd: Fd) -> int:
-    """Wait for the end of a child of ours: its status, as waitpid(2) has it. By its number that might be another
-    child's end. Raises ChildProcessError when somebody else has waited for it. waitid(2), P_PIDFD, Linux 5.4
+    """Wait for the end of a child of ours. Returns its status, as waitpid(2) has it. waitid(2), P_PIDFD, Linux 5.4
+
+    Not by its number, which may be another child's by now. Raises ChildProcessError when somebody else has waited for
+    it.
     """
     end = posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
     assert end is not None
@@ -79,9 +83,10 @@ def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
 
 
 def kill_group(leader: Fd, pid: int) -> None:
-    """SIGKILL to the process group of a process that nobody has waited for: its number is no other's as long. To itself
-    too: it may have gone into another group, or not be in its own yet.
+    """Send SIGKILL to a process and to its process group. Nobody may have waited for the process: until then its
+    number is no other's.
 
+    The process gets the signal by itself as well: it may have left the group, or not have entered it yet.
     PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9; killpg(2) before.
     """
     try:

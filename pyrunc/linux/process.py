@@ -44,20 +44,23 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 
 
 def refuse_threads() -> None:
-    """A clone of one thread of several is a process whose locks nobody will open. Each thread is a link of task/."""
+    """Raise PyruncError if this process has several threads. A clone of one of them would wait for ever for locks
+    that another one holds. /proc/self/task has a link for each thread.
+    """
     if posix.stat("/proc/self/task").st_nlink > 3:
         hint = "use the runtime from a process with one thread, such as a worker of your own"
         raise PyruncError("starting a process", "", "this process has several threads", hint)
 
 
 def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
-    """A child, and its pidfd. clone3(2), Linux 5.3; CLONE_CLEAR_SIGHAND 5.5; CLONE_INTO_CGROUP 5.7.
+    """Make a child. Returns its pid and its pidfd; in the child 0 and None, as fork(2). clone3(2), Linux 5.3;
+    CLONE_CLEAR_SIGHAND 5.5; CLONE_INTO_CGROUP 5.7.
 
-    The child is born without our handlers of signals: a process of a container may send it some at once, and what they
-    are for is ours alone.
+    The child has none of our signal handlers: they serve us alone, and processes of a container may send it signals at
+    once.
 
-    As fork(2): both return, the child with 0. Only for a process with one thread: nothing is re-initialised
-    in the child, which may go on with Python code but must not start threads.
+    Only for a process with one thread. Nothing is initialised again in the child: it may run Python, but must not
+    start threads.
     """
     pidfd = ffi.new("int *", -1)
     if cgroup is not None:
@@ -69,10 +72,11 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
 
 
 def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
-    """Have a child of ours do one thing elsewhere: its number and its pidfd. clone3(), for all but containers.
+    """Have a child of ours do one thing. Returns its pid and its pidfd. Used for everything but a container's
+    processes.
 
-    The child ends with the work, with 0, or with 1 where that raised: it never gets into the code that called us, whose
-    clean-up is of what the parent has. If we are killed it is too.
+    The child ends with status 0 when the work is done, or with 1 when that raised. It never returns to the code that
+    called us, which would clean up what belongs to the parent. It is killed when we are.
     """
     parent = posix.getpid()
     status = 1
@@ -90,8 +94,9 @@ def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
 
 
 def clone() -> "tuple[int, Fd | None]":
-    """As clone3(0), where a seccomp filter may be in force: those that engines write refuse clone3, since they can't
-    see its flags. clone(2) with CLONE_PIDFD, Linux 5.2."""
+    """As clone3(0), for where a seccomp filter may be in force. The profiles of engines refuse clone3, since a
+    filter can't see its flags. clone(2) with CLONE_PIDFD, Linux 5.2.
+    """
     pidfd = ffi.new("int *", -1)
     pid: int = lib.sys_clone(SIGCHLD | CLONE_PIDFD, pidfd)
     if pid < 0:
@@ -100,7 +105,9 @@ def clone() -> "tuple[int, Fd | None]":
 
 
 def clone_sibling(flags: int = 0) -> "Fd | None":
-    """A child of our parent's: its pidfd, and None in itself. clone(2) with CLONE_PARENT; a filter may be in force."""
+    """Make a child of our parent. Returns its pidfd; in the child None. clone(2) with CLONE_PARENT; a filter may be
+    in force.
+    """
     pidfd = ffi.new("int *", -1)
     pid: int = lib.sys_clone(flags | CLONE_PARENT | CLONE_PIDFD, pidfd)
     if pid < 0:
@@ -109,7 +116,7 @@ def clone_sibling(flags: int = 0) -> "Fd | None":
 
 
 class SharedByte:
-    """A number below 256 that a child sees us write, and we it. mmap(2), MAP_SHARED"""
+    """A number below 256 that we share with a child. mmap(2), MAP_SHARED"""
 
     __slots__ = ("page",)
 
@@ -135,10 +142,10 @@ def unshare(flags: int) -> None:
 
 
 def close_range(first: int, flags: int = CLOSE_RANGE_CLOEXEC, last: int = 0xFFFFFFFF) -> None:
-    """Mark every descriptor from `first` on as close-on-exec, or, without the flag, close it. close_range(2),
-    Linux 5.9; the flag 5.11.
+    """Mark every descriptor from `first` on as close-on-exec or, without that flag, close them. close_range(2), Linux
+    5.9; the flag 5.11.
 
-    Where the flag is not known they are marked one by one.
+    Where the kernel does not know the flag they are marked one by one.
     """
     if lib.sys_close_range(first, last, flags) < 0:
         if flags and ffi.errno == errno.EINVAL:
@@ -202,7 +209,7 @@ def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
 
 
 def join_session_keyring(name: str) -> int:
-    """A session keyring of that name: joined where it exists, else made. keyctl(2); its serial number."""
+    """Join the session keyring of that name, or make it. Returns its serial number. keyctl(2)"""
     serial: int = lib.sys_keyctl_join(name.encode())
     if serial < 0:
         raise kernel_error("keyctl join", name)
@@ -237,10 +244,11 @@ def execute(
     program: "bytes | None" = None,
     flags: int = 0,
 ) -> int:
-    """execve(2), and directly before it, by the same call into C, a seccomp filter. Returns only execve's errno; raises
+    """Install a seccomp filter, if there is one, and execve(2). Returns only when execve failed: its errno. Raises
     OSError where the filter is refused.
 
-    Whatever we did between the two, the filter could forbid: memory, a message, a descriptor.
+    Both happen in one call into C. Whatever Python did between the two, such as getting memory, the filter could
+    forbid.
     """
     words = [ffi.new("char[]", encoded(word)) for word in arguments]
     variables = [ffi.new("char[]", _bytes(name) + b"=" + _bytes(value)) for name, value in environment.items()]
@@ -274,7 +282,7 @@ def personality(domain: int) -> None:
 
 
 def ioprio_set(priority: int) -> None:
-    """For this process alone, and those that it will start: its group may be the caller's. IOPRIO_WHO_PROCESS"""
+    """For this process alone and its children to come (IOPRIO_WHO_PROCESS). Its process group may be the caller's."""
     if lib.sys_ioprio_set(1, 0, priority) < 0:
         raise kernel_error("ioprio_set", f"{priority:#x}")
 
@@ -295,7 +303,7 @@ def set_mempolicy(mode: int, nodes: "Iterable[int]") -> None:
 
 
 def reset_signals() -> None:
-    """Every signal to its default action and none blocked, as a program expects to find them."""
+    """Give every signal its default action and block none, as a program expects it."""
     lib.reset_signals()
 
 

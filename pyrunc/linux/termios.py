@@ -1,6 +1,6 @@
-"""The attributes of a terminal: struct termios as ioctl(2) has it, on all but alpha, mips, powerpc and sparc.
+"""The attributes of a terminal: struct termios, as ioctl(2) takes it on x86_64 and aarch64.
 
-Not by the module termios, which is a shared object of its own: a program of one file has none.
+Not by Python's module termios: it is a shared object, and the image, which is one static file, can't load any.
 """
 
 import fcntl
@@ -40,7 +40,9 @@ def get(number: int) -> Attributes:
 
 
 def set(number: int, attributes: Attributes) -> None:
-    """At once (TCSANOW). A job in the background is stopped here, until it is in the foreground. Raises OSError."""
+    """Set them at once (TCSANOW). A job in the background is stopped here until it is in the foreground. Raises
+    OSError.
+    """
     while True:
         try:
             fcntl.ioctl(number, TCSETS, attributes.data())
@@ -50,7 +52,9 @@ def set(number: int, attributes: Attributes) -> None:
 
 
 def make_raw(attributes: Attributes, output: bool) -> None:
-    """Neither echo nor interpret what is typed; nor, with `output`, change what is printed. cfmakeraw(3)"""
+    """Typed characters are neither echoed nor interpreted. With `output`, printed ones are not changed either.
+    cfmakeraw(3)
+    """
     attributes.input &= ~(BRKINT | ICRNL | INPCK | ISTRIP | IXON | IGNBRK | PARMRK | INLCR | IGNCR)
     if output:
         attributes.output &= ~OPOST
