@@ -83,9 +83,9 @@ def run(
             if started is not None:
                 started(pid)
             finished, said = _attend(pidfd, input_write, output_read, state, timeout)
-        finally:  # a signal may end us too
+        finally:  # a signal may interrupt us
             if not finished:
-                kill_group(pidfd, pid)  # its children too: a hook that hangs often hangs in one
+                kill_group(pidfd, pid)  # its children too: often it is a child that hangs
             status = reap(pidfd)
         output = printable(said.decode("utf-8", "replace").strip())
     if not finished:
@@ -107,8 +107,9 @@ def _pipe() -> "tuple[Fd, Fd]":
 
 
 def _attend(pidfd: Fd, source: Fd, output: Fd, state: bytes, timeout: "float | None") -> "tuple[bool, bytes]":
-    """Until the hook ends: write its input and read its output, as a full pipe would stop it, or us. Whether it
-    ended in time, and the beginning of what it said."""
+    """Write the hook's input and read its output until it ends: a full pipe would stop the hook, or us. Returns
+    whether it ended in time, and the beginning of what it said.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     posix.set_blocking(source.number, False)
     posix.set_blocking(output.number, False)
@@ -137,7 +138,9 @@ def _attend(pidfd: Fd, source: Fd, output: Fd, state: bytes, timeout: "float | N
 
 
 def _feed(pipe: Fd, data: bytes) -> bytes:
-    """Write what there is room for; what is left. A hook need not read its input: a closed pipe is no error."""
+    """Write what there is room for. Returns what is left. A hook need not read its input: a closed pipe is no
+    error.
+    """
     try:
         return data[posix.write(pipe.number, data) :]
     except BrokenPipeError:

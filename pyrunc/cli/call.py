@@ -97,12 +97,12 @@ def over_time(call: Call, name: str, verb: "Callable[[Call], int | None]") -> "i
 
 
 def say(text: str) -> None:
-    """To standard output, whole."""
+    """Write to standard output, the whole text."""
     write_all(1, (text + "\n").encode("utf-8", "surrogateescape"))
 
 
 def complain(text: str) -> None:
-    """To standard error, if anybody can be told there: the exit status says it too."""
+    """Write to standard error. If nobody can be told there, the exit status tells it."""
     try:
         write_message(2, f"{text}\n".encode("utf-8", "backslashreplace"))
     except OSError:

@@ -70,7 +70,7 @@ FATAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
 
 
 def _catch_signals() -> None:
-    """What ends a program ends a verb by way of its clean-up, unless the caller has it ignored (nohup)."""
+    """Signals that end a program end a verb after its clean-up, unless the caller has them ignored (nohup)."""
     for number in FATAL:
         if _signal.getsignal(number) in (_signal.SIG_DFL, _signal.default_int_handler):
             _signal.signal(number, _interrupt)
@@ -79,12 +79,12 @@ def _catch_signals() -> None:
 
 def _interrupt(number: int, _: object) -> None:
     for fatal in FATAL:
-        _signal.signal(fatal, _signal.SIG_IGN)  # one is enough, and the clean-up is to be whole
+        _signal.signal(fatal, _signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise KeyboardInterrupt(number)
 
 
 def _lost(what: "sys.UnraisableHookArgs") -> None:
-    """A signal that was caught in a finalizer, where nothing is raised: once more."""
+    """A signal was caught in a finalizer, which can't raise anything. It is sent again."""
     if isinstance(what.exc_value, KeyboardInterrupt):
         number = what.exc_value.args[0]
         _signal.signal(number, _interrupt)

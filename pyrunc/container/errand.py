@@ -1,4 +1,4 @@
-"""One thing that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
+"""Something that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
 
 import errno
 from _signal import SIGKILL
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class Errand:
-    """To be entered: the child has done `work` and stays where it is until the block ends, and it with that.
+    """Once this is made, the child has done `work`. It stays where it is until the `with` block ends, and ends with
+    it.
 
     Args:
-        work: done by the child; the descriptor that it returns is `brought` to us.
+        work: what the child does. The descriptor that it returns is `brought` to us.
         flags: CLONE_NEW*, of the namespaces that the child is born in.
 
-    Raises OSError: what failed there, or that the child died.
+    Raises OSError with what failed in the child, or that it died.
     """
 
     __slots__ = ("brought", "line", "pid", "pidfd")
@@ -33,7 +34,7 @@ class Errand:
         self.line, theirs = Channel.pair()
 
         def run() -> None:
-            self.line.close()  # else its end would not be the end of the stream
+            self.line.close()  # else the stream would not end with the parent
             try:
                 brought = work()
             except (OSError, ValueError, OverflowError) as error:
@@ -62,7 +63,7 @@ class Errand:
         self.close()
 
     def close(self) -> None:
-        """It has nothing left to do, or is not waited for any more: one that hangs in a system call is left alone."""
+        """End the child. One that hangs in a system call is left alone."""
         self.line.close()
         with self.pidfd:
             pidfd_send_signal(self.pidfd, SIGKILL)

@@ -20,8 +20,9 @@ def stats(container: Container) -> "dict[str, Any]":
 
 
 def events(container: Container, interval: float) -> "Iterator[dict[str, Any]]":
-    """Statistics every `interval` seconds, and a note each time the kernel kills for want of memory. Ends with the
-    container."""
+    """Yield statistics every `interval` seconds, and a note whenever the kernel kills a process for want of memory.
+    Ends with the container.
+    """
     if container.status() == "stopped":
         raise StateError(f"container with id {container.id} is not running", "")
     watch = container.cgroup.watch_oom()
@@ -39,7 +40,7 @@ def events(container: Container, interval: float) -> "Iterator[dict[str, Any]]":
         now = time.monotonic()
         if now < due:
             continue
-        due = max(due + interval, now)  # of a time that we slept through there is one
+        due = max(due + interval, now)  # if we slept through several, there is one event for all
         if not container.is_alive():
             return
         yield {"type": "stats", "id": container.id, "data": _data(container)}

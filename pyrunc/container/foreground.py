@@ -1,4 +1,6 @@
-"""Standing in for a process at a terminal: signals passed on, its terminal joined to ours, its exit status ours."""
+"""Stands in for a process at a terminal: passes signals on, joins the two terminals, and takes over its exit
+status.
+"""
 
 import _signal
 import posix
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from pyrunc.container.notify import Proxy
     from pyrunc.container.terminal import Terminal
 
-# Those two say that we read, or change, a terminal where another job is in the foreground: we stop, as any job does.
+# We have read or changed a terminal where another job is in the foreground: these two stop us, as any job.
 JOB_CONTROL = (_signal.SIGTTIN, _signal.SIGTTOU)
 NOT_PASSED_ON = (
     _signal.SIGCHLD, _signal.SIGURG, _signal.SIGWINCH, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, *JOB_CONTROL,
@@ -24,9 +26,10 @@ FATAL = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
 
 
 class Foreground:
-    """From before the container is created, so that no signal and no death is missed (runc#5208), to its end.
+    """Entered before the container is created, so that no signal and no death is missed (runc#5208), and left at its
+    end.
 
-    Until there is a process to pass them on to, signals that end a program end ours, by way of its clean-up.
+    Until there is a process to pass signals on to, those that end a program end this one, after its clean-up.
     """
 
     __slots__ = (
@@ -71,14 +74,14 @@ class Foreground:
                 fd.close()
 
     def _on_signal(self, number: int, _: object) -> None:
-        """Passed on at once, and not in wait(): that may be held up by a pipe that nobody reads."""
+        """Pass it on at once. This is not left to wait(), which may be held up by a pipe that nobody reads."""
         if number == _signal.SIGWINCH:
             if self.terminal is not None:
                 self.terminal.resize()
         elif self.pidfd is not None:
             self._pass_on(number)
         elif number in FATAL:
-            if not self.interrupted:  # the clean-up is to be whole
+            if not self.interrupted:  # a second signal must not interrupt the clean-up
                 self.interrupted = True
                 raise KeyboardInterrupt(number)
         else:
@@ -93,23 +96,27 @@ class Foreground:
         except ProcessLookupError:
             pass
         if number == _signal.SIGCONT and self.terminal is not None:
-            self.terminal.make_raw()  # a shell that stopped us has had it
+            self.terminal.make_raw()  # the shell that had stopped us has changed it
 
     def take_pidfd(self, pidfd: Fd) -> None:
-        """Signals and keys go there from now on, though its program does not run yet: what would end that ends it."""
+        """Signals and keys go to this process from now on. Its program does not run yet: a signal that would end
+        that ends the process.
+        """
         self.pidfd = Fd(posix.dup(pidfd.number), pidfd.name)
         posix.set_inheritable(self.pidfd.number, False)
         if self.terminal is not None:
             self.terminal.make_raw()
 
     def take_master(self, master: Fd) -> None:
-        """The container's terminal: of our size at once, and joined to ours when it runs."""
+        """The container's terminal: it gets our size at once, and is joined to ours when the program runs."""
         from pyrunc.container.terminal import Terminal
 
         self.terminal = Terminal(master)
 
     def wait(self, pid: int, proxy: "Proxy | None" = None) -> int:
-        """Until the process ends. Its exit status, as a shell shows it. `proxy`: hears of its readiness meanwhile."""
+        """Wait until the process ends. Returns its exit status, as a shell shows it. `proxy` hears meanwhile when
+        the container is ready.
+        """
         for number in self.pending:
             self._pass_on(number)
         if proxy is not None:
@@ -124,7 +131,7 @@ class Foreground:
             relay.turn()
 
     def _reap(self, ours: int) -> "int | None":
-        """Bury every child that has died; the container's own gives its status."""
+        """Wait for every child that has ended. Returns the status of the container's own, if it is among them."""
         while True:
             try:
                 pid, status = posix.waitpid(-1, posix.WNOHANG)

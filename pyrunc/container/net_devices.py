@@ -1,8 +1,8 @@
 """Network devices: moved into the container's network namespace as they are. config-linux.md#network-devices
 
-The kernel takes a device's addresses away when it changes its namespace, and its state; the rest it keeps. What becomes
-of a device at the end is the kernel's matter too: with the namespace a virtual one is destroyed, a physical one comes
-back to the host under the name that it had inside, without addresses. `restore` gives it its own again.
+When a device changes its namespace, the kernel takes its addresses away and sets it down. It keeps the rest. At the
+end of the namespace the kernel destroys virtual devices. Physical ones come back to the host, without addresses, under
+the name that they had inside. `restore` makes them what they were.
 """
 
 import errno
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Linux, NetDevice
 
 WHERE = "/linux/netDevices"
-REFUNDED = ("", "can")  # the kinds of devices that the kernel gives back, and does not destroy: physical ones
+REFUNDED = ("", "can")  # kinds of devices that the kernel gives back and does not destroy: physical ones
 RETURN_SECONDS = 1.0
 
 
@@ -48,7 +48,7 @@ class Move:
 
 
 class NetDevices:
-    """linux.netDevices of one container that is being made. All that can be wrong is looked at before it is."""
+    """linux.netDevices of a container that is being made. Everything that can be wrong is looked at before that."""
 
     __slots__ = ("host", "joined", "moves", "namespace", "own", "target")
 
@@ -66,7 +66,7 @@ class NetDevices:
             self._enter(open_at(None, self.joined, posix.O_RDONLY))
 
     def descriptors(self) -> "list[Fd | Netlink]":
-        """What is open, and no business of the container's process."""
+        """What is open here, and must not reach the container's process."""
         return [each for each in (self.own, self.host, self.namespace, self.target) if each is not None]
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class NetDevices:
         return Move(link, device.get("name") or link.name)
 
     def _enter(self, namespace: Fd) -> None:
-        """Have a socket in the namespace, and the devices' final names, which nothing in there may have."""
+        """Make a socket in the namespace, and choose the devices' final names, which nothing in there may have."""
         verify_kinds([("network", namespace)])
         if is_same(namespace, own("network")):
             cause = "the container's network namespace is the runtime's own: no device can be moved there"
@@ -101,13 +101,17 @@ class NetDevices:
     # --- there
 
     def arrive(self, namespace: Fd) -> None:
-        """The namespace is there, the container's process in it: what there is to know before anything is moved."""
+        """The namespace exists and the container's process is in it: learn all that is needed before anything is
+        moved.
+        """
         self._enter(namespace)
         for move in self.moves:
             move.addresses = self.host.addresses(move.link)
 
     def record(self) -> "list[dict[str, Any]]":
-        """What `restore` needs of those that the kernel will give back, at the end of a namespace that is ours."""
+        """What `restore` needs to know of the devices that the kernel will give back. Only of a namespace that is
+        made for the container.
+        """
         if self.joined:
             return []
         return [
@@ -124,7 +128,7 @@ class NetDevices:
         ]
 
     def move(self) -> None:
-        """Move them all, under their names inside, give them their addresses, and set them up."""
+        """Move them, give them their names inside and their addresses, and set them up."""
         assert self.namespace is not None
         assert self.target is not None
         for move in self.moves:
@@ -141,7 +145,7 @@ class NetDevices:
                 raise PyruncError("moving network device", move.link.name, reason(error)) from error
 
     def _found(self, move: Move, name: str) -> "Link | None":
-        """Our device in the container's namespace, and not one that somebody else has named so."""
+        """Our device in the container's namespace. None: a device of that name is another one."""
         assert self.target is not None
         link = self.target.link(name)
         same = link is not None and (link.address, link.identity) == (move.link.address, move.link.identity)
@@ -150,8 +154,10 @@ class NetDevices:
     # --- and back
 
     def give_back(self, log: "Log") -> None:
-        """After a failed create: every device that has left is what and where it was. Our socket has kept the
-        container's namespace alive, and in it what the kernel would have destroyed."""
+        """After a failed create: every device that has left comes back as it was.
+
+        Our socket has kept the container's namespace alive, and so the devices that the kernel would have destroyed.
+        """
         for move in self.moves:
             if move.begun and self.target is not None:
                 try:
@@ -161,7 +167,7 @@ class NetDevices:
 
     def _back(self, move: Move) -> None:
         assert self.target is not None
-        # The kernel moves first and renames then, which may fail: so it may be there under its old name.
+        # The kernel moves it first and renames it then. If that fails, it is there under its old name.
         there = self._found(move, move.inside) or self._found(move, move.link.name)
         if there is None:
             return  # it never left
@@ -179,9 +185,9 @@ def _configure(host: Netlink, link: Link, addresses: "list[Address]", up: bool) 
 
 
 def restore(record: "list[dict[str, Any]]", log: "Log") -> None:
-    """After the end of a container: its physical devices, known by what no name changes, are what they were.
+    """After the end of a container: make its physical devices what they were. They are known by what no name changes.
 
-    The kernel takes a moment to end a namespace. One that somebody else keeps alive keeps its devices, too.
+    The kernel takes a moment to end a namespace. If somebody else keeps the namespace alive, it keeps its devices too.
     """
     host = Netlink()
     deadline = time.monotonic() + RETURN_SECONDS

@@ -1,4 +1,6 @@
-"""Device nodes for a user namespace, where the kernel makes none: on a file system of ours. config-linux.md#devices"""
+"""Device nodes for a user namespace, where the kernel makes none. They are on a file system of the runtime's.
+config-linux.md#devices
+"""
 
 import posix
 
@@ -30,10 +32,11 @@ OPTIONS: "list[tuple[str, str | None]]" = [("mode", "0755"), ("nr_inodes", "2"),
 
 
 def make(context: "Context", index: int) -> "Fd | None":
-    """One of the devices that the container has, as a mount of it alone; None where we may make none.
+    """One of the container's devices, as a mount of that node alone. None: we may make no nodes either.
 
-    By a child in a mount namespace of its own: what is cloned must be attached somewhere (Linux < 6.15), where nobody
-    else may see it. Whether the container may open the device its own cgroup says, as it would of any other node.
+    A child in a mount namespace of its own makes it. What is cloned must be attached somewhere (Linux < 6.15), and
+    there nobody else sees it. The container's cgroup says whether the container may open the device, as for any other
+    node.
     """
     linux = context.config["linux"]
     device = wanted(linux)[index]

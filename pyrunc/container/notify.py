@@ -1,8 +1,8 @@
 """sd_notify for a container: its messages reach the service manager that started us. sd_notify(3), NOTIFY_SOCKET
 
-The container gets a socket of its own, in a folder of the state directory that is bound to /run/notify; what it says
-there is passed on: by `start` until it is ready, by `run` to its end. The manager's own socket would be a way to talk
-to it about other services, other processes, and the descriptors that it keeps.
+The container gets a socket of its own, in a folder of the state directory that is bound to /run/notify. What it sends
+there is passed on: by `start` until it is ready, by `run` to its end. With the manager's own socket it could speak
+about other services and other processes, and reach the descriptors that the manager keeps.
 """
 
 import _socket
@@ -30,8 +30,8 @@ MESSAGE = 4096
 CONTROL = 1024
 READY = b"READY=1"
 BARRIER = b"BARRIER=1"
-# What a service says of itself. Not what chooses a process (MAINPID), who else may speak (NOTIFYACCESS), or what is
-# kept for it (FDSTORE).
+# What a service says of itself. Variables that choose a process (MAINPID), let others speak (NOTIFYACCESS) or store
+# descriptors (FDSTORE) are not passed on.
 PASSED_ON = (
     b"READY", b"RELOADING", b"STOPPING", b"MONOTONIC_USEC", b"STATUS", b"ERRNO", b"BUSERROR", b"EXIT_STATUS",
     b"WATCHDOG", b"EXTEND_TIMEOUT_USEC",
@@ -39,7 +39,7 @@ PASSED_ON = (
 
 
 def manager() -> str:
-    """The service manager's socket, if one wants to hear."""
+    """The socket of a service manager that wants to hear; "" without one."""
     return posix.environ.get(b"NOTIFY_SOCKET", b"").decode("utf-8", "surrogateescape")
 
 
@@ -50,10 +50,11 @@ def mount(state_directory: str) -> "Mount":
 
 
 class Proxy:
-    """Passes on what the container says of itself; with READY=1 the pid by which the manager knows it.
+    """Passes on what the container says of itself. With READY=1 it adds the pid by which the manager knows the
+    container.
 
     Attributes:
-        done: it has said that it is ready.
+        done: the container has said that it is ready.
     """
 
     __slots__ = ("done", "log", "pid", "socket")
@@ -62,7 +63,7 @@ class Proxy:
         self.pid = 0
         self.done = False
         self.log = log
-        # By descriptor: a socket's path has room for 107 bytes, which Kubernetes' state directories are longer than.
+        # By descriptor: a socket's path may have 107 bytes, and Kubernetes' state directories have more.
         path = f"/proc/self/fd/{state_directory.number}/{FOLDER}/{SOCKET}"
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
         try:
@@ -76,9 +77,9 @@ class Proxy:
         return self.socket.fileno()
 
     def turn(self) -> None:
-        """Pass one message on, with the descriptor of its barrier: whose end is the manager's to close.
+        """Pass one message on, with the descriptor of its barrier, which the manager will close.
 
-        A manager that can't be told is a warning: the container runs.
+        If the manager can't be told, that is a warning: the container runs.
         """
         try:
             data, control, flags, _ = self.socket.recvmsg(MESSAGE, CONTROL, _socket.MSG_CMSG_CLOEXEC)
@@ -86,7 +87,7 @@ class Proxy:
             return
         descriptors = _descriptors(control)
         if flags & _socket.MSG_TRUNC:
-            return  # longer than the manager takes
+            return  # it is longer than the manager takes
         lines = [line for line in data.split(b"\n") if line.partition(b"=")[0] in PASSED_ON]
         if READY in lines:
             self.done = True
@@ -115,13 +116,15 @@ class Proxy:
         self._wait_for_manager()
 
     def _wait_for_manager(self) -> None:
-        """It must have read all before we, the sender, may be gone: it looks up whose message it is."""
+        """Wait until the manager has read everything. It looks up who sent a message, and that is us: we must not
+        be gone.
+        """
         read, write = posix.pipe2(posix.O_CLOEXEC)
         with Fd(read, "barrier") as read_end, Fd(write, "barrier") as write_end:
             try:
                 _tell(BARRIER, write_end)
             except OSError:
-                return  # that has been said
+                return  # a warning has been written
             write_end.close()
             poll = select.poll()
             poll.register(read_end, 0)  # POLLHUP comes unasked
@@ -130,7 +133,7 @@ class Proxy:
 
 
 def _tell(message: bytes, fd: "Fd | None" = None) -> None:
-    """One datagram to the manager, and not more than a moment's wait for it: its queue may be full."""
+    """Send one datagram to the manager. Its queue may be full: we wait for that no more than a moment."""
     name = manager()
     to_manager = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
@@ -142,7 +145,7 @@ def _tell(message: bytes, fd: "Fd | None" = None) -> None:
 
 
 def _descriptors(control: "list[tuple[int, int, bytes]]") -> "list[Fd]":
-    """Ours, and so closed when nobody needs them, whatever was sent along."""
+    """The descriptors that were sent along. They are ours, so that they are closed when nobody needs them."""
     found = []
     for level, kind, data in control:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:

@@ -1,32 +1,32 @@
-"""How long the runtime waits, and for whom. The bounds of all waits that others can draw out are here.
+"""How long the runtime waits, and for whom: the bounds of all waits that others can prolong.
 
-A hook is the exception: it has its `timeout`, or by config.md as long as it likes. `kill` and `delete --force` end what
-hangs in one.
+Hooks are the exception: a hook has its `timeout`, or by config.md as long as it likes. `kill` and `delete --force` end
+a hook that hangs.
 """
 
 from pyrunc.errors import Overdue
 from pyrunc.linux.pid import state_of
 
-LOOK_SECONDS = 1.0  # between two looks at whom we wait for
-STOPPED_LOOKS = 3  # one that was stopped by a signal
+LOOK_SECONDS = 1.0  # between two looks at the process
+STOPPED_LOOKS = 3  # while a signal has stopped it
 ADDED_LOOKS = 60  # one step of a process that `exec` adds: it makes nothing, and asks nobody but the kernel
 FIRST_LOOKS = 600  # one step of a container's first process: its mounts may be copied, or far away
 START_LOOKS = 60  # from "go" to execve, where there are no hooks
 LOCK_SECONDS = 30.0  # for another verb
-POLITE_SECONDS = 1.0  # for its holder to let go, when what he waits for was ended
-FORCED_SECONDS = 10.0  # for the same when he was ended himself
+POLITE_SECONDS = 1.0  # for the lock's holder, after what it waits for was ended
+FORCED_SECONDS = 10.0  # for the same after the holder was killed
 DEATH_SECONDS = 10.0  # for a process that was killed
-DEATH_LOOKS = 100  # meanwhile: whether somebody has frozen it
-RECEIVER_SECONDS = 10.0  # for who gets a terminal, a pidfd or a filter's listener, to accept our connection
+DEATH_LOOKS = 100  # meanwhile, as somebody may have frozen it
+RECEIVER_SECONDS = 10.0  # for the receiver of a terminal, a pidfd or a filter's listener to accept our connection
 HELPER_SECONDS = 30.0  # for newuidmap and newgidmap
 
 HOW = {"D": "it hangs in a system call", "T": "it is stopped", "t": "it is being traced", "R": "it runs"}
 
 
 class Patience:
-    """Over a process that is on its way to its program: looks at it as often as whoever waits for it wakes up.
+    """With a process on its way to its program. Whoever waits for the process calls `look` whenever it wakes up.
 
-    By looks, not by the clock: when we are stopped ourselves (^Z at a terminal), so is time.
+    Looks are counted, and not seconds: while we are stopped ourselves (^Z at a terminal) none are made.
     """
 
     __slots__ = ("looks", "most", "pid", "progress", "stopped")

@@ -35,7 +35,7 @@ class Relay:
         self._watch()
 
     def _watch(self) -> None:
-        """A key that the terminal can't take yet waits: then nothing more is read."""
+        """While a key waits that the terminal can't take yet, no more input is read."""
         if self.master is None:
             self._unwatch(0)
             return
@@ -70,12 +70,12 @@ class Relay:
         try:
             data = posix.read(0, CHUNK)
         except BlockingIOError:
-            return  # somebody who has it too was quicker
+            return  # somebody else who reads it was quicker
         except OSError:
             data = b""
         if data:
             self.line_open = data[-1:] not in (b"\n", b"\r", END_OF_FILE)
-        else:  # the end of our input is the end of the container's; of a line that has begun, the first ends only that
+        else:  # the end of our input is the end of the container's; in a line that has begun, the first key ends only the line
             self.input_open = False
             data = END_OF_FILE * (1 + self.line_open)
         self.to_master += data
@@ -88,7 +88,7 @@ class Relay:
             pass
 
     def _read_master(self) -> None:
-        """Its end is EIO: nobody in the container holds the terminal any more, which may still run."""
+        """EIO is its end: nobody in the container has the terminal open any more. The container may still run."""
         assert self.master is not None
         try:
             data = posix.read(self.master.number, CHUNK)
@@ -100,7 +100,7 @@ class Relay:
             return
         self._unwatch(self.master.number)
         if data:
-            self.master.close()  # ours is gone, and so is the container's: it hears SIGHUP
+            self.master.close()  # our output is gone: we close the terminal, and the container gets SIGHUP
         self.master = None
 
     def drain(self) -> None:
@@ -113,8 +113,10 @@ class Relay:
 
 
 def _write_output(data: bytes) -> bool:
-    """All of it, however long that takes; False: nobody reads any more. Ours may be non-blocking, as others have it
-    too, and it is for all of them or for none."""
+    """Write all of it, however long that takes. Returns False when nobody reads any more.
+
+    Others share our standard output. They may have made it non-blocking, which applies to all who share it.
+    """
     view = memoryview(data)
     while view:
         try:

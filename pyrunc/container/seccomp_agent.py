@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def hand_over(context: "Context", pid: int, pidfd: Fd, number: int) -> None:
     """Fetch the listener from the process, and send it with the process's state to the agent's socket.
 
-    We fetch it (pidfd_getfd, Linux 5.6), as the process can hardly send it: its filter is in force, and nobody answers
-    yet. Raises PyruncError: without its agent the container would hang in its first such call.
+    We fetch it by pidfd_getfd, Linux 5.6. The process itself can hardly send it: its filter is in force and nobody
+    answers it yet. Raises PyruncError: without its agent the container would hang in the first call that needs it.
     """
     seccomp = context.config["linux"]["seccomp"]
     place = listener(seccomp, context.config.get("annotations") or {})

@@ -13,8 +13,10 @@ from pyrunc.linux.fd import Fd, open_at
 
 
 def limit(socket: _socket.socket) -> None:
-    """How long connecting and sending may take, which wait while the other side accepts nobody: SO_SNDTIMEO, as for
-    a non-blocking socket a full queue is an error at once. unix(7), socket(7)"""
+    """Limit how long connecting and sending may take: they wait while the other side accepts nobody.
+
+    By SO_SNDTIMEO: for a non-blocking socket a full queue would be an error at once. unix(7), socket(7)
+    """
     seconds = int(RECEIVER_SECONDS).to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
     socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, seconds)
 
@@ -26,8 +28,9 @@ def why(error: OSError) -> str:
 
 
 class Sender:
-    """One such socket. Connected early, so that a wrong path is an error before anything is created; through an fd,
-    so that the path may be longer than 108 bytes."""
+    """One such socket. It is connected early, so that a wrong path is an error before anything is created. It is
+    found by an fd, so that its path may be longer than 108 bytes.
+    """
 
     __slots__ = ("socket", "what", "word")
 

@@ -46,11 +46,11 @@ _ourselves = 0, 0  # our pid and start time
 
 
 class Holder:
-    """Who has a container's lock, by his own record.
+    """Who holds a container's lock, by their own record.
 
     Attributes:
-        verb: what he is doing.
-        may_be_ended: whether he does nothing else.
+        verb: what the process is doing.
+        may_be_ended: whether the process does nothing else.
     """
 
     __slots__ = ("may_be_ended", "pid", "start", "verb")
@@ -63,12 +63,12 @@ class Holder:
 
 
 def is_root_of_host() -> bool:
-    """Whether we are root, and not only of a user namespace, as under rootless Podman."""
+    """Whether we are root of the host, and not only of a user namespace, as under rootless Podman."""
     return posix.geteuid() == 0 and read_file("/proc/self/uid_map").split() == [b"0", b"0", b"4294967295"]
 
 
 class StateRoot:
-    """The folder of all containers: `--root`. Private to its owner, as all it holds is."""
+    """The folder of all containers: `--root`. Only its owner may read it."""
 
     __slots__ = ("path",)
 
@@ -77,7 +77,7 @@ class StateRoot:
 
     @classmethod
     def default(cls) -> "StateRoot":
-        """/run/pyrunc, or for another user than the host's root $XDG_RUNTIME_DIR/pyrunc."""
+        """/run/pyrunc. For others than the host's root: $XDG_RUNTIME_DIR/pyrunc."""
         runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
         return cls(f"{runtime}/pyrunc" if runtime and not is_root_of_host() else DEFAULT_ROOT)
 
@@ -95,7 +95,7 @@ class StateRoot:
 
 
 def validate_id(container_id: str) -> None:
-    """runc's grammar: letters, digits and _ + - ., neither . nor .. ; it becomes the name of a directory."""
+    """runc's grammar: letters, digits and _ + - . , but neither . nor .. : the ID becomes the name of a directory."""
     if container_id in ("", ".", "..") or any(character not in ID_CHARACTERS for character in container_id):
         raise UsageError(
             "container ID", f'"{container_id}"', "invalid container ID format", "letters, digits and _ + - ."
@@ -105,7 +105,7 @@ def validate_id(container_id: str) -> None:
 
 
 class StateDirectory:
-    """One container's folder, open and, where something is changed, locked."""
+    """One container's folder. It is open, and locked while something is changed."""
 
     __slots__ = ("fd", "id", "root")
 
@@ -120,7 +120,7 @@ class StateDirectory:
 
     @classmethod
     def make(cls, root: StateRoot, container_id: str) -> "StateDirectory":
-        """A new one, locked. mkdir(2) is what decides between two that take the same ID."""
+        """A new one, locked. If two take the same ID at once, mkdir(2) decides."""
         validate_id(container_id)
         with root.open(make=True) as top:
             try:
@@ -157,9 +157,9 @@ class StateDirectory:
             raise StateError("container", f'"{self.id}"', self.why_locked(), "or is a hook of it hanging?")
 
     def try_lock(self, verb: str, seconds: float = 0.0) -> bool:
-        """Whether it is ours now, after at most some time.
+        """Take the lock within some time. Returns whether it is ours.
 
-        flock(2) on the directory: it needs no file, and the kernel lets go when its holder dies.
+        By flock(2) on the directory: it needs no file, and the kernel releases it when its holder dies.
         """
         deadline = 0.0
         while True:
@@ -177,7 +177,9 @@ class StateDirectory:
             return True
 
     def is_locked(self) -> bool:
-        """Whether somebody else is at work on it. Its holder's note is among the first that a delete takes away."""
+        """Whether somebody else is changing the container. A delete removes its holder's note first: that can't
+        tell.
+        """
         try:
             fcntl.flock(self.fd.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -186,7 +188,7 @@ class StateDirectory:
         return False
 
     def unlock(self) -> None:
-        """What was done under the lock is done, whatever fails here: the end of the process gives it back too."""
+        """It never fails: what was done under the lock is done, and the end of the process releases it too."""
         try:
             for name in (HOLDER, HOOK):
                 unlink_quietly(self.fd, name)
@@ -205,15 +207,16 @@ class StateDirectory:
         self._note(HOLDER, f"{pid} {start} {verb} {int(lives_for_one_verb)}")
 
     def note_hook(self, pid: int) -> None:
-        """The hook that the holder of the lock, which is us, waits for from now on."""
+        """Note the hook that the holder of the lock, which is us, waits for from now on."""
         try:
             self._note(HOOK, f"{pid} {start_time(pid)}")
         except ProcessLookupError:
             pass  # it was quick
 
     def _note(self, name: str, text: str) -> None:
-        """A symlink, as Emacs has them: made and read in one system call, so that it is whole or not there. On a full
-        disk there is none: `delete` is what makes room."""
+        """A symlink, as Emacs uses them. It is made and read in one system call: it is there as a whole or not at
+        all. On a full disk there is none, since `delete` must work there.
+        """
         try:
             unlink_quietly(self.fd, name)  # of one who was killed
             posix.symlink(text, name, dir_fd=self.fd.number)
@@ -221,7 +224,7 @@ class StateDirectory:
             pass
 
     def holder(self) -> "Holder | None":
-        """None: nobody who has signed and lives."""
+        """The process that holds the lock. None: nobody has signed who still lives."""
         words = self._read_note(HOLDER).split(" ")
         if len(words) != 4 or not _lives(words):
             return None
@@ -233,7 +236,9 @@ class StateDirectory:
         return (int(words[0]), int(words[1])) if len(words) == 2 and _lives(words) else None
 
     def note_cgroup(self, cgroup: "dict[str, Any]") -> None:
-        """Beside the record, which may be damaged: without it nobody knows which processes are the container's."""
+        """Noted beside the record, which may be damaged: without it nobody knows which processes are the
+        container's.
+        """
         self._note(CGROUP, dumps(cgroup))
 
     def noted_cgroup(self) -> "dict[str, Any] | None":
@@ -260,7 +265,9 @@ class StateDirectory:
         return posix.fstat(self.fd.number).st_nlink == 0
 
     def _still_there(self) -> None:
-        """Who waited for the lock may find that the container was deleted meanwhile."""
+        """Whoever has waited for the lock may find that the container was deleted meanwhile. Raises
+        NoSuchContainer.
+        """
         if self.is_gone:
             raise NoSuchContainer(self.id)
 
@@ -271,7 +278,7 @@ class StateDirectory:
         replace_file(self.fd, CONFIG, dumps(config).encode("utf-8", "surrogateescape"))
 
     def load(self, name: str = STATE) -> "dict[str, Any] | None":
-        """None: `create` was killed before it wrote one."""
+        """One of its documents. None: `create` was killed before it wrote that."""
         try:
             document: Any = loads(read_file(name, self.fd).decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
@@ -325,7 +332,9 @@ class StateDirectory:
 
 
 def _empty(folder: Fd) -> None:
-    """There is a folder only where this runtime or a damage has put one; what is mounted there is not ours to empty."""
+    """Remove what is in it, with folders that this runtime or a damage has put there. What is mounted in it is not
+    emptied.
+    """
     for name in posix.listdir(folder.number):
         try:
             unlink_quietly(folder, name)
@@ -336,7 +345,7 @@ def _empty(folder: Fd) -> None:
 
 
 def _lives(words: "list[str]") -> bool:
-    """Whether the process of a record, its pid and start time, is still there."""
+    """Whether the process of a note is still there, by its pid and its start time."""
     if not (words[0].isdecimal() and words[1].isdecimal()):
         return False
     try:
@@ -350,7 +359,7 @@ def _mistake_of_unit(cgroup: "dict[str, Any]") -> str:
 
 
 def _mistake(document: object, wanted: "Any") -> str:
-    """The pointer to the first member that is not of the type that it should have, "" when there is none."""
+    """The path of the first member that has the wrong type; "" when there is none."""
     if not isinstance(wanted, dict):
         return "" if type(document) is wanted else "/"
     if not isinstance(document, dict):

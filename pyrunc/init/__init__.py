@@ -1,1 +1,1 @@
-"""The container's side: what happens between clone and execve. Nothing here is imported, or imports, after clone."""
+"""The container's side: what happens between clone and execve. Nothing is imported after clone."""

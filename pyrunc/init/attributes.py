@@ -34,10 +34,8 @@ DOMAINS = {"LINUX": 0, "LINUX32": 0x0008}
 
 @step("setting the OOM score adjustment")
 def set_oom_score(context: Context) -> None:
-    """First of all steps: while our own /proc/self still is ours. Not dumpable, its files are root's, and a rootless
-    caller needs them to be its own for a moment.
-
-    config.md#linux-process
+    """This is the first step, while /proc/self is still our own. A process that is not dumpable has files there
+    that belong to root. A rootless caller needs them to be its own for a moment. config.md#linux-process
     """
     score = context.process.get("oomScoreAdj")
     if score is None:
@@ -48,7 +46,7 @@ def set_oom_score(context: Context) -> None:
         process.set_dumpable(True)
         try:
             write_file("self/oom_score_adj", str(score).encode(), context.host_proc)
-        except PermissionError as error:  # less than the caller's own
+        except PermissionError as error:  # it is less than the caller's own
             hint = "lowering it needs CAP_SYS_RESOURCE"
             raise StepError("setting the OOM score adjustment", f"oomScoreAdj {score}", reason(error), hint) from error
         finally:
@@ -94,7 +92,7 @@ def set_initial_affinity(context: Context) -> None:
 
 @step("setting the CPUs")
 def set_affinity(context: Context) -> None:
-    """Without a wish, all that the cgroup has: a container does not inherit what the engine was bound to."""
+    """If config.json names no CPUs, take all that the cgroup has: a container does not inherit the engine's CPUs."""
     cpus = (context.process.get("execCPUAffinity") or {}).get("final")
     posix.sched_setaffinity(0, process.numbers(cpus) if cpus and not context.init else range(process.MAX_CPUS))
     _say_affinity(context)
@@ -108,8 +106,8 @@ def _say_affinity(context: Context) -> None:
 
 @step("setting resource limits")
 def set_limits(context: Context) -> None:
-    """As late as can be, as they bind us too; before the change of user, which takes the right to raise them. What a
-    process in a user namespace may not raise itself, the runtime raises for it.
+    """As late as possible, since the limits bind this process too, but before the change of user, which takes the
+    right to raise them. A process in a user namespace may not raise every limit. The runtime does that for it.
     """
     if not context.process.get("rlimits"):
         return

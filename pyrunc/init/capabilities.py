@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class Sets:
-    """The five sets as bit masks. Names that this runtime does not know are not in them (spec 1.1; rules.py warns)."""
+    """The five sets as bit masks, without names that this runtime does not know (spec 1.1). rules.py warns of
+    those.
+    """
 
     __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted")
 
@@ -24,7 +26,7 @@ class Sets:
         self.ambient = mask(capabilities.get("ambient"))
 
     def any(self) -> int:
-        """What is in one of them at least."""
+        """The capabilities that are in at least one of the sets."""
         return self.bounding | self.permitted | self.effective | self.inheritable
 
 

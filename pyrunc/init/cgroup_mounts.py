@@ -1,4 +1,4 @@
-"""Mounts of type cgroup: the container's own cgroups, in the form that the host has. config-linux.md#mounts"""
+"""Mounts of type cgroup: the container's own cgroups, in the version that the host has. config-linux.md#mounts"""
 
 import errno
 import posix
@@ -27,11 +27,17 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
 SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-NOT_PERMITTED = (errno.EPERM, errno.EBUSY, errno.EINVAL)  # by a user namespace, or as other options are mounted
+NOT_PERMITTED = (
+    errno.EPERM,
+    errno.EBUSY,
+    errno.EINVAL,
+)  # in a user namespace, or where it is mounted with other options
 
 
 def mount_cgroups(context: Context, entry: "Mount", options: MountOptions) -> None:
-    """v2: the hierarchy. v1: a tmpfs with a directory for each hierarchy, and links for controllers that share one."""
+    """On v2 mount the hierarchy. On v1 mount a tmpfs with a directory for each hierarchy, and links for controllers
+    that share one.
+    """
     root = context.root
     assert root is not None
     target = path.ensure_directory(root, entry["destination"])
@@ -44,8 +50,10 @@ def mount_cgroups(context: Context, entry: "Mount", options: MountOptions) -> No
 
 
 def _unified(context: Context, cgroup: Cgroup, options: MountOptions) -> Fd:
-    """A new mount only in a cgroup namespace of the container's: made in the host's it would take the options of the
-    host's mount away, nsdelegate and memory_recursiveprot, for as long as the host runs (runc#5258)."""
+    """Make a new mount only in a cgroup namespace of the container's own. In the host's namespace a new mount would
+    take options away from the host's own mount, nsdelegate and memory_recursiveprot, for as long as the host runs
+    (runc#5258).
+    """
     own_namespace = context.new_namespaces & CLONE_NEWCGROUP or any(flag & CLONE_NEWCGROUP for flag, _ in context.joins)
     if not own_namespace:
         return open_tree(cgroup.mounts[UNIFIED], recursive=True)
@@ -58,7 +66,7 @@ def _unified(context: Context, cgroup: Cgroup, options: MountOptions) -> Fd:
 
 
 def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: MountOptions) -> None:
-    options.set |= options.all_set  # all below it is made here, each with these
+    options.set |= options.all_set  # every mount below it is made here, with these options
     attributes = options.set & ~MOUNT_ATTR_RDONLY
     top = new_filesystem("tmpfs", "tmpfs", [("mode", "755")], attributes | SAFE, "cgroup")
     move_mount(top, target)
@@ -79,7 +87,7 @@ def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: MountOptio
 
 
 def _hierarchy(context: Context, cgroup: Cgroup, name: str, options: MountOptions) -> Fd:
-    """With a cgroup namespace of its own the container's cgroup is the root of a new mount; else it is bound."""
+    """In a cgroup namespace of its own the container's cgroup is the root of a new mount. Without one it is bound."""
     if context.new_namespaces & CLONE_NEWCGROUP:
         kind: list[tuple[str, str | None]] = [(controller, None) for controller in name.split(",")]
         if name.startswith("name="):

@@ -21,8 +21,9 @@ PTMX_INODE = 2
 
 @step("allocating the terminal")
 def allocate(context: Context) -> None:
-    """Both ends are had by fd: the master from a ptmx that is verified to be devpts' own, the slave from the master
-    (TIOCGPTPEER, Linux 4.13), never by the path /dev/pts/N, which may be somebody else's (CVE-2025-52565).
+    """Both ends are had by file descriptor: the master from a ptmx that is verified to be the one of devpts, the
+    slave from the master (TIOCGPTPEER, Linux 4.13). A path such as /dev/pts/N may lead to somebody else's terminal
+    (CVE-2025-52565).
     """
     if not context.process.get("terminal"):
         return
@@ -48,7 +49,7 @@ def allocate(context: Context) -> None:
 
 
 def _bind_console(root: Fd, slave: Fd) -> None:
-    """/dev/console is the terminal: made without following what the image has there (crun CVE-2026-88264)."""
+    """Make /dev/console the terminal. What the image has there is not followed (crun CVE-2026-88264)."""
     with path.ensure_directory(root, "/dev") as dev:
         try:
             posix.close(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 IN_INIT = "error during container init"
-ROOT = -1  # in place of an index in mounts: the root file system
+ROOT = -1  # stands for the root file system, in place of an index in mounts
 
 
 class Step:
@@ -45,7 +45,7 @@ class Step:
 
 
 def step(title: str) -> "Callable[[Callable[[Context], None]], Step]":
-    """Makes a function a step."""
+    """Make a function a step with this title."""
     return lambda take: Step(title, take)
 
 
@@ -110,7 +110,7 @@ class Context:
         self.fifo: Fd | None = None
         self.opened: Fd | None = None  # of `exec`: tells that somebody has opened the fifo
         self.waiting = False  # for start: the parent has gone
-        self.may_be_dumpable = False  # its caller is not root, its namespaces are its own: nobody else is there to look
+        self.may_be_dumpable = False  # the caller is not root, and nobody else is in the namespaces who could look
         self.bpf: bytes | None = None
         self.bpf_flags = 0
         self.bpf_installed = False
@@ -129,8 +129,9 @@ class Context:
         self.hook_outputs: tuple[Fd | None, Fd | None] = (None, None)
 
     def close(self) -> None:
-        """In the parent, when the child is on its way: what it opened for the child is the child's alone. The fifo
-        above all: `start` waits until nobody holds its other end."""
+        """In the parent, when the child is on its way: close what was opened for the child. Above all the fifo:
+        `start` waits until nobody holds its other end.
+        """
         for fd in self._descriptors():
             fd.close()
 
@@ -148,10 +149,10 @@ class Context:
         return [fd for fd in every if fd is not None]
 
     def keep_only_own(self) -> None:
-        """In the child, at once: close all that is neither promised to the program nor opened for us.
+        """In the child, first of all: close everything that is neither promised to the program nor opened for us.
 
-        It was the caller's: a folder of the host's, perhaps (CVE-2024-21626), a lock that would be held as long as the
-        container lives, or the end of another container's pipe, whose reader would wait for us.
+        These descriptors came from the caller. One may be a folder of the host's (CVE-2024-21626), a lock that would
+        be held as long as the container lives, or the end of another container's pipe, whose reader would wait for us.
         """
         own = [fd.number for fd in self._descriptors()]
         keep_only(3 + self.preserve_fds + self.listen_fds, [self.channel.socket.fileno(), *own])
@@ -180,12 +181,14 @@ class Context:
         return mount
 
     def wait_for_go(self) -> None:
-        """Until the parent says so. A parent that died never will, and its container must not live on."""
+        """Wait until the parent says so. If the parent has died, end: its container must not live on."""
         if not self.channel.read_go():
             raise SystemExit(1)
 
     def die_with_runtime(self) -> None:
-        """Until the container is on its own. The kernel forgets it in a child, and when credentials change: prctl(2)"""
+        """Until the container is on its own. The kernel forgets this in a child, and when credentials change:
+        prctl(2)
+        """
         prctl(PR_SET_PDEATHSIG, SIGKILL)
         if self.channel.is_alone():
             raise SystemExit(1)  # it died before

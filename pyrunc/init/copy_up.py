@@ -11,7 +11,9 @@ CHUNK = 1 << 20
 
 
 class Level:
-    """A folder that is being copied: what it is, by which its way back is known, and what is left of it."""
+    """A folder that is being copied: its name, what it is by stat(2), so that the way back is known, and which
+    entries are left.
+    """
 
     __slots__ = ("left", "name", "status")
 
@@ -22,10 +24,11 @@ class Level:
 
 
 def copy(source: Fd, target: Fd) -> None:
-    """Copy what is in a directory, by descriptors only: neither side is left by a symlink.
+    """Copy what is in a directory, by descriptors only: no symlink leads out of either side.
 
-    The tree may be deeper than a path is long, and than we may have descriptors or Python calls: one descriptor a side
-    goes down, and up again by `..`. Up is where it came from: a folder that was moved meanwhile could lead to the host.
+    The tree may be deeper than a path may be long, and than we may have descriptors or nested calls. So one descriptor
+    on each side goes down, and up again by `..`. When it goes up it must arrive where it came from: a folder that was
+    moved meanwhile could lead to the host.
     """
     old, new = _enter(source, "."), _enter(target, ".")
     levels = [Level(".", old)]
@@ -56,7 +59,7 @@ def _back(folder: Fd, name: str, expected: "posix.stat_result") -> Fd:
 
 
 def _copy_one(name: str, source: Fd, target: Fd) -> bool:
-    """Whether it is a folder, which is made, and still to be filled."""
+    """Copy one entry. Returns whether it is a folder, which is made and still to be filled."""
     status = posix.stat(name, dir_fd=source.number, follow_symlinks=False)
     kind = S_IFMT(status.st_mode)
     if kind == S_IFDIR:
@@ -77,7 +80,7 @@ def _copy_one(name: str, source: Fd, target: Fd) -> bool:
     else:
         posix.mknod(name, status.st_mode, status.st_rdev, dir_fd=target.number)
         posix.chown(name, status.st_uid, status.st_gid, dir_fd=target.number, follow_symlinks=False)
-        posix.chmod(name, status.st_mode & 0o7777, dir_fd=target.number)  # that of mknod(2) goes through the umask
+        posix.chmod(name, status.st_mode & 0o7777, dir_fd=target.number)  # the umask applies to mknod(2)
     return False
 
 

@@ -32,7 +32,7 @@ STAYS_AS_IT_IS = (*NOT_OURS, errno.EROFS, errno.EBADF)  # EBADF: it is closed
 
 @step("dropping capabilities from the bounding set")
 def limit_bounding(context: Context) -> None:
-    """While CAP_SETPCAP is still ours."""
+    """While this process still has CAP_SETPCAP."""
     sets = context.sets = _grantable(context, Sets(context.process.get("capabilities") or {}))
     for number in range(64):
         if sets.bounding >> number & 1:
@@ -41,12 +41,14 @@ def limit_bounding(context: Context) -> None:
             prctl(PR_CAPBSET_DROP, number)
         except OSError as error:
             if error.errno == errno.EINVAL:
-                break  # the kernel's last one
+                break  # the kernel knows no more
             raise
 
 
 def _grantable(context: Context, sets: Sets) -> Sets:
-    """Without what the runtime does not have: a warning, and no failure (config.md#linux-process, since 1.1)."""
+    """The sets without what the runtime does not have itself: that is a warning and no failure
+    (config.md#linux-process, since 1.1).
+    """
     ours = capget()[1]
     missing = sets.any() & ~ours
     if missing:
@@ -82,8 +84,8 @@ def own_streams(context: Context) -> None:
 
 @step("becoming the user")
 def set_user(context: Context) -> None:
-    """Groups first, as a user may not change them. Capabilities stay permitted over the change of user, so that
-    those that config.json grants can be kept.
+    """Groups come first: a user may not change them. The permitted capabilities outlive the change of user, so that
+    those which config.json grants can be kept.
     """
     user = context.process.get("user") or {}
     prctl(PR_SET_KEEPCAPS, 1)
@@ -95,7 +97,7 @@ def set_user(context: Context) -> None:
     except OSError as error:
         if error.errno not in NOT_OURS or not context.userns:
             raise
-        if groups:  # with setgroups denied (user_namespaces(7)) there is nothing to drop, and nothing may be added
+        if groups:  # where setgroups is denied (user_namespaces(7)) no group has to be dropped, and none may be added
             hint = "are they mapped, and does /proc/self/setgroups allow it? without privileges one ID alone does not"
             raise StepError("setting groups", ",".join(map(str, groups)), reason(error), hint) from error
     gid, uid = user.get("gid", 0), user.get("uid", 0)
@@ -131,7 +133,7 @@ def set_capabilities(context: Context) -> None:
 
 @step("giving up the right to install a filter")
 def finish_capabilities(context: Context) -> None:
-    """Where the process could be traced before execve takes that right."""
+    """Only where the process could be traced before execve takes that right."""
     sets = context.sets
     if context.bpf and not context.process.get("noNewPrivileges"):
         capset(sets.effective, sets.permitted | sets.effective, sets.inheritable)
@@ -157,7 +159,7 @@ def _raise_ambient(wanted: int, context: Context) -> None:
 
 
 def _warn(context: Context, text: str) -> None:
-    """Once: `create` has said it of what `exec` has from the container's own process."""
+    """Say it once: `create` has said it already of what `exec` takes over from the container's own process."""
     own = context.config.get("process") or context.process
     if context.init or context.process.get("capabilities") != own.get("capabilities"):
         context.warn(text)

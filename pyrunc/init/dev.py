@@ -34,7 +34,7 @@ NULL = posix.makedev(1, 3)
 
 
 def is_bound(context: Context) -> bool:
-    """Whether /dev is a directory of the host's: then nothing is made in it."""
+    """Whether /dev is a directory of the host's. Then nothing is made in it."""
     for entry in context.config.get("mounts", ()):
         if normal(entry["destination"]) == "/dev":
             options = entry.get("options") or []
@@ -44,8 +44,8 @@ def is_bound(context: Context) -> bool:
 
 @step("making devices")
 def create(context: Context) -> None:
-    """By mknodat(2) on the parent's fd; where the kernel forbids nodes (a user namespace) one of the host's, or of the
-    runtime's, is bound there.
+    """By mknodat(2) on the parent's fd. In a user namespace the kernel forbids that: then a node of the host's, or
+    one that the runtime makes, is bound there.
     """
     if is_bound(context):
         return
@@ -61,7 +61,7 @@ def create(context: Context) -> None:
 
 
 def wanted(linux: "Linux") -> "list[Device]":
-    """Those that every container has, and those that config.json asks for."""
+    """The devices that every container has, and those that config.json asks for."""
     asked = linux.get("devices") or []
     paths = {normal(device["path"]) for device in asked}
     return [*(device for device in DEFAULT if device["path"] not in paths), *asked]
@@ -73,7 +73,7 @@ def _create_one(context: Context, index: int, device: "Device") -> None:
     place = normal(device["path"])
     parent_path, _, name = place.rpartition("/")
     if place in ("/dev/ptmx", "/dev/console"):
-        return  # the links of /dev, and the console, are ours to make
+        return  # we make the links of /dev and the console ourselves
     parent = path.ensure_directory(root, parent_path)
     may_make = not context.userns or device["type"] == "p"
     if may_make and _make_node(context, parent, name, device):
@@ -82,8 +82,11 @@ def _create_one(context: Context, index: int, device: "Device") -> None:
 
 
 def _node_to_bind(context: Context, index: int, device: "Device", place: str) -> Fd:
-    """The host's, if it is that device, and what is asked of it; else one that the runtime makes for us; else, where it
-    may make none, the host's all the same, with a word about what it is not."""
+    """The node to bind.
+
+    It is the host's, if that is the device and has the mode and owner that are asked for. Otherwise the runtime makes
+    one. Where the runtime may not, the host's is taken all the same, and a warning says what differs.
+    """
     try:
         host = open_at(None, place, posix.O_PATH)
         _verify(host, device)
@@ -103,7 +106,7 @@ def _node_to_bind(context: Context, index: int, device: "Device", place: str) ->
 
 
 def _lacking(node: Fd, device: "Device") -> "list[str]":
-    """The members that a node does not have as they are given, and what it has."""
+    """What a node has that differs from what is asked for, in words."""
     status = posix.fstat(node.number)
     has = {"fileMode": status.st_mode & 0o7777, "uid": status.st_uid, "gid": status.st_gid}
     return [f"{name} is {value:o}" if name == "fileMode" else f"{name} is {value}"
@@ -116,7 +119,7 @@ def _make_node(context: Context, parent: Fd, name: str, device: "Device") -> boo
     try:
         posix.mknod(name, KINDS[device["type"]] | mode, number, dir_fd=parent.number)
     except FileExistsError:
-        pass  # of the image, or of a mount: what it is, the fd tells
+        pass  # the image or a mount has it: the fd tells what it is
     except PermissionError:
         return False
     with path.openat2(parent, name, posix.O_PATH | posix.O_NOFOLLOW) as node:
@@ -130,7 +133,7 @@ def _make_node(context: Context, parent: Fd, name: str, device: "Device") -> boo
 
 
 def _verify(node: Fd, device: "Device") -> None:
-    """That it is the device that was meant: an image's link or file of that name would stand in for it."""
+    """Raise StepError unless it is the device that was meant. In its place the image could have a link or a file."""
     status = posix.fstat(node.number)
     meant = KINDS[device["type"]]
     number = posix.makedev(device.get("major", 0), device.get("minor", 0))
@@ -164,7 +167,7 @@ def link(context: Context) -> None:
 
 
 def _link_ptmx(dev: Fd) -> None:
-    """/dev/ptmx must be that of the container's own devpts. config-linux.md#default-devices"""
+    """/dev/ptmx must be the one of the container's own devpts. config-linux.md#default-devices"""
     try:
         posix.unlink("ptmx", dir_fd=dev.number)
     except FileNotFoundError:
@@ -173,9 +176,8 @@ def _link_ptmx(dev: Fd) -> None:
 
 
 def verified_null(context: Context) -> Fd:
-    """The container's /dev/null, when it is the null device and no link: what files are masked with.
-
-    Else a symlink planted in the image would have the mask mount its target (CVE-2025-31133).
+    """The container's /dev/null, with which files are masked. It must be the null device and no link: the mask
+    would otherwise mount the target of a symlink in the image (CVE-2025-31133).
     """
     if context.null is None:
         root = context.root
@@ -193,8 +195,8 @@ def verified_null(context: Context) -> Fd:
 
 @step("opening the container's own /dev/null in place of the host's")
 def reopen_null(context: Context) -> None:
-    """A standard stream that is the host's /dev/null would be a way to the host's file. Only when it is that very
-    device, and only onto the verified one (crun CVE-2026-88265).
+    """A standard stream that is the host's /dev/null would be a way to the host's file. Only that very device is
+    replaced, and only by the verified one (crun CVE-2026-88265).
     """
     for number in (0, 1, 2):
         try:
@@ -205,6 +207,6 @@ def reopen_null(context: Context) -> None:
             try:
                 null = verified_null(context)
             except StepError:
-                return  # an image without one keeps the stream that it was given
+                return  # the image has no such device: the stream stays as it is
             with open_at(context.host_proc, f"self/fd/{null.number}", posix.O_RDWR) as own:
                 posix.dup2(own.number, number, inheritable=True)

@@ -1,4 +1,4 @@
-"""The end of the way: the program found, start awaited, the filter installed, execve."""
+"""The last steps: the program is found, start is awaited, the filter is installed, execve."""
 
 import _signal
 import _stat
@@ -31,7 +31,7 @@ IN_CLOSE_NOWRITE = 0x10  # inotify(7): what was open for reading alone has been 
 
 @step("preparing the environment")
 def set_environment(context: Context) -> None:
-    """HOME comes from the container's own passwd where config.json has none. That file is read as data, by number:
+    """HOME comes from the container's passwd where config.json has none. That file is read as data, and by number:
     a user *named* "1000" is not user 1000 (CVE-2016-3697).
     """
     environment = as_mapping(context.process.get("env") or [])
@@ -39,7 +39,7 @@ def set_environment(context: Context) -> None:
         environment["HOME"] = _home(context)
     if context.listen_fds:
         environment["LISTEN_FDS"] = str(context.listen_fds)
-        environment["LISTEN_PID"] = str(posix.getpid())  # 1, or what it is in a process namespace of others
+        environment["LISTEN_PID"] = str(posix.getpid())  # 1, but in a process namespace of others
         if context.listen_names:
             environment["LISTEN_FDNAMES"] = context.listen_names
     if context.notify_socket:
@@ -68,8 +68,8 @@ def _home(context: Context) -> str:
 
 @step("looking for the program")
 def find(context: Context) -> None:
-    """As the user and with the rights that it will run with, and already in `create`, so that a missing program is
-    the engine's error and not a container that dies at start.
+    """As the user and with the rights that the program will have. `create` does it, so that a missing program is an
+    error for the engine, and not a container that dies at start.
     """
     arguments = context.process.get("args") or []
     if not arguments:
@@ -86,7 +86,9 @@ def find(context: Context) -> None:
         candidate = f"{directory or '.'}/{name}"
         problem = _problem(candidate) if name else _MISSING
         if not problem:
-            if not directory.startswith("/"):  # the working directory is anybody's who writes to a volume
+            if not directory.startswith(
+                "/"
+            ):  # whoever writes to a volume could put a program into the working directory
                 raise StepError(f'exec: "{name}"', "", "cannot run executable found relative to current directory")
             context.executable = candidate
             return
@@ -95,7 +97,7 @@ def find(context: Context) -> None:
 
 
 def _search_path(context: Context) -> "list[str]":
-    """PATH. Without one, or with an empty one, nothing is found: an empty part would be the working directory."""
+    """The folders of PATH. Without PATH nothing is found: an empty entry would be the working directory."""
     path = context.environment.get("PATH")
     return path.split(":") if path else []
 
@@ -119,9 +121,11 @@ def _problem(candidate: str) -> str:
 
 @step("closing descriptors and resetting signals")
 def leave_nothing(context: Context) -> None:
-    """While every system call is still allowed. The program gets its three streams and what it was promised; until
-    start the container holds the fifo of start, and nothing of the host's besides. From here on it outlives the
-    runtime; but as long as that has not answered report_ready, its end of the channel tells whether it lives.
+    """While every system call is still allowed.
+
+    The program gets its three streams and what it was promised. Until start this process keeps the fifo of start, and
+    nothing else of the host's. From here on it outlives the runtime. But until the runtime has answered report_ready,
+    the channel still tells whether that lives.
     """
     prctl(PR_SET_PDEATHSIG, 0)
     reset_signals()
@@ -152,7 +156,7 @@ def filter_and_notify(context: Context) -> None:
 
 @step("telling the runtime that the container is created")
 def report_ready(context: Context) -> None:
-    """Its answer says that this is on record: without it the container would be nobody's, and ends."""
+    """The answer says that the process is on record. Without it nobody would know of the container, so this ends."""
     context.channel.write(channel.READY)
     context.wait_for_go()
     context.waiting = context.fifo is not None  # the parent has gone: errors are for `start` now
@@ -161,17 +165,18 @@ def report_ready(context: Context) -> None:
 
 @step("waiting for start")
 def wait_for_start(context: Context) -> None:
-    """On a fifo that was opened before the container's file system was ours, so that nothing is looked up now; for
-    both directions, so that a `start` that dies after opening it is not the end of the file. It stays open until
-    execve closes it: that is how `start` learns that the program runs; why it does not is written there too.
+    """The fifo was opened before the container's file system was in sight: nothing is looked up now. It is open for
+    both directions, so that there is no end of the file when a `start` dies after opening it. It stays open until
+    execve closes it: by that `start` learns that the program runs. If it can't run, the reason is written into the
+    fifo.
 
-    A caller who is not root may look at us while we wait, or his `exec` could not open our namespaces. Nobody else is
-    in them then: they are all new, and in one that is joined this is not done.
+    A caller who is not root may look at this process while it waits: `exec` could not open its namespaces otherwise.
+    Nobody else is in them, since they are all new. If one was joined this is not done.
     """
     fifo = context.fifo
     if fifo is None:
         return
-    context.channel.close()  # the parent goes now, and its death means nothing from here on
+    context.channel.close()  # the parent ends now, and we go on without it
     if context.may_be_dumpable and not context.bpf_installed:
         set_dumpable(True)
     posix.read(fifo.number, 1)
@@ -181,8 +186,10 @@ def wait_for_start(context: Context) -> None:
 
 @step("waiting for the caller")
 def wait_for_caller(context: Context) -> None:
-    """Until somebody has the fifo open for reading, or had it: an event that says that it was opened comes for writing
-    too. Like start, the caller sees the end of the fifo when the program runs, or reads why it can't.
+    """Wait until somebody has the fifo open for reading, or had it. The event IN_OPEN alone does not tell: it comes
+    for writers too.
+
+    As with start, the caller sees the end of the fifo when the program runs, or reads why it can't.
     """
     fifo, opened = context.fifo, context.opened
     if fifo is None or opened is None:
@@ -198,12 +205,12 @@ def wait_for_caller(context: Context) -> None:
     try:
         posix.write(fifo.number, b"0")
     except BrokenPipeError:
-        pass  # who has opened it has gone again
+        pass  # the reader has gone again
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
 
 
 def _events(data: bytes) -> "list[int]":
-    """struct inotify_event of a file: its descriptor, what happened, two numbers that are zero."""
+    """struct inotify_event of a file: the watch's number, what has happened, and two numbers that are zero."""
     return [int.from_bytes(data[i + 4 : i + 8], sys.byteorder) for i in range(0, len(data), 16)]
 
 
@@ -217,10 +224,8 @@ def _die(number: int, _: object) -> None:
 
 @step("installing the seccomp filter")
 def filter_system_calls(context: Context) -> None:
-    """Before execve only where somebody could use us without it: from here on every system call of our own must be one
-    that the profile allows.
-
-    config-linux.md#seccomp
+    """Before execve, but only where somebody could misuse this process without a filter. From here on the profile
+    must allow every system call that we make ourselves. config-linux.md#seccomp
     """
     if context.bpf and not context.bpf_installed:
         seccomp_filter(context.bpf, context.bpf_flags)
@@ -229,8 +234,8 @@ def filter_system_calls(context: Context) -> None:
 
 @step("installing the seccomp filter before startContainer hooks")
 def filter_before_hooks(context: Context) -> None:
-    """Processes that such hooks leave running could trace us, if the container has CAP_SYS_PTRACE. So from here on we
-    may have no right that the program does not have.
+    """Processes that such hooks leave running could trace this one, if the container has CAP_SYS_PTRACE. So from
+    here on it may have no right that the program does not have.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer")
     if hooks and context.sets.any() & CAP_SYS_PTRACE:
@@ -240,10 +245,7 @@ def filter_before_hooks(context: Context) -> None:
 
 @step("installing the seccomp filter and executing the program")
 def execute(context: Context) -> None:
-    """In one step: nothing of ours comes after the filter.
-
-    config-linux.md#seccomp
-    """
+    """Both in one step: no system call of ours comes between the filter and execve. config-linux.md#seccomp"""
     if not context.executable:
         posix._exit(0)
     filter = None if context.bpf_installed else context.bpf

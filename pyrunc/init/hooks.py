@@ -9,19 +9,19 @@ from pyrunc.init.context import Context, step
 
 @step("running createContainer hooks")
 def create_container(context: Context) -> None:
-    """In the container's namespaces, before pivot_root: the program is the host's, and all mounts are there to see. The
-    pid that they read is the one that it has there (config.md#createcontainer-hooks).
+    """In the container's namespaces, before pivot_root: the program is one of the host's, and all mounts can be
+    seen. The pid that hooks read is the one in the container (config.md#createcontainer-hooks).
     """
     hooks = (context.config.get("hooks") or {}).get("createContainer") or []
     if hooks and context.root is not None:
-        posix.fchdir(context.root.number)  # where runc starts them: hooks such as ldconfig's rely on it
+        posix.fchdir(context.root.number)  # runc starts them there, and hooks such as that for ldconfig rely on it
     run_all("createContainer", hooks, context.state("creating", posix.getpid()), {}, outputs=context.hook_outputs)
 
 
 @step("running startContainer hooks")
 def start_container(context: Context) -> None:
-    """Programs of the container's, in the container, as its user: whatever the filter and the rights let them do. The
-    filter is each one's own, and not yet ours: it may forbid what it takes to run them.
+    """Programs of the container, run in it as its user, with its filter and its rights. Each hook gets the filter
+    by itself. This process does not have it yet: the filter may forbid what it takes to run hooks.
     """
     hooks = (context.config.get("hooks") or {}).get("startContainer") or []
     filter = (None, 0) if context.bpf_installed else (context.bpf, context.bpf_flags)
@@ -31,7 +31,7 @@ def start_container(context: Context) -> None:
 
 @step("waiting for the runtime's hooks")
 def ask_runtime(context: Context) -> None:
-    """prestart and createRuntime are the runtime's to run, in its own namespaces, once ours exist."""
+    """The runtime runs prestart and createRuntime hooks in its own namespaces, when those of the container exist."""
     hooks = context.config.get("hooks") or {}
     if hooks.get("prestart") or hooks.get("createRuntime"):
         context.ask(channel.RUN_HOOKS)

@@ -1,7 +1,7 @@
-"""AppArmor and SELinux: the profile of the program, the labels of its processes, mounts and keyring.
+"""AppArmor and SELinux: the profile of the program; the labels of its processes, mounts and keyring.
 
-Whether the kernel has a module is looked up on the host, before clone: /sys in the container is the image's to fake,
-or not mounted at all, and either would lose the confinement.
+Whether the kernel has a module is looked up on the host, before clone. In the container /sys may be missing or be the
+image's own: either would lose the confinement.
 """
 
 import posix
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 APPARMOR = "/sys/module/apparmor/parameters/enabled"
 SELINUX = "/sys/fs/selinux"
 SELINUX_MAGIC = 0xF97CFF8C
-# Their files are the kernel's, or labelled by its policy alone; mqueue takes no label as it is mounted, but later.
+# Their files are the kernel's, or only its policy labels them. mqueue gets its label after it is mounted.
 WITHOUT_LABEL = ("proc", "sysfs", "mqueue", "cgroup", "cgroup2")
 
 
 def prepare(context: Context, log: "Log") -> None:
-    """In the parent: what of config.json's labels this kernel can apply. What it can't is said, and left out.
+    """In the parent: find out which of config.json's labels this kernel can apply. The others are left out, with a
+    warning.
 
-    runc refuses them; crun, Docker and Podman do not. It is the caller who asks, and he knows his kernel.
+    runc refuses them. crun, Docker and Podman do not: the caller who asks for a label knows the kernel.
     """
     profile = context.process.get("apparmorProfile") or ""
     label = context.process.get("selinuxLabel") or ""
@@ -36,7 +37,7 @@ def prepare(context: Context, log: "Log") -> None:
     if profile:
         if has_apparmor():
             context.apparmor_profile = profile
-        elif context.init or profile != own.get("apparmorProfile"):  # said once for each
+        elif context.init or profile != own.get("apparmorProfile"):  # said once
             log.warning(f"the kernel has no AppArmor: profile {profile} is not applied")
     if label or mount_label:
         if has_selinux():
@@ -46,7 +47,9 @@ def prepare(context: Context, log: "Log") -> None:
 
 
 def has_apparmor() -> bool:
-    """Only what is not there says no. Any other failure would cost the program its profile."""
+    """Whether the kernel has AppArmor. Only a missing file says no: any other failure would cost the program its
+    profile.
+    """
     try:
         return read_file(APPARMOR)[:1] == b"Y"
     except FileNotFoundError:
@@ -56,7 +59,7 @@ def has_apparmor() -> bool:
 
 
 def has_selinux() -> bool:
-    """Whether selinuxfs is mounted where it has been since Linux 3.0."""
+    """Whether selinuxfs is mounted, where it has been since Linux 3.0."""
     try:
         with open_at(None, SELINUX, posix.O_PATH) as directory:
             return filesystem_type(directory) == SELINUX_MAGIC
@@ -68,9 +71,8 @@ def has_selinux() -> bool:
 
 @step("setting the AppArmor profile and the SELinux label for the program")
 def for_program(context: Context) -> None:
-    """Written to the host's procfs: a file mounted over the container's would take them in our place (CVE-2019-16884).
-
-    config.md#linux-process
+    """Written to the host's procfs: a file mounted over the container's would take the labels in its place
+    (CVE-2019-16884). config.md#linux-process
     """
     if context.apparmor_profile:
         _write(context, "apparmor/exec", f"exec {context.apparmor_profile}")
@@ -80,7 +82,7 @@ def for_program(context: Context) -> None:
 
 @step("labelling the session keyring")
 def for_keyring(context: Context) -> None:
-    """What keyrings(7) makes from now on is the container's."""
+    """Keyrings that are made from now on are the container's. keyrings(7)"""
     if context.selinux_label and context.keyring:
         _write(context, "keycreate", context.selinux_label)
 
@@ -100,7 +102,7 @@ def for_mount(context: Context, kind: str) -> "list[tuple[str, str | None]]":
 
 
 def for_message_queues(context: Context, mount: Fd) -> None:
-    """mqueue knows no `context`: the label is an attribute of its root."""
+    """mqueue does not know the option `context`: its label is an attribute of its root."""
     if context.mount_label:
         with open_at(mount, ".", posix.O_RDONLY | posix.O_DIRECTORY) as directory:
             posix.setxattr(directory.number, b"security.selinux", context.mount_label.encode() + b"\0")

@@ -42,7 +42,7 @@ NOBODY = "65534"  # in a user namespace: an owner that has no number there
 NOT_MAPPED = ("proc", "sysfs", "cgroup", "cgroup2")
 BIND_FLAGS = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW
 ATIME_FLAGS = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME
-# What may be mounted over inside /proc: what lxcfs and CRIU need, and nothing that a label or sysctl is written to
+# Files in /proc that may be mounted over: lxcfs and CRIU need it. No label or sysctl is written to any of them
 # (CVE-2019-16884). The list is runc's.
 PROC_OVERMOUNTS = (
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
@@ -52,7 +52,9 @@ PROC_OVERMOUNTS = (
 
 @step("mounting")
 def mount_all(context: Context) -> None:
-    """In the order of config.json: a source may lie in a mount before it, and a later one may cover an earlier."""
+    """In the order of config.json: a source may lie in an earlier mount, and a later mount may cover an earlier
+    one.
+    """
     for index, entry in enumerate(context.config.get("mounts", ())):
         try:
             _mount_one(context, index, entry)
@@ -66,7 +68,9 @@ def mount_all(context: Context) -> None:
 def _mount_one(context: Context, index: int, entry: "Mount") -> None:
     options = MountOptions(entry.get("options") or [])
     kind = entry.get("type") or ""
-    if entry["destination"].startswith(context.rootfs + "/"):  # a path of the host's, into the root: runc takes it
+    if entry["destination"].startswith(
+        context.rootfs + "/"
+    ):  # a path of the host's that leads into the root: runc accepts it
         entry = {**entry, "destination": entry["destination"][len(context.rootfs) :]}
     bound = options.bind or kind == "bind"
     if options.copy_up and (bound or options.remount or kind != "tmpfs"):
@@ -105,8 +109,11 @@ def _bind(context: Context, index: int, entry: "Mount", options: MountOptions) -
 
 
 def _refuse_or_say(context: Context, entry: "Mount", options: MountOptions) -> None:
-    """A bind has the file system of its source, with the options that this has. What asks for another owner, or for
-    less to be seen, is refused: without it the container would get what it should not. The rest is said."""
+    """A bind mount has the file system of its source, with that one's options.
+
+    An option that asks for another owner, or to show less, is refused: the container would otherwise get what it
+    should not. Other options that have no effect are told in a warning.
+    """
     for key, _ in options.data:
         if key in NOT_FOR_BINDS or key.startswith(MOUNT_8):
             raise ValueError(f"a bind mount has no option {key}: its owners are those of its source, idmap maps them")
@@ -123,7 +130,7 @@ def _refuse_or_say(context: Context, entry: "Mount", options: MountOptions) -> N
 
 
 def _verify_mode(tree: Fd, options: MountOptions) -> None:
-    """`mode=` can't be given to a bind mount: refused where the source lets more in than is asked for."""
+    """A bind mount can't have `mode=`. It is refused where the source allows more than is asked for."""
     for key, value in options.data:
         if key == "mode":
             if not value or value.strip("01234567"):
@@ -134,7 +141,7 @@ def _verify_mode(tree: Fd, options: MountOptions) -> None:
 
 
 def _copy_link(context: Context, source: str, destination: str) -> bool:
-    """crun's copy-symlink: a source that is a symlink is made again, and not followed. Whether it was one."""
+    """crun's copy-symlink: a source that is a symlink is copied and not followed. Returns whether it was a symlink."""
     root = context.root
     assert root is not None
     try:
@@ -156,7 +163,7 @@ def _copy_link(context: Context, source: str, destination: str) -> bool:
 
 
 def _target_itself(context: Context, destination: str) -> Fd:
-    """crun's dest-nofollow: what is there is mounted on, a symlink too."""
+    """crun's dest-nofollow: the target is what is there, even a symlink."""
     root = context.root
     assert root is not None
     target = path.openat2(root, destination, posix.O_PATH | posix.O_NOFOLLOW)
@@ -166,10 +173,11 @@ def _target_itself(context: Context, destination: str) -> Fd:
 
 
 def _set_bind_flags(tree: Fd, options: MountOptions) -> None:
-    """A bind without flags keeps those of its source; with any, it has just these, as mount(8) and runc have it.
+    """A bind without flags keeps those of its source. With any flag it has exactly those that are given, as with
+    mount(8) and runc. How atime is kept stays as it is unless a way is named.
 
-    Flags that an outer user namespace has locked can't be cleared (EPERM): they stay, unless it was one of them that
-    was to be cleared; symlinks are never locked. How atime is kept stays as it is unless a way of keeping it is named.
+    The kernel refuses to clear flags that an outer user namespace has locked (EPERM). They stay, unless config.json
+    asks to clear one of them. Symlinks are never locked.
     """
     if not (options.set or options.clear):
         return
@@ -184,10 +192,10 @@ def _set_bind_flags(tree: Fd, options: MountOptions) -> None:
 
 
 def _open_source(context: Context, index: int, source: str, options: MountOptions) -> Fd:
-    """The source's tree, its IDs mapped where that was asked for.
+    """The tree of the source, with its IDs mapped where that is asked for.
 
-    The runtime does it for us, in our mount namespace but with its own rights, where root of a user namespace has
-    not enough of them: to look the source up, or to map what the host owns.
+    Root of a user namespace may have too few rights to look the source up, or to map what the host owns. Then the
+    runtime does it, in our mount namespace but with its own rights.
     """
     if not (context.userns and index in context.idmaps):
         try:
@@ -207,7 +215,9 @@ def map_ids(mount: Fd, namespace: Fd, options: MountOptions) -> None:
 
 
 def _remount(context: Context, entry: "Mount", options: MountOptions) -> None:
-    """Other options for what is mounted there already; with `bind` only for this mount, not its file system."""
+    """Set other options on what is mounted there already. With `bind` only those of this mount, not those of its
+    file system.
+    """
     root = context.root
     assert root is not None
     mount = path.resolve(root, entry["destination"])
@@ -221,8 +231,9 @@ def _remount(context: Context, entry: "Mount", options: MountOptions) -> None:
 
 
 def _kernel_filesystem(context: Context, entry: "Mount", options: MountOptions) -> None:
-    """proc and sysfs: on a real directory only. Through a symlink of the image the real ones would be somewhere
-    else, and what must be masked would not be (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642)."""
+    """proc and sysfs are mounted only on a real directory. Through a symlink in the image they would be somewhere
+    else, and what must be masked would not be (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+    """
     root = context.root
     assert root is not None
     destination = entry["destination"]
@@ -237,8 +248,12 @@ def _kernel_filesystem(context: Context, entry: "Mount", options: MountOptions) 
 
 
 def _new_or_bound(context: Context, entry: "Mount", options: MountOptions) -> Fd:
-    """A sysfs shows a network namespace, and only who made that may mount it: with the host's network a user namespace
-    gets the host's /sys, with all that is mounted there, and the mount's options on all of it. As crun."""
+    """A new file system, or the host's /sys.
+
+    A sysfs shows a network namespace, and only the owner of that may mount it. So a user namespace that shares the
+    host's network gets the host's /sys, with everything that is mounted below it, and the options apply to all of
+    that. crun does the same.
+    """
     try:
         return _new(context, entry, options)
     except PermissionError:
@@ -271,7 +286,7 @@ def _filesystem(context: Context, index: int, entry: "Mount", options: MountOpti
     there = None
     if kind == "tmpfs":
         if read_only:
-            options.set &= ~MOUNT_ATTR_RDONLY  # later mounts need their places made in it
+            options.set &= ~MOUNT_ATTR_RDONLY  # places for later mounts are made in it
         there = _folder_below(root, entry["destination"])
         if there is not None:
             _inherit(context, there, options)
@@ -297,8 +312,9 @@ def _folder_below(root: Fd, destination: str) -> "posix.stat_result | None":
 
 
 def _inherit(context: Context, there: "posix.stat_result", options: MountOptions) -> None:
-    """A tmpfs over a directory of the image has that directory's mode, and its owner where it has its content, unless
-    config.json says another."""
+    """A tmpfs over a directory of the image gets the mode of that, and with its content also its owner, unless
+    config.json says otherwise.
+    """
     own = {"mode": f"{there.st_mode & 0o7777:o}"}
     if options.copy_up:
         own |= {"uid": str(there.st_uid), "gid": str(there.st_gid)}
@@ -318,7 +334,7 @@ def _new(context: Context, entry: "Mount", options: MountOptions) -> Fd:
 
 
 def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | None" = None) -> Fd:
-    """The place to mount on, resolved inside the root, made where it is missing; not inside /proc."""
+    """The place to mount on: resolved inside the root, made where it is missing, and not inside /proc."""
     root = context.root
     assert root is not None
     destination = entry["destination"]
@@ -329,7 +345,7 @@ def _target(context: Context, entry: "Mount", directory: bool, source: "Fd | Non
     if plain in PROC_OVERMOUNTS:
         return target
     if plain == "/proc" and source is not None and _is_procfs_root(source):
-        return target  # the whole of another procfs
+        return target  # it is another procfs as a whole
     raise StepError(
         "mounting on", destination, "it is inside /proc; only a procfs and single files of it may be replaced"
     )
@@ -340,7 +356,7 @@ def _is_procfs_root(source: Fd) -> bool:
 
 
 def normal(destination: str) -> str:
-    """The path with its `.`, `..` and doubled slashes taken out, absolute."""
+    """The absolute path without `.`, `..` and doubled slashes."""
     parts: list[str] = []
     for part in destination.split("/"):
         if part == "..":

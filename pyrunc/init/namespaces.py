@@ -41,7 +41,7 @@ FLAGS_OF = {
     "cgroup": CLONE_NEWCGROUP,
     "time": CLONE_NEWTIME,
 }
-FILE_OF = {"mount": "mnt", "network": "net"}  # the name in /proc/PID/ns, where it is another
+FILE_OF = {"mount": "mnt", "network": "net"}  # the names in /proc/PID/ns that differ
 
 NS_GET_NSTYPE = 0xB703
 SIOCGIFFLAGS = 0x8913
@@ -54,9 +54,9 @@ KEY_OTH_SEARCH = 0x00000008
 
 @step("entering the cgroup")
 def enter_cgroup(context: Context) -> None:
-    """Of v1; in that of v2 the process was born.
+    """Of v1. In the cgroup of v2 the process was born.
 
-    By writing "0" to `tasks` ourselves: for the caller's own single thread the kernel takes no lock. To move a
+    The process writes "0" to `tasks` itself: for a caller's own single thread the kernel takes no lock. To move a
     process from outside, through cgroup.procs, waits for an RCU grace period: 4 to 60 ms (Linux >= 5.4).
     """
     for tasks in context.cgroup_tasks:
@@ -66,8 +66,8 @@ def enter_cgroup(context: Context) -> None:
 
 @step("joining namespaces")
 def join(context: Context) -> None:
-    """Those that belong to our own user namespace first, while we still may; then the user namespace; then those
-    that belong to that one. A mount namespace last of all: it changes what /proc/self/ns means.
+    """First those that belong to our own user namespace, while we still have the right. Then the user namespace,
+    and then those that belong to that. The mount namespace is the last: it changes what /proc/self/ns means.
     """
     waiting = []
     for flag, namespace in context.joins:
@@ -96,7 +96,7 @@ def _try_setns(namespace: Fd, flag: int) -> bool:
 
 @step("making the user namespace")
 def make_user(context: Context) -> None:
-    """Alone and first, so that it owns those made after it; its maps are written by the parent, who may."""
+    """Alone and before the others, so that it owns them. The parent writes its maps: it has the right."""
     if context.new_namespaces & CLONE_NEWUSER:
         set_dumpable(True)  # else /proc/PID/uid_map belongs to root and a rootless parent can't write it
         unshare(CLONE_NEWUSER)
@@ -109,7 +109,7 @@ def become_root(context: Context) -> None:
     if context.userns:
         posix.setresgid(0, 0, 0)
         posix.setresuid(0, 0, 0)
-        set_dumpable(False)  # not left to what a change of credentials makes of it
+        set_dumpable(False)  # a change of credentials may have changed it
         context.die_with_runtime()
 
 
@@ -122,9 +122,8 @@ def make_rest(context: Context) -> None:
 
 @step("making the time namespace")
 def make_time(context: Context) -> None:
-    """The offsets can be set until the first process is in it: so unshare, write, and only then enter it.
-
-    config-linux.md#timeoffsets
+    """Its offsets can be set until the first process is in it. So it is made, its offsets are written, and only
+    then it is entered. config-linux.md#timeoffsets
     """
     if context.new_namespaces & CLONE_NEWTIME:
         unshare(CLONE_NEWTIME)
@@ -140,7 +139,11 @@ def make_time(context: Context) -> None:
 
 
 def _write_offsets(context: Context, lines: str) -> None:
-    """As we are not dumpable the file is root's; root of a user namespace has the runtime write it, if that is root."""
+    """Write them ourselves, or have the runtime do it.
+
+    We are not dumpable, so the file belongs to root. Root of a user namespace asks the runtime, if that is root; if it
+    is not, this process may be dumpable for a moment.
+    """
     try:
         write_file("self/timens_offsets", lines.encode(), context.host_proc)
     except PermissionError:
@@ -154,8 +157,10 @@ def _write_offsets(context: Context, lines: str) -> None:
 
 @step("entering the process namespace")
 def fork(context: Context) -> None:
-    """A process never changes its own: its child is born in it. As a sibling (CLONE_PARENT), so that the runtime is
-    the parent of the container's process, and this one can go. Who that is this one says: it can't be kept from it.
+    """A process can't change its own process namespace, but its child is born in the new one.
+
+    The child is a sibling (CLONE_PARENT): the runtime is its parent, and this process can end. This process tells the
+    runtime which one it is. Nobody can keep it from that.
     """
     if not context.second_clone:
         return
@@ -165,7 +170,9 @@ def fork(context: Context) -> None:
         if not context.unseen:
             context.die_with_runtime()
         return
-    if context.unseen:  # a filter is in force: we only write and read, until the runtime has the descriptor and ends us
+    if (
+        context.unseen
+    ):  # a filter is in force: only write and read, until the runtime has the descriptor and kills this process
         context.channel.write(channel.FOLLOW, str(pidfd.number))
         context.wait_for_go()
     else:
@@ -175,7 +182,7 @@ def fork(context: Context) -> None:
 
 @step("making the cgroup namespace")
 def make_cgroup(context: Context) -> None:
-    """Only now: its root is the cgroup that its maker is in. cgroup_namespaces(7)"""
+    """Only now: the root of the namespace is the cgroup that its maker is in. cgroup_namespaces(7)"""
     if not context.new_namespaces & CLONE_NEWCGROUP:
         return
     if context.late:
@@ -187,20 +194,22 @@ def make_cgroup(context: Context) -> None:
 
 @step("entering the cgroup")
 def enter_late(context: Context) -> None:
-    """Of v2, where it has little memory: see cgroups.late."""
+    """Of v2, if it has little memory: see cgroups.late."""
     if context.late:
         context.late.enter()
 
 
 @step("starting a session")
 def session(_: Context) -> None:
-    """No terminal of the caller's stays within reach (TIOCSTI)."""
+    """So that no terminal of the caller's is within reach (TIOCSTI)."""
     posix.setsid()
 
 
 @step("joining a session keyring")
 def join_keyring(context: Context) -> None:
-    """Else the container would hold the caller's (keyrings(7)). A kernel without keyrings has nothing to hold."""
+    """Without it the container would have the caller's keyring (keyrings(7)). A kernel without keyrings needs
+    nothing.
+    """
     if not context.keyring:
         return
     try:
@@ -225,7 +234,7 @@ def loopback_up(context: Context) -> None:
 
 @step("having network devices moved here")
 def take_devices(context: Context) -> None:
-    """The runtime does it: it has the rights on both sides. config-linux.md#network-devices"""
+    """The runtime does it, as it has the rights on both sides. config-linux.md#network-devices"""
     if context.config["linux"].get("netDevices"):
         with open_at(context.host_proc, "self/ns/net", posix.O_RDONLY) as namespace:
             context.ask(channel.MOVE_NET_DEVICES, fd=namespace)
@@ -237,7 +246,7 @@ def verify_kinds(opened: "Iterable[tuple[str, Fd]]") -> None:
         try:
             flag = fcntl.ioctl(namespace.number, NS_GET_NSTYPE)
         except OSError:
-            flag = 0  # no namespace at all
+            flag = 0  # it is no namespace
         if flag != FLAGS_OF[kind]:
             raise StepError("joining namespace", namespace.name, f"it is no {kind} namespace")
 
@@ -251,12 +260,12 @@ def is_same(one: Fd, path: str) -> bool:
 
 
 def identity(place: "str | int", directory: "Fd | None" = None) -> "tuple[int, int]":
-    """Of a namespace, by its file or an open one: what no other has."""
+    """What identifies a namespace, given by its file or by an open descriptor."""
     status = posix.stat(place) if directory is None else posix.stat(place, dir_fd=directory.number)
     return status.st_dev, status.st_ino
 
 
 def is_the_callers(context: Context, kind: str) -> bool:
-    """Whether the namespace that we are in, by a path of config.json's, is the runtime's own: often the host's."""
+    """Whether a namespace that config.json gives by its path is the runtime's own, which is often the host's."""
     there = f"self/ns/{FILE_OF.get(kind, kind)}"
     return kind in context.callers and identity(there, context.host_proc) == context.callers[kind]

@@ -108,7 +108,7 @@ BECOME: "tuple[Step, ...]" = (
     labels.for_program,
     credentials.limit_bounding,
     credentials.own_streams,
-    attributes.set_limits,  # by a user they could not be raised
+    attributes.set_limits,  # the user could not raise them
     credentials.set_user,
     credentials.set_capabilities,
     rootfs.enter_cwd,  # as the user, where root was refused (a directory on NFS, or of another user namespace)
@@ -126,13 +126,13 @@ WAIT_AND_START: "tuple[Step, ...]" = (
     execute.wait_for_start,
     execute.filter_before_hooks,
     hooks.start_container,
-    execute.execute,  # and the filter: between the two there is nothing that it could forbid
+    execute.execute,  # with the filter: no call of ours comes between the two that it could forbid
 )
 
 INIT = (*ENTER, *PREPARE, *BECOME, *WAIT_AND_START)
 INIT_IN_FOREIGN_MOUNTS = (*ENTER, *PREPARE_IN_FOREIGN_MOUNTS, *BECOME, *WAIT_AND_START)
 
-# `exec`: the container's own hooks have run, and what is waited for is the caller at most.
+# The end of `exec`. The container's own hooks have run already, and nobody but the caller may be waited for.
 WAIT_AND_EXECUTE: "tuple[Step, ...]" = (
     execute.report_ready,
     execute.wait_for_caller,
@@ -152,8 +152,8 @@ EXEC: "tuple[Step, ...]" = (
     *WAIT_AND_EXECUTE,
 )
 
-# Into a container that could trace what it sees (CAP_SYS_PTRACE, without a user namespace of its own): there is
-# nothing to see until the process has no right and no descriptor that the container has not.
+# `exec` into a container that could trace what it sees: with CAP_SYS_PTRACE, and without a user namespace of its own. The
+# process becomes visible only when it has no right and no descriptor that the container does not have.
 EXEC_UNSEEN: "tuple[Step, ...]" = (
     *ENTER_NAMESPACES,
     namespaces.make_cgroup,
@@ -173,8 +173,8 @@ EXEC_UNSEEN: "tuple[Step, ...]" = (
     *WAIT_AND_EXECUTE,
 )
 
-# What runc's debug log says when it has come as far: scripts look for it. Of the container's first process, and of one
-# that is added.
+# What runc's debug log says after these steps, which scripts look for: of the container's first process, and of an
+# added one.
 MILESTONES = {
     attributes.set_oom_score: ("nsexec container setup", "nsexec container setup"),
     namespaces.join_keyring: ("child process in init()", "child process in init()"),
@@ -196,10 +196,10 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     code = 1 if container.init else 255
     try:
         forget_imports()
-        container.keep_only_own()  # first: a fifo that we hold looks as if it had a reader
-        posix.umask(0o022)  # for what is made from here on: the caller's is not the container's
+        container.keep_only_own()  # first: whoever writes to a fifo takes us for its reader as long as we hold it
+        posix.umask(0o022)  # the caller's umask must not apply to what is made for the container
         container.die_with_runtime()
-        _signal.set_wakeup_fd(-1)  # it may be a pipe of the caller's, to whom our signals are nothing
+        _signal.set_wakeup_fd(-1)  # it may be a pipe of the caller's, who must not hear of our signals
         container.wait_for_go()
         take(steps, container)
     except PyruncError as error:
@@ -208,7 +208,7 @@ def become(steps: "tuple[Step, ...]", container: "Context") -> None:
         pass  # the parent is dead: nobody is left to tell
     except OSError as error:
         report(container, StepError("preparing the container", "", reason(error)))
-    except BaseException as error:  # a bug of ours is an error for the user like any other
+    except BaseException as error:  # a mistake of ours is told as any other error
         report(container, StepError("preparing the container", "", f"{type(error).__name__}: {error}"))
     finally:
         posix._exit(code)
@@ -225,7 +225,7 @@ def take(steps: "tuple[Step, ...]", context: "Context") -> None:
             step(context)
         except PyruncError as error:
             if error.operation.startswith("exec"):
-                raise  # the program's own fault, which has a form of its own
+                raise  # errors of the program have a form of their own
             raise StepError(f"{IN_INIT}: {error.operation}", error.subject, error.cause, error.hint) from error
         except (OSError, ValueError, OverflowError) as error:
             raise StepError(f"{IN_INIT}: {step.title}", "", reason(error)) from error

@@ -20,8 +20,8 @@ from pyrunc.linux.mount import (
     MS_UNBINDABLE,
 )
 
-# option: (attributes to set, attributes to clear). With an "r" in front of the option they are also those of every mount
-# below it. The ways to keep atime are one field, which is cleared before one of them is set (mount_setattr(2)).
+# option: (attributes to set, attributes to clear). With an "r" in front of the option they are those of every mount
+# below it too. The ways to keep atime are one field, which is cleared before one of them is set (mount_setattr(2)).
 ATTRIBUTES = {
     "ro": (MOUNT_ATTR_RDONLY, 0),
     "rw": (0, MOUNT_ATTR_RDONLY),
