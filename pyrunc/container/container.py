@@ -90,7 +90,7 @@ class Container(Recorded):
             proxy.wait(self.pid)
 
     def _destroy(self, after: str = "the failure") -> None:
-        """After a startContainer or poststart hook has failed: runtime.md#lifecycle goes on at its step 12. Also after a
+        """After a startContainer or poststart hook has failed: runtime.md#lifecycle goes on at its step 12. And after a
         checkpoint. What can't be removed is left for `delete --force`, and a warning says so.
         """
         try:

@@ -75,7 +75,7 @@ class Relay:
             data = b""
         if data:
             self.line_open = data[-1:] not in (b"\n", b"\r", END_OF_FILE)
-        else:  # the end of our input is the end of the container's; in a line that has begun, the first key ends only the line
+        else:  # our input has ended, and so does the container's: in a line that has begun the first key ends just that
             self.input_open = False
             data = END_OF_FILE * (1 + self.line_open)
         self.to_master += data

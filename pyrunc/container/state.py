@@ -177,9 +177,7 @@ class StateDirectory:
             return True
 
     def is_locked(self) -> bool:
-        """Whether somebody else is changing the container. A delete removes its holder's note first: that can't
-        tell.
-        """
+        """Whether somebody else is changing the container. The lock itself is asked: delete removes its note early."""
         try:
             fcntl.flock(self.fd.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -152,8 +152,8 @@ EXEC: "tuple[Step, ...]" = (
     *WAIT_AND_EXECUTE,
 )
 
-# `exec` into a container that could trace what it sees: with CAP_SYS_PTRACE, and without a user namespace of its own. The
-# process becomes visible only when it has no right and no descriptor that the container does not have.
+# `exec` into a container that could trace what it sees: with CAP_SYS_PTRACE, and without a user namespace of its own.
+# The process becomes visible only when it has no right and no descriptor that the container does not have.
 EXEC_UNSEEN: "tuple[Step, ...]" = (
     *ENTER_NAMESPACES,
     namespaces.make_cgroup,
