@@ -8,6 +8,7 @@ import os
 import posixpath
 import select
 import socket
+import sys
 from typing import Any
 
 from pyrunc.learn import notifications
@@ -98,8 +99,8 @@ class Watcher:
         """config-linux.md, containerProcessState: one message, with the listener."""
         connection, _ = self.server.accept()
         with connection:
-            _, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
-        return descriptors[0]
+            _, control, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))
+        return int.from_bytes(control[0][2][:4], sys.byteorder)
 
     def _look(self, listener: int) -> None:
         notice = notifications.receive(listener)
