@@ -8,7 +8,15 @@ from pyrunc.cli.call import VERBS, Call, say
 from pyrunc.errors import UsageError
 
 FOLDERS, FILES = ("DIR",), ("FILE", "SOCKET", "FIFO", "PATH")
-CHOICES = {"--format": "table json", "-f": "table json", "--log-format": "text json", "--rootless": "true false auto"}
+CHOICES = {
+    "--cgroup-manager": "cgroupfs systemd disabled",
+    "--fail-on": "critical high medium low note",
+    "--format": "table json",
+    "-f": "table json",
+    "--log-format": "text json",
+    "--log-level": "error warning info debug",
+    "--rootless": "true false auto",
+}
 SHELL_NAMES = "bash zsh fish"
 SIGNALS = "TERM KILL HUP INT QUIT USR1 USR2 STOP CONT WINCH"
 
@@ -99,13 +107,15 @@ SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
 
 def _takes_id(usage: Usage) -> bool:
     """Of a container that is there; `create` and `run` want a new one."""
-    return (usage.arguments.startswith("ID") or " ID " in usage.arguments) and usage.verb not in ("create", "run")
+    return usage.arguments.startswith("ID") and usage.verb not in ("create", "run")
 
 
 def _arguments(usage: Usage) -> str:
     """The shell's variables for what stands after the verb: IDs of containers, and words that follow one."""
     if usage.verb == "completion":
         return f"ids='{SHELL_NAMES}'"
+    if usage.verb == "mounts":
+        return "ids='add remove'"  # and IDs
     ids = "ids=' '" if _takes_id(usage) else ""
     return f"{ids} words='{SIGNALS}'" if usage.verb == "kill" else ids
 

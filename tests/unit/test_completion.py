@@ -39,6 +39,8 @@ def test_values():
     assert complete("list", "--format", "") == ["table", "json"]
     assert complete("--log-format", "j") == ["json"]
     assert complete("completion", "f") == ["fish"]
+    assert complete("explain", "--fail-on", "h") == ["high"]
+    assert complete("--cgroup-manager", "d") == ["disabled"]
     assert "KILL" in complete("kill", "a", "K")
 
 

@@ -80,6 +80,27 @@ def test_create_start_state_kill_delete(loaded):
     check(loaded("delete", c.id))
 
 
+ASKED_FOR = {
+    "pyrunc.cli.timeline",
+    "pyrunc.container.annotations",
+    "pyrunc.container.ended",
+    "pyrunc.container.late_devices",
+    "pyrunc.container.late_mounts",
+    "pyrunc.init.confine",
+    "pyrunc.linux.exits",
+    "pyrunc.linux.landlock",
+}
+
+
+def test_what_is_not_asked_for_is_not_loaded(loaded):
+    c = loaded.c
+    for words in (("run", "-d", "--bundle", c.bundle.path, c.id), ("state", c.id), ("exec", c.id, "true")):
+        ours = loaded(*words)
+        assert not ours & ASKED_FOR
+        assert not {name for name in ours if name.startswith(("pyrunc.explain", "pyrunc.doctor", "pyrunc.learn"))}
+    loaded("delete", "--force", c.id)
+
+
 def test_exec(loaded):
     c = loaded.c
     c.up()
