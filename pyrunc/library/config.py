@@ -2,7 +2,6 @@
 
 import copy
 import os
-import platform
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -278,7 +277,7 @@ class Config:
         linux = other._member("linux")
         linux.pop("seccomp", None)
         if rules == "default":
-            linux["seccomp"] = profile.default(platform.machine())
+            linux["seccomp"] = profile.default(os.uname().machine)
         elif rules is not None:
             linux["seccomp"] = copy.deepcopy(rules)
         return other

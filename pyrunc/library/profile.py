@@ -49,7 +49,7 @@ def default(machine: str) -> Seccomp:
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": EPERM,
         "syscalls": [
-            {"names": ALLOWED, "action": "SCMP_ACT_ALLOW"},
+            {"names": [*ALLOWED], "action": "SCMP_ACT_ALLOW"},
             {
                 "names": ["clone"],
                 "action": "SCMP_ACT_ALLOW",
