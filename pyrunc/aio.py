@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Self, Unpack, overload
 
 from pyrunc.errors import NoSuchContainer, UsageError
-from pyrunc.library import client
+from pyrunc.library import client, given
 from pyrunc.library import container as blocking
 from pyrunc.library.config import Config, Size, StrPath
 from pyrunc.library.errors import TimeoutExpired, WorkerError
@@ -220,7 +220,7 @@ class Process:
         return self._inner.returncode
 
     async def wait(self, timeout: float | None = None) -> int:
-        inner = self._inner
+        inner, timeout = self._inner, given.seconds(timeout)
         if inner.returncode is None:
             try:
                 async with asyncio.timeout(timeout):
@@ -319,7 +319,7 @@ class Container:
     @classmethod
     async def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
         root = client.state_root(state_root)
-        await _ask({"verb": "load", "root": root, "id": id}, "load")
+        await _ask({"verb": "load", "root": root, "id": given.text(id, "ID")}, "load")
         return cls(id, root)
 
     @classmethod
@@ -343,8 +343,7 @@ class Container:
         return pids
 
     async def events(self, interval: float = 5.0) -> AsyncIterator[dict[str, Any]]:
-        if not interval > 0:
-            raise UsageError("events", repr(interval), "the interval must be above 0")
+        given.above_zero(interval, "interval")
         message = {"verb": "events", "root": self.root, "id": self.id, "interval": interval}
         with client.request(message) as line:
             while "event" in (told := (await _receive(line, self.id))[0]):
@@ -358,6 +357,7 @@ class Container:
         await self._ask("kill", signal=signal_number(number), all=all)
 
     async def wait(self, timeout: float | None = None) -> int | None:
+        timeout = given.seconds(timeout)
         if self.process is not None:
             return await self.process.wait(timeout)
         try:

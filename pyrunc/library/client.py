@@ -16,8 +16,8 @@ import weakref
 from typing import Any, cast
 
 from pyrunc.container.state import StateRoot
-from pyrunc.errors import PyruncError, UsageError
-from pyrunc.library import wire
+from pyrunc.errors import ConfigError, PyruncError, UsageError
+from pyrunc.library import given, wire
 from pyrunc.library.errors import TimeoutExpired, WorkerError, of_message
 from pyrunc.linux.fd import Fd
 
@@ -192,6 +192,9 @@ def request(message: dict[str, Any], fds: "tuple[int, ...] | list[int]" = ()) ->
                 if attempt:
                     ours.close()
                     raise WorkerError("asking the worker", "", cause) from None
+            except (TypeError, ValueError, RecursionError) as error:
+                ours.close()
+                raise ConfigError("config.json", "", f"it has a value that JSON has not: {error}") from error
             except BaseException:
                 ours.close()
                 raise
@@ -257,7 +260,7 @@ def state_root(root: "str | os.PathLike[str] | None") -> str:
     """The path of a state root, as the worker takes it."""
     if root is None:
         return StateRoot.default().path
-    return os.path.abspath(os.fsdecode(os.fspath(root)))
+    return os.path.abspath(given.path(root, "state_root"))
 
 
 __all__ = ["Line", "PyruncError", "Worker", "ask", "request", "state_root", "wait_for", "warn"]

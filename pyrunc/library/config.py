@@ -9,10 +9,11 @@ from typing import Any, Literal, Self, cast
 
 from pyrunc.container.state import is_root_of_host
 from pyrunc.errors import ConfigError, UsageError
-from pyrunc.library import profile
+from pyrunc.library import given, profile
 from pyrunc.library.rootfs import FILES, FOLDERS
 from pyrunc.spec import default as defaults
 from pyrunc.spec import jsonc, load
+from pyrunc.spec.rules import CAPABILITIES
 from pyrunc.spec.types import Config as Document
 from pyrunc.spec.types import Seccomp
 
@@ -20,7 +21,7 @@ StrPath = str | os.PathLike[str]
 Size = int | str
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 CPU_PERIOD = 100_000  # microseconds
-LEAST_QUOTA = 1000  # the kernel's
+LEAST_QUOTA, MOST_QUOTA = 1000, 10**12  # the kernel's
 PLACES = {*FOLDERS, *FILES}  # for mounts, in the root file system of the host's /usr
 
 
@@ -46,12 +47,21 @@ class Invalid(ConfigError):
 
 def size(value: Size, name: str) -> int:
     """Bytes: 268435456, "256m", "1.5 GiB"."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", value.lower()) if isinstance(value, str) else None
     if match is None:
         raise UsageError(name, repr(value), "is no size", 'a number of bytes, or "256m", "1.5g"')
     return int(float(match[1]) * 1024 ** UNITS[match[2]])
+
+
+def cpu_quota(count: float) -> int:
+    """In a period, in microseconds."""
+    return max(LEAST_QUOTA, min(int(given.above_zero(count, "cpus") * CPU_PERIOD), MOST_QUOTA))
+
+
+def _text_of_capability(name: Any) -> str:
+    return given.text(name, "capabilities")
 
 
 class Config:
@@ -68,7 +78,7 @@ class Config:
         self.document: dict[str, Any]
         self._plan: dict[str, Any] | None = None
         if document is not None:
-            self.document = copy.deepcopy(dict(document))
+            self.document = copy.deepcopy(given.mapping(document, "configuration"))
             return
         rootless = not is_root_of_host()
         made = defaults.default(rootless, os.geteuid(), os.getegid())
@@ -78,7 +88,7 @@ class Config:
     @classmethod
     def load(cls, path: StrPath) -> Self:
         """Of a file, or of the config.json in a bundle, whose root file system is then beside it."""
-        file = Path(path)
+        file = Path(given.path(path, "configuration"))
         if file.is_dir():
             file = file / "config.json"
         try:
@@ -111,26 +121,33 @@ class Config:
             at = found
         return at
 
+    def _list(self, at: "dict[str, Any]", name: str) -> "list[Any]":
+        """A list in an object of the document, to be put there again."""
+        found = at.get(name) or []
+        if not isinstance(found, list) or (name != "env" and not all(isinstance(each, dict) for each in found)):
+            raise ConfigError("config.json", f"…/{name}", "is no list of objects" if name != "env" else "is no list")
+        return [*found]
+
     # --- the process
 
     def args(self, *words: StrPath) -> Self:
         """The program, and its arguments."""
         other = self._changed()
-        other._member("process")["args"] = [os.fsdecode(os.fspath(word)) for word in words]
+        other._member("process")["args"] = [given.path(word, "args") for word in words]
         return other
 
     def env(self, variables: "Mapping[str, str] | None" = None, /, **more: str) -> Self:
         """Variables of its environment: added, or in place of those of the same name."""
         other = self._changed()
         process = other._member("process")
-        new = {**(variables or {}), **more}
-        old = [text for text in process.get("env") or [] if text.partition("=")[0] not in new]
+        new = {**given.variables(variables or {}), **given.variables(more)}
+        old = [text for text in self._list(process, "env") if str(text).partition("=")[0] not in new]
         process["env"] = [*old, *(f"{name}={value}" for name, value in new.items())]
         return other
 
     def cwd(self, path: str) -> Self:
         other = self._changed()
-        other._member("process")["cwd"] = path
+        other._member("process")["cwd"] = given.place(path, "cwd")
         return other
 
     def terminal(self, on: bool = True, rows: int = 24, columns: int = 80) -> Self:
@@ -141,7 +158,7 @@ class Config:
         process.pop("consoleSize", None)
         if on:
             process["consoleSize"] = {"height": rows, "width": columns}
-        mounts = other.document.get("mounts") or []
+        mounts = self._list(other.document, "mounts")
         if on and not any(mount.get("type") == "devpts" for mount in mounts):
             options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
             made = {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options}
@@ -152,14 +169,18 @@ class Config:
         """Who it runs as, in the container's numbers. Without `gid` the same number."""
         other = self._changed()
         other._member("process")["user"] = {
-            "uid": uid, "gid": uid if gid is None else gid, "additionalGids": [*groups],
+            "uid": given.whole(uid, "user", 0), "gid": given.whole(uid if gid is None else gid, "user", 0),
+            "additionalGids": [given.whole(group, "user", 0) for group in given.several(groups, "groups")],
         }  # fmt: skip
         return other
 
     def capabilities(self, *names: str) -> Self:
         """Those it has, and can get: "CAP_NET_BIND_SERVICE" or "net_bind_service"; none: none."""
         other = self._changed()
-        full = [name if name.startswith("CAP_") else f"CAP_{name.upper()}" for name in names]
+        full = [name if name.startswith("CAP_") else f"CAP_{name.upper()}" for name in map(_text_of_capability, names)]
+        for name in full:
+            if name not in CAPABILITIES:
+                raise UsageError("capabilities", name, "there is no such capability")
         sets = dict.fromkeys(("bounding", "effective", "permitted"), full)
         other._member("process")["capabilities"] = sets
         return other
@@ -168,8 +189,9 @@ class Config:
         """A limit of setrlimit(2): "RLIMIT_NOFILE" or "nofile"."""
         other = self._changed()
         process = other._member("process")
+        name = given.text(name, "rlimit")
         full = name if name.startswith("RLIMIT_") else f"RLIMIT_{name.upper()}"
-        old = [each for each in process.get("rlimits") or [] if each.get("type") != full]
+        old = [each for each in self._list(process, "rlimits") if each.get("type") != full]
         process["rlimits"] = [*old, {"type": full, "soft": soft, "hard": soft if hard is None else hard}]
         return other
 
@@ -178,7 +200,7 @@ class Config:
     def root(self, path: StrPath, readonly: bool = True) -> Self:
         """A folder as its root file system, as it is: what it writes there stays."""
         other = self._changed()
-        other.document["root"] = {"path": os.path.abspath(os.fsdecode(path)), "readonly": readonly}
+        other.document["root"] = {"path": os.path.abspath(given.path(path, "root")), "readonly": bool(readonly)}
         other._plan = None
         return other
 
@@ -198,7 +220,7 @@ class Config:
         Args:
             write: as of `layers`.
         """
-        absolute = os.path.abspath(os.fsdecode(path))
+        absolute = os.path.abspath(given.path(path, "tar"))
         if not os.path.isfile(absolute):
             raise UsageError("tar", absolute, "there is no such file")
         return self._put_together({"kind": "tar", "tar": absolute}, write)
@@ -212,7 +234,7 @@ class Config:
 
     def mount(self, source: StrPath, destination: str, write: bool = False) -> Self:
         """A file or a folder of the host's: read-only, unless `write`; without device nodes and setuid."""
-        place = os.path.abspath(os.fsdecode(source))
+        place = os.path.abspath(given.path(source, "mount"))
         if not os.path.exists(place):
             raise UsageError("mount", place, "there is no such file or folder")
         options = ["rbind", "nosuid", "nodev", "rw" if write else "rro"]
@@ -226,14 +248,15 @@ class Config:
 
     def _mounted(self, mount: "dict[str, Any]") -> Self:
         other = self._changed()
-        other.document["mounts"] = [*(other.document.get("mounts") or []), mount]
+        given.place(mount["destination"], "mount")
+        other.document["mounts"] = [*self._list(other.document, "mounts"), mount]
         if other._plan is not None and other._plan["kind"] == "usr" and mount["destination"].strip("/") not in PLACES:
             other._plan["more"] = True
         return other
 
     def hostname(self, name: str) -> Self:
         other = self._changed()
-        other.document["hostname"] = name
+        other.document["hostname"] = given.text(name, "hostname")
         return other
 
     def network(self, kind: Literal["none", "host"]) -> Self:
@@ -242,7 +265,7 @@ class Config:
             raise UsageError("network", repr(kind), 'is neither "none" nor "host"')
         other = self._changed()
         linux = other._member("linux")
-        linux["namespaces"] = [each for each in linux.get("namespaces") or [] if each.get("type") != "network"]
+        linux["namespaces"] = [each for each in self._list(linux, "namespaces") if each.get("type") != "network"]
         if kind == "none":
             linux["namespaces"].append({"type": "network"})
         return other
@@ -258,17 +281,15 @@ class Config:
 
     def cpus(self, count: float) -> Self:
         """As many CPUs' time, together: 0.5 is half of one."""
-        if not count > 0:
-            raise UsageError("cpus", repr(count), "is not above 0")
         other = self._changed()
-        quota = max(LEAST_QUOTA, int(count * CPU_PERIOD))
+        quota = cpu_quota(count)
         other._member("linux", "resources", "cpu").update(quota=quota, period=CPU_PERIOD)
         return other
 
     def pids(self, limit: int) -> Self:
         """So many processes and threads."""
         other = self._changed()
-        other._member("linux", "resources", "pids")["limit"] = limit
+        other._member("linux", "resources", "pids")["limit"] = given.whole(limit, "pids", 1)
         return other
 
     def seccomp(self, rules: "Seccomp | Mapping[str, Any] | Literal['default'] | None") -> Self:
@@ -315,7 +336,7 @@ class Config:
 
 
 def _folder(path: StrPath) -> str:
-    place = os.path.abspath(os.fsdecode(path))
+    place = os.path.abspath(given.path(path, "layers"))
     if not os.path.isdir(place):
         raise UsageError("layers", place, "there is no such folder")
     return place

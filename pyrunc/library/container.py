@@ -1,16 +1,17 @@
 """A container, from create to delete, from any thread."""
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 from pyrunc.errors import NoSuchContainer, StateError, UsageError
-from pyrunc.library import client
-from pyrunc.library.config import Config, Size, StrPath, size
+from pyrunc.library import client, given
+from pyrunc.library.config import CPU_PERIOD, Config, Size, StrPath, cpu_quota, size
 from pyrunc.library.process import Process, signal_number
 from pyrunc.library.streams import DEVNULL, File, Streams, Text
+from pyrunc.spec.types import Resources
 
-CPU_PERIOD = 100_000
 Numbers: TypeAlias = list[int]  # in the class, `list` is a verb
 Words: TypeAlias = list[str]
 
@@ -67,7 +68,7 @@ class Container:
     def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
         """One that is there, whoever made it. Raises NoSuchContainer."""
         root = client.state_root(state_root)
-        client.ask({"verb": "load", "root": root, "id": id}, "load")
+        client.ask({"verb": "load", "root": root, "id": given.text(id, "ID")}, "load")
         return cls(id, root)
 
     @classmethod
@@ -113,8 +114,7 @@ class Container:
     def events(self, interval: float = 5.0) -> Iterator[dict[str, Any]]:
         """{"type": "stats", …} every `interval` seconds, and {"type": "oom", …} when the kernel kills for want of
         memory. Until the container ends."""
-        if not interval > 0:
-            raise UsageError("events", repr(interval), "the interval must be above 0")
+        given.above_zero(interval, "interval")
         line = client.request({"verb": "events", "root": self.root, "id": self.id, "interval": interval})
         return _events(line, self.id)
 
@@ -132,6 +132,7 @@ class Container:
     def wait(self, timeout: float | None = None) -> int | None:
         """Until its first process ends: its returncode; None, where another program has made it and so nobody knows.
         Raises TimeoutExpired."""
+        timeout = given.seconds(timeout)
         if self.process is not None:
             return self.process.wait(timeout)
         try:
@@ -211,6 +212,8 @@ def creation(
     process = config.document.get("process")
     if not isinstance(process, dict):
         process = {}
+    if id is not None:
+        given.text(id, "ID")
     message = {"verb": "create", "root": root, "id": id or "", "config": config.document, "rootfs": config._plan}
     return message, [*(process.get("args") or [])], bool(process.get("terminal"))
 
@@ -219,15 +222,13 @@ def further_process(
     args: Sequence[StrPath], terminal: bool, env: Mapping[str, str] | None, cwd: str | None,
     user: int | tuple[int, int] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    if isinstance(args, str | bytes) or not args:
-        raise UsageError("exec", repr(args), "the program and its arguments are a list of words")
-    process: dict[str, Any] = {"args": [os.fsdecode(os.fspath(word)) for word in args], "terminal": terminal}
+    process: dict[str, Any] = {"args": given.words(args, "exec"), "terminal": bool(terminal)}
     if env:
-        process["env"] = [f"{name}={value}" for name, value in env.items()]
+        process["env"] = [f"{name}={value}" for name, value in given.variables(env).items()]
     if cwd is not None:
-        process["cwd"] = cwd
+        process["cwd"] = given.place(cwd, "cwd")
     if user is not None:
-        uid, gid = user if isinstance(user, tuple) else (user, user)
+        uid, gid = given.user(user)
         process["user"] = {"uid": uid, "gid": gid}
     return process
 
@@ -235,14 +236,17 @@ def further_process(
 def changes(
     memory: Size | None, cpus: float | None, pids: int | None, resources: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {name: {**value} for name, value in (resources or {}).items()}
+    found: dict[str, Any] = copy.deepcopy(given.mapping(resources or {}, "resources"))
+    unknown = {*map(str, found)} - {*Resources.__annotations__}
+    if unknown:
+        raise UsageError("resources", ", ".join(sorted(unknown)), "there is no such member")
     if memory is not None:
         value = size(memory, "memory")
         found.setdefault("memory", {}).update(limit=value, swap=value)
     if cpus is not None:
-        found.setdefault("cpu", {}).update(quota=int(cpus * CPU_PERIOD), period=CPU_PERIOD)
+        found.setdefault("cpu", {}).update(quota=cpu_quota(cpus), period=CPU_PERIOD)
     if pids is not None:
-        found.setdefault("pids", {})["limit"] = pids
+        found.setdefault("pids", {})["limit"] = given.whole(pids, "pids", 1)
     return found
 
 

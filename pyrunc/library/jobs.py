@@ -15,6 +15,7 @@ from pyrunc.library import places, rootfs
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import has_ended, pidfd_open
 from pyrunc.seccomp import cache  # noqa: F401  # as those above
+from pyrunc.spec import jsonc, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _resume(job: "Job", message: "Message") -> None:
 def _update(job: "Job", message: "Message") -> None:
     from pyrunc.container.update import update
 
-    update(Container.load(StateRoot(message["root"]), message["id"], job.log), message["resources"])
+    text = jsonc.dumps(message["resources"]).encode("utf-8", "surrogateescape")
+    update(Container.load(StateRoot(message["root"]), message["id"], job.log), load.resources(text))
 
 
 def _delete(job: "Job", message: "Message") -> None:

@@ -6,6 +6,7 @@ import time
 from typing import Any, Self, Unpack
 
 from pyrunc.errors import UsageError
+from pyrunc.library import given
 from pyrunc.library.config import Config
 from pyrunc.library.errors import TimeoutExpired
 from pyrunc.library.result import Result
@@ -32,8 +33,7 @@ class Pool:
         Args:
             config: a configuration, or the program and its arguments, with the options that `run` takes.
         """
-        if size < 1:
-            raise UsageError("pool", repr(size), "has at least one container")
+        given.whole(size, "size of the pool", 1)
         if isinstance(config, Config):
             if options:
                 raise UsageError("pool", ", ".join(options), "a configuration has that itself")
@@ -68,8 +68,8 @@ class Pool:
 
     def run(self, input: Any = None, *, timeout: float | None = None, check: bool = False) -> "Result[Any]":
         """As pyrunc.run; its container is removed while we go on."""
-        if timeout is not None and not timeout > 0:
-            raise UsageError("timeout", repr(timeout), "is not above 0")
+        if timeout is not None:
+            given.above_zero(timeout, "timeout")
         running = self._take()
         began = time.monotonic()
         try:

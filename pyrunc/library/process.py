@@ -6,6 +6,7 @@ import time
 from typing import IO, Any, Self
 
 from pyrunc.errors import PyruncError, UsageError
+from pyrunc.library import given
 from pyrunc.library.client import Line
 from pyrunc.library.errors import TimeoutExpired, WorkerError
 from pyrunc.library.result import Result, returncode
@@ -55,6 +56,7 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         """Until it ends: its returncode. Raises TimeoutExpired."""
+        timeout = given.seconds(timeout)
         if self.returncode is None:
             try:
                 self._ended(self._line.receive(timeout, self._name)[0])
@@ -77,6 +79,7 @@ class Process:
         """Write input, read all output, and wait for the end. After TimeoutExpired it can be called again, without
         input, and nothing is lost."""
         exchange = self._begin(input)
+        timeout = given.seconds(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not exchange.done:
             if not exchange.turn(remaining(deadline)):

@@ -198,5 +198,5 @@ def _unpack(file: Fd, folder: str, words: Fd) -> None:
         kept = (member for member in archive if member.type not in kinds)
         archive.extractall("/", members=kept, numeric_owner=True)  # by names the image's own NSS would be asked
     except BaseException as error:
-        posix.write(words.number, reason(error)[:4000].encode("utf-8", "replace"))
+        posix.write(words.number, reason(error).partition("\n")[0].encode("utf-8", "replace"))
         raise

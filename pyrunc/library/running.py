@@ -1,11 +1,12 @@
 """`pyrunc.run`: one program in a container of its own, from nothing to nothing, as subprocess.run has it."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from pyrunc.errors import PyruncError, UsageError
-from pyrunc.library import client
+from pyrunc.library import client, given
 from pyrunc.library.config import Config, StrPath
 from pyrunc.library.errors import OutputLimitExceeded, TimeoutExpired, WorkerError
 from pyrunc.library.job import GONE, TOO_LATE
@@ -28,17 +29,17 @@ class Running:
     ) -> None:  # fmt: skip
         if input is not None and stdin is not None:
             raise UsageError("run", "", "stdin and input can't both be given")
-        if timeout is not None and not timeout > 0:
-            raise UsageError("timeout", repr(timeout), "is not above 0")
+        if timeout is not None and timeout != math.inf:
+            given.above_zero(timeout, "timeout")
         process = config.document.get("process")
         self.args: list[str] = [*(process.get("args") or [])] if isinstance(process, dict) else []
         if isinstance(process, dict) and process.get("terminal"):
             raise UsageError("run", "", "it has no terminal to give", "Container.create and exec have")
         self.text = text
-        self.timeout = timeout
+        self.timeout = timeout = given.seconds(timeout)
         self.is_ready = False
         self.exchange: Exchange | None = None
-        self.limit = output_limit
+        self.limit = None if output_limit is None else given.whole(output_limit, "output_limit", 0)
         self.input = text.encoded(input)
         if stdin is None:
             stdin = PIPE if input is not None or hold else DEVNULL

@@ -2,12 +2,12 @@
 out."""
 
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, TypedDict
 
 from pyrunc.container.state import is_root_of_host
 from pyrunc.errors import UsageError
+from pyrunc.library import given
 from pyrunc.library.config import Config, Size, StrPath
 from pyrunc.library.rootfs import MERGED
 from pyrunc.spec import default as defaults
@@ -46,22 +46,19 @@ def sandbox(args: Sequence[StrPath], **options: Any) -> Config:
     unknown = {*options} - {*Options.__annotations__}
     if unknown:
         raise UsageError("run", ", ".join(sorted(unknown)), "there is no such argument")
-    if isinstance(args, str | bytes) or not args:
-        hint = f"{shlex.split(args)}" if isinstance(args, str) and args else '["python3", "-c", "…"]'
-        raise UsageError("run", repr(args), "the program and its arguments are a list of words", hint)
+    words = given.words(args, "run")
     get = options.get
     config: Config = _Draft(_document(get("network", False)))
     config = _root(config, get("root"), get("write", 0), get("network", False))
-    config = config.args(*args).tmpfs("/tmp", get("tmp", TMP)).cwd(get("cwd", "/tmp"))
-    config = config.env({"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", **get("env", {})})
+    config = config.args(*words).tmpfs("/tmp", get("tmp", TMP)).cwd(get("cwd", "/tmp"))
+    config = config.env({"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", **given.variables(get("env", {}))})
     config = config.seccomp(get("seccomp", "default")).hostname(get("hostname", "sandbox"))
-    config = config.capabilities(*get("capabilities", ()))
+    config = config.capabilities(*given.several(get("capabilities", ()), "capabilities"))
     if get("user") is not None:
-        user = options["user"]
-        config = config.user(*user) if isinstance(user, tuple) else config.user(user)
-    for destination, source in get("mounts", {}).items():
+        config = config.user(*given.user(options["user"]))
+    for destination, source in given.mapping(get("mounts", {}), "mounts").items():
         config = config.mount(source, destination)
-    for destination, source in get("writable", {}).items():
+    for destination, source in given.mapping(get("writable", {}), "writable").items():
         config = config.mount(source, destination, write=True)
     draft = _limited(config, options)
     made = Config({})
@@ -136,7 +133,7 @@ def _root(config: Config, root: "StrPath | Sequence[StrPath] | None", write: Siz
     if root is None:
         return _usr(config, write, network)
     if not isinstance(root, str | os.PathLike):
-        config = config.layers(*root, write=write)
+        config = config.layers(*given.several(root, "root"), write=write)
     elif os.path.isdir(root):
         config = config.layers(root, write=write)
     elif os.path.isfile(root):

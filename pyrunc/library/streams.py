@@ -1,5 +1,6 @@
 """Standard streams, as subprocess takes them: PIPE, DEVNULL, STDOUT, a file or its number, or our own."""
 
+import codecs
 import io
 import os
 import select
@@ -7,7 +8,7 @@ import subprocess
 import time
 from typing import IO, Any
 
-from pyrunc.errors import UsageError
+from pyrunc.errors import PyruncError, UsageError
 
 PIPE, STDOUT, DEVNULL = subprocess.PIPE, subprocess.STDOUT, subprocess.DEVNULL
 File = int | IO[Any] | None
@@ -101,12 +102,19 @@ class Text:
         self.on = bool(text or encoding or errors)
         self.encoding = encoding or "utf-8"
         self.errors = errors or "strict"
+        try:
+            codecs.lookup(self.encoding), codecs.lookup_error(self.errors)
+        except (LookupError, TypeError) as error:
+            raise UsageError("encoding", repr(encoding), str(error)) from None
 
     def encoded(self, input: Any) -> bytes:
         if input is None:
             return b""
         if self.on and isinstance(input, str):
-            return input.encode(self.encoding, self.errors)
+            try:
+                return input.encode(self.encoding, self.errors)
+            except UnicodeEncodeError as error:
+                raise UsageError("input", "", f"has a character that {self.encoding} has not: {error.reason}") from None
         if isinstance(input, str):
             raise UsageError("input", "", "is text, and the streams are bytes", "give text=True")
         try:
@@ -117,7 +125,11 @@ class Text:
     def decoded(self, data: "bytes | bytearray | None") -> Any:
         if data is None or not self.on:
             return None if data is None else bytes(data)
-        text = bytes(data).decode(self.encoding, self.errors)
+        try:
+            text = bytes(data).decode(self.encoding, self.errors)
+        except UnicodeDecodeError as error:
+            cause = f"it is no text of the encoding {self.encoding}: {error.reason}"
+            raise PyruncError("output", "", cause, 'errors="replace" takes it all the same, as do bytes') from error
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def file(self, number: int, mode: str) -> IO[Any] | None:
