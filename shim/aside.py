@@ -1,6 +1,6 @@
-"""A system call that may wait for a file system, made aside: the loop goes on until it has returned.
+"""A system call that may wait for a file system. The loop goes on until it has returned.
 
-It costs a tenth of a worker, and does one thing: mount, unmount, copy a mount. See linux/apart.py.
+It mounts, unmounts, or copies a mount, and costs a tenth of a worker. See linux/apart.py.
 """
 
 import posix
@@ -54,7 +54,7 @@ class Aside:
         """It says nothing before its end."""
 
     def ended(self, _: int) -> None:
-        """It was waited for: what it has returned stands in our memory."""
+        """It was waited for. What the call has returned stands in our memory."""
         result = self.call.result
         if result >= 0:
             self._finish(result, None)

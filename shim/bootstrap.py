@@ -1,4 +1,5 @@
-"""Which of its protocols the containerd that has started us takes: what `start` prints, and how we are called later."""
+"""Which of its protocols the containerd that has started us speaks. It decides what `start` prints, and how containerd
+calls us later."""
 
 import posix
 
@@ -15,15 +16,18 @@ MODULE = b"github.com/containerd/containerd"
 
 
 def answer(address: str, asked: "dict[str, Any]") -> bytes:
-    """Version 3: containerd calls us for the first container of a pod, and for none of the others. `asked` are the
-    parameters that it sends from 2.3 on; before, nothing of what it says tells 2.0 from 1.7, which refuses a 3."""
+    """Version 3: containerd calls us for the first container of a pod, and for none of the others.
+
+    From 2.3 on containerd says in its parameters (`asked`) what it takes. Before, it says nothing that tells 2.0 from
+    1.7, and 1.7 refuses a 3.
+    """
     if asked or _is_second(posix.getppid()):
         return dumps({"version": 3, "address": address, "protocol": "ttrpc"}).encode("utf-8", "surrogateescape")
     return address.encode("utf-8", "surrogateescape")
 
 
 def _is_second(pid: int) -> bool:
-    """Whether the process is a containerd 2, or has one in it, as its own program says. No doubt is a yes."""
+    """Whether the process is a containerd 2, or has one in it. Its own program says so. In doubt it is none."""
     try:
         with open_at(None, f"/proc/{pid}/exe", posix.O_RDONLY) as program:
             modules = _build_information(program)

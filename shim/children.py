@@ -1,4 +1,4 @@
-"""The shim's children: who waits for it, how they are told apart, and what becomes of their ends."""
+"""The shim's children: which there are, and who is told of the end of each."""
 
 import posix
 import time
@@ -91,8 +91,8 @@ class Children:
             raise
 
     def _bury(self) -> bool:
-        """One that has ended: on record first, then it is waited for, then it is told. What fails in between is
-        done again."""
+        """Bury one that has ended. Its end is put on record first; then it is waited for; then its end is told. What
+        fails in between is done again."""
         try:
             found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
         except ChildProcessError:
@@ -103,7 +103,7 @@ class Children:
         status = found.si_status << 8 if found.si_code == posix.CLD_EXITED else found.si_status & 0x7F
         process = self.owner(pid)
         if process is None and pid not in self.workers:
-            self._catch_up()  # who has made it has said so before it could be ours
+            self._catch_up()  # it became ours when its maker ended, and he has told us before
             process = self.owner(pid)
         now = time.time_ns()
         if process is not None:

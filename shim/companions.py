@@ -1,5 +1,8 @@
-"""Containers of a pod that containerd 2 has added to its shim: it calls `delete` for the pod's first one alone, and
-removes the others' bundles by then. So each is noted in that one's bundle: there is found what a killed shim leaves."""
+"""Containers that containerd 2 has added to a pod's shim.
+
+When the shim was killed, containerd calls `delete` for the pod's first container alone, and the bundles of the others
+are gone by then. So each of the others is noted in the first one's bundle. What a killed shim leaves is found there.
+"""
 
 import posix
 
@@ -11,7 +14,7 @@ START = "companion."  # of a note's name; its ID follows
 
 
 def note(id: str, bundle: str, root: str) -> None:
-    """Before anything of it is made."""
+    """Call it before anything of the container is made."""
     first = _first(bundle)
     if first:
         with open_at(None, first, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
@@ -38,7 +41,8 @@ def noted(bundle: str) -> "list[tuple[str, str, str]]":
 
 
 def _first(bundle: str) -> str:
-    """The bundle of the pod's first one; "" for that itself, and where it is gone: nobody calls for it then."""
+    """The bundle of the pod's first container. "" for that one itself, and where it is gone: then nobody calls for
+    it."""
     try:
         sandbox = read_file(f"{bundle}/{SANDBOX}").decode("utf-8", "surrogateescape")
     except FileNotFoundError:

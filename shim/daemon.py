@@ -106,7 +106,8 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
 
 def _open_log() -> "Fd | None":
-    """containerd reads it. For both directions: it may restart; and never waiting, it may not read."""
+    """containerd reads it. It is opened for both directions, as containerd may restart; and without waiting, as it may
+    not read."""
     try:
         return open_at(None, "log", posix.O_RDWR | posix.O_NONBLOCK)
     except OSError:
@@ -124,7 +125,8 @@ def _raise_oom_score() -> None:
 
 
 def _publisher(loop: "Loop", log: Log, flags: "dict[str, str]") -> "tuple[Publisher, Callable[[int, int], None]]":
-    """And whom to tell of processes that have ended, which may be containerd's own program that publishes."""
+    """Who publishes events, and who is told of processes that are nobody else's: one may be containerd's program that
+    publishes."""
     from shim.events import Publisher
 
     made = Publisher(loop, log)

@@ -1,5 +1,5 @@
-"""delete: containerd calls it when a shim has gone: after every normal end too, when nothing is left, and after its
-death, when everything is."""
+"""delete: containerd calls it when a shim has gone. After a normal end nothing is left; after its death everything
+is."""
 
 import posix
 import time
@@ -42,7 +42,7 @@ def remove(bundle: str, namespace: str, id: str, root: str = "") -> None:
 
 
 def _shim_is_gone(bundle: str) -> bool:
-    """The socket of one that was killed goes with it."""
+    """Whether the shim was killed. Its socket is removed then."""
     try:
         address = read_file(f"{bundle}/address").decode("utf-8", "surrogateescape")
     except FileNotFoundError:

@@ -1,5 +1,7 @@
-"""Opening the ends of a process's streams that containerd names: fifos, files, loggers. Each of it may wait: for a
-reader, for a file server, for a logger that is not ready. So it is not the shim's loop that calls it."""
+"""Opening what a process's streams lead to, as containerd names it: fifos, files, loggers.
+
+Each may wait: for a reader, for a file server, for a logger that is not ready. So a worker calls this, not the loop.
+"""
 
 import _signal
 import posix
@@ -12,7 +14,7 @@ from pyrunc.linux.path import RESOLVE_CACHED, file_type, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # standard input, output, error; and what is at its end when all that was written to files is in them
+    # standard input, output, error; and a pipe whose end says that the files have all that was written
     Ends = list[Fd | None]
 
 FIFO, FILE_TYPE = 0o010000, 0o170000
@@ -26,9 +28,15 @@ AT_FDCWD = -100
 
 
 def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patience: float = 0.0) -> "Ends":
-    """`container`: its ID and namespace, for a logger. `patience`: how long to wait for the readers of fifos, in
-    seconds: an engine that is told of the end of a process while it still opens them may take that for an error, and
-    read nothing (containerd's client does). Raises PyruncError."""
+    """Open all. Raises PyruncError.
+
+    An engine that hears of the end of a process while it still opens the fifos may take that for an error, and read
+    nothing. containerd's client does. So the readers are waited for.
+
+    Args:
+        container: its ID and namespace, for a logger.
+        patience: how long to wait for the readers of fifos, in seconds.
+    """
     ends: Ends = [None, None, None, None]
     if names[0]:
         ends[0] = _open(names[0], posix.O_RDONLY | posix.O_NONBLOCK)
@@ -47,9 +55,11 @@ def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patie
 
 
 def open_at_once(names: "tuple[str, str, str]") -> "tuple[Ends, bool]":
-    """The same where nothing has to be waited for: fifos that the kernel knows (RESOLVE_CACHED, Linux 5.12) and that
-    have their readers. And whether these are all: if not, `open_ends` opens them, or says why not; those that are open
-    stay so until then, as a client that has found a writer, and then none, is at the end."""
+    """Open those that need no waiting, and say whether these are all. If not, `open_ends` opens them, or says why not.
+
+    They are fifos that the kernel has in its cache (RESOLVE_CACHED, Linux 5.12) and that have their readers. Those that
+    are open must stay open until all are: a client that has found a writer, and then none, is at the end.
+    """
     ends: Ends = [None, None, None, None]
     try:
         for index, name in enumerate(names):
@@ -95,7 +105,7 @@ def _open_sink(name: str, files: "Files", deadline: float) -> Fd:
 
 
 def _open_fifo(path: str, deadline: float) -> Fd:
-    """For both directions: that neither waits for a reader nor fails when he goes, and another one may come."""
+    """Open it for both directions. So we neither wait for a reader nor fail when he goes, and another one may come."""
     writer = _writer(path)
     while writer is None and time.monotonic() < deadline:
         time.sleep(PAUSE_SECONDS)
@@ -132,8 +142,11 @@ def _make_folder(path: str) -> None:
 
 
 class Files:
-    """Files that a process's output goes to. A write to a file can't be told not to wait, and a file server, or a disk,
-    may take its time: a process for each file waits, not the shim."""
+    """Files that a process's output goes to.
+
+    A write to a file can't be told not to wait, and a disk or a file server may take its time. So each file has a
+    process that waits for it, and the shim does not.
+    """
 
     __slots__ = ("alive", "sinks")
 
@@ -165,7 +178,8 @@ class Files:
 
 
 def _write_on(source: int, file: int, alive: int) -> None:
-    """A process of its own, with nothing of the shim's: not the other ends of the pipes, or no end would be told."""
+    """A process of its own. It has nothing of the shim's: with the other ends of the pipes it would never see their
+    end."""
     status = 1
     try:
         for number, fd in enumerate([posix.dup(fd) for fd in (source, file, alive)]):

@@ -1,5 +1,5 @@
-"""Events for containerd: those of a container in order, each when the one before it was received; those of different
-containers together. None is lost while containerd restarts."""
+"""Events for containerd. Those of one container go one after the other, each when the one before it was received. Those
+of different containers go together. None is lost while containerd restarts."""
 
 import time
 
@@ -17,11 +17,13 @@ LAST_PAUSE_SECONDS = 8.0
 MOST = 4096  # that wait; then the oldest goes: a shim without a containerd must not grow
 FIRST_PAUSE_SECONDS = 0.25
 EXIT = "/tasks/exit"  # who waits for one waits for ever: it is told however often that takes
-MOST_REFUSALS = 10  # of another event: the container's next ones wait behind it
+MOST_REFUSALS = 10  # of any other event: the next ones of its container wait for it
 
 
 class Event:
-    """`sent`: and neither received nor lost, as far as we know. `due`: when it may be sent again, once refused."""
+    """Attributes:
+    sent: it is under way: neither received nor refused, as far as we know.
+    due: when it may be sent again, after it was refused."""
 
     __slots__ = ("any", "at", "container", "due", "refusals", "sent", "topic")
 
@@ -51,7 +53,7 @@ class Way:
 
 
 class Publisher:
-    """The queue. An event leaves it when it was received; what was sent and not received is sent again."""
+    """The queue. An event leaves it when it was received. What was sent and not received is sent again."""
 
     __slots__ = ("again", "log", "loop", "pause", "queue", "soon", "timer", "way")
 
@@ -61,7 +63,7 @@ class Publisher:
         self.way: Way | None = None
         self.queue: list[Event] = []
         self.timer: Timer | None = None  # of the next attempt at all
-        self.again: Timer | None = None  # of that with one that was refused
+        self.again: Timer | None = None  # of the next attempt with one that was refused
         self.pause = FIRST_PAUSE_SECONDS
         self.soon = False
 
@@ -75,7 +77,7 @@ class Publisher:
         self._send_soon()
 
     def _make_room(self) -> None:
-        """Of exits there are never more than processes: they stay."""
+        """Drop the oldest that is not the end of a process. There are never more ends than processes, so these stay."""
         for index, event in enumerate(self.queue):
             if not event.sent and event.topic != EXIT:
                 self.log.warning("containerd takes no events: the oldest that waits is given up")
@@ -119,7 +121,7 @@ class Publisher:
             self._send_soon()
 
     def refused(self, event: Event, why: str, for_good: bool) -> None:
-        """It stays before all others of its container, which wait with it."""
+        """It stays in front of all others of its container, and they wait for it."""
         event.sent = False
         event.refusals += 1
         if for_good or (event.refusals > MOST_REFUSALS and event.topic != EXIT):
@@ -132,7 +134,7 @@ class Publisher:
         self._send_soon()
 
     def failed(self, why: str) -> None:
-        """Of what was sent nobody knows whether it arrived."""
+        """Nobody knows whether what was sent has arrived."""
         for event in self.queue:
             event.sent = False
         if self.queue:

@@ -1,7 +1,7 @@
-"""Where spans go: to a file, a line for as many as there are, or to a collector, as OTLP says (JSON over HTTP).
+"""Where spans go: to a file, as lines of JSON, or to a collector, by OTLP (JSON over HTTP).
 
-Both may take long, a file on NFS too, so a child does it. Containerd's environment, which is the shim's, says where;
-the variables are OpenTelemetry's, but for the file: containerd reads those too, and knows none.
+Both may take long, a file on NFS too. So a child does it. The shim has containerd's environment, which says where. Its
+variables are OpenTelemetry's; only the one for the file is ours, as containerd reads those and knows none for files.
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -63,7 +63,7 @@ def _variable(name: str) -> str:
 
 
 def _seconds(text: str, default: float) -> float:
-    """Of a number of milliseconds; what is none counts as not said."""
+    """Milliseconds as seconds. What is no number counts as not said."""
     return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
@@ -157,7 +157,7 @@ def _append(path: str, data: bytes) -> None:
 
 
 def _post(url: str, data: bytes) -> None:
-    """As long as the collector says that it is busy, or is not there, once more: until the time is up."""
+    """Try again for as long as the collector says that it is busy, or is not there, until the time is up."""
     from urllib import error, request
 
     trusted = _trusted() if url.startswith("https://") else None

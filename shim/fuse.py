@@ -14,7 +14,7 @@ PATIENCE = 60  # seconds: a program that never says that it serves
 
 
 def mount(kind: str, source: str, place: "Place", words: "list[str]") -> None:
-    """The program serves on when this returns, as a child of the shim's, and ends when the mount is gone."""
+    """When this returns, the program goes on serving as a child of the shim's. It ends when the mount is gone."""
     family, _, name = kind.partition(".")
     helper = _find(f"mount.{family}")
     with place.top() as target:

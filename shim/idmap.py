@@ -1,5 +1,5 @@
-"""A root file system whose mounts have the options uidmap and gidmap: containerd 2 gives it to a pod with a user
-namespace, and has the layers of an image once for all of them. Linux 5.12, overlay's layers 5.19."""
+"""A root file system whose mounts have the options uidmap and gidmap. containerd 2 gives it to a pod with a user
+namespace, so that all pods can share the layers of an image. Linux 5.12; for overlay's layers 5.19."""
 
 import posix
 
@@ -30,7 +30,8 @@ def mount_mapped(kind: str, source: str, place: Place, options: "list[str]") -> 
 
 
 def _mount_overlay(source: str, place: Place, options: "list[str]", namespace: Fd) -> None:
-    """Overlay has no mapping itself: its layers do. Read-only: whoever removes the bundle does not remove an image."""
+    """An overlay has no mapping itself, but its layers have. They are mounted read-only, so that whoever removes the
+    bundle does not remove an image."""
     index, layers = next(
         (index, option.removeprefix("lowerdir=").split(":"))
         for index, option in enumerate([*options, "lowerdir="])
@@ -55,7 +56,7 @@ def _mount_overlay(source: str, place: Place, options: "list[str]", namespace: F
 
 
 def _mappings(options: "list[str]", name: str) -> "list[IDMapping]":
-    """CONTAINER:HOST:SIZE, of which there may be several with commas between them. Each has to be there."""
+    """CONTAINER:HOST:SIZE, several of them with commas in between. Each part must be there."""
     text = next((option.removeprefix(name) for option in options if option.startswith(name)), "")
     found: list[IDMapping] = []
     for item in text.split(","):

@@ -1,7 +1,7 @@
-"""Create as the loop leads it: where all that it waits for is its own process, and the kernel.
+"""Create as the loop leads it, where it waits for nobody but the container's own process and the kernel.
 
-A fork for it would copy most of what the interpreter has, which takes as long as the rest. The calls that may wait for
-a file system are made aside (rootfs.py); what waits for somebody else is left to a worker (making.py).
+A fork for it would copy most of the interpreter's pages, which takes as long as all the rest. Calls that may wait for a
+file system are made aside (rootfs.py). What waits for somebody else is left to a worker (making.py).
 """
 
 import select
@@ -95,7 +95,7 @@ class Leading(Led):
 
     @property
     def stuck(self) -> "Aside | None":
-        """A call for it that does not even die: what was made can only be undone when that is over."""
+        """A call that does not even die. What was made can only be undone when it is over."""
         aside = self.mounting.aside
         return aside if aside is not None and aside.hangs else None
 
@@ -128,7 +128,7 @@ class Leading(Led):
             child = self.creation.child
             if child.pidfd is not None:
                 child.pidfd.close()
-            del self.creation.child  # they know each other: it would be there until the collector comes
+            del self.creation.child  # they refer to each other: both would stay until the collector comes
         if self.creation.is_claimed:
             self.creation.close()
         if error is not None:

@@ -1,4 +1,4 @@
-"""A shim's socket: one shim serves an address, whoever comes at the same time."""
+"""A shim's socket. One shim serves an address, even when several start at the same time."""
 
 import _socket
 import fcntl
@@ -9,10 +9,10 @@ from pyrunc.linux.fd import Fd, make_directories, open_at
 
 
 def listen(folder: str, path: str) -> "_socket.socket | None":
-    """A socket that only its owner can connect to; None: somebody serves this address already.
+    """A socket that only its owner can connect to. None: somebody serves this address already.
 
-    The folder is locked meanwhile: of two that come at once one would else take the other's socket, bound and not yet
-    listened to, for that of a shim that was killed, and a pod would have two.
+    The folder is locked meanwhile. Else, of two that come at once, the second would find a socket that is bound and not
+    yet listened to, take it for that of a killed shim, and replace it: a pod would have two shims.
     """
     make_directories(folder, 0o711)
     with _lock(folder):
@@ -29,9 +29,10 @@ def listen(folder: str, path: str) -> "_socket.socket | None":
 
 
 def leave(socket: "_socket.socket", path: str) -> bool:
-    """Take an address away, unless somebody has come, or is about to: whether that was done.
+    """Take the address away, unless somebody has come or is about to. Whether that was done.
 
-    Who looks for a shim holds the folder's lock: he has found us before this, and waits to be let in, or not at all.
+    Who looks for a shim holds the folder's lock. So he has found us before this, and waits to be let in; or he does not
+    find us.
     """
     try:
         lock = _lock(path.rpartition("/")[0], fcntl.LOCK_NB)
@@ -47,7 +48,7 @@ def leave(socket: "_socket.socket", path: str) -> bool:
 
 
 def was_left(path: str) -> bool:
-    """Whether its shim has gone without taking the socket along: it was killed. It is removed."""
+    """Whether its shim was killed, and has left the socket behind. That is removed."""
     with _lock(path.rpartition("/")[0]):
         return _remove_stale(path)
 
@@ -59,7 +60,7 @@ def _lock(folder: str, how: int = 0) -> Fd:
 
 
 def _remove_stale(path: str) -> bool:
-    """Whether nobody serves this address, and so nothing is there any more."""
+    """Whether nobody serves this address. What a killed shim has left there is removed."""
     if posix.access(path, posix.F_OK):
         if _is_served(path):
             return False
@@ -71,7 +72,7 @@ def _remove_stale(path: str) -> bool:
 
 
 def _is_served(path: str) -> bool:
-    """Without waiting for one that takes nobody in."""
+    """Whether somebody serves it. This does not wait for a shim that lets nobody in."""
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         socket.connect(path)

@@ -13,9 +13,12 @@ READY_SECONDS = 30.0
 
 
 def start(uri: str, container_id: str, namespace: str) -> "tuple[Fd, Fd]":
-    """Its standard output and error, to write to. It reads them as descriptors 3 and 4, and closes 5 when it is ready;
-    binary-v2 wants a byte there before: so one that has ended is not ready. Its arguments are the names and values of
-    the URI's query. One that is not ready is ended. Raises PyruncError."""
+    """Its standard output and error, for us to write to. Raises PyruncError.
+
+    The program reads them as descriptors 3 and 4, and closes 5 when it is ready. binary-v2 wants a byte there before,
+    so that the end of a program is not taken for that. Its arguments are the names and values of the URI's query. A
+    program that is not ready in time is ended.
+    """
     scheme, _, rest = uri.partition("://")
     path, _, query = rest.partition("?")
     arguments = [_unquoted(path)]

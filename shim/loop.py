@@ -1,4 +1,5 @@
-"""One thread, one poll(2): who is called when a descriptor is ready, when time has come, when a signal was caught."""
+"""One thread, one poll(2). Others are called when a descriptor is ready, when time has come, when a signal was
+caught."""
 
 import _signal
 import posix
@@ -28,7 +29,8 @@ class Loop:
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.masks: dict[int, int] = {}
-        self.newest: set[int] = set()  # watched since the last poll: what that has told of is a descriptor that is gone
+        # Watched since the last poll: what that has told of these numbers is news of other descriptors, which are gone
+        self.newest: set[int] = set()
         self.timers: list[Timer] = []
         self.waiting: list[Callable[[], None]] = []
         self.signals: dict[int, Callable[[], None]] = {}
@@ -99,7 +101,7 @@ class Loop:
         return max(0.0, min(timer.due for timer in self.timers) - time.monotonic()) * 1000 + 1
 
     def call(self, action: "Callable[..., None]", *arguments: int) -> None:
-        """A mistake in serving one must not end the others' containers' shim."""
+        """A mistake in serving one container must not end the shim of the others."""
         try:
             action(*arguments)
         except Exception as error:

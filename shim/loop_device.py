@@ -19,8 +19,11 @@ TRIES = 50
 
 
 def attached(path: str, read_only: bool, direct: bool) -> Fd:
-    """The device, named as in /dev. It is detached as soon as nobody has it open and nothing of it is mounted: so it is
-    when the container's root is unmounted, whoever does it, and when we are killed before anything is mounted."""
+    """The device, named as in /dev.
+
+    The kernel detaches it as soon as nobody has it open and nothing of it is mounted. That is when the container's root
+    is unmounted, by whomever, or when we are killed before anything is mounted.
+    """
     mode = posix.O_RDONLY if read_only else posix.O_RDWR
     flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0) | (LO_FLAGS_DIRECT_IO if direct else 0)
     with open_at(None, path, mode) as file, open_at(None, "/dev/loop-control", posix.O_RDWR) as control:

@@ -41,8 +41,8 @@ SIGKILL = 9
 
 
 class Creating:
-    """A container in the making. Called off, or killed, it leaves nothing: then what it may have left is removed as by
-    `delete --force`, and only then Create is answered."""
+    """A container in the making. One that is called off, killed, or fails leaves nothing: what was made is removed as
+    by `delete --force`, and only then Create is answered."""
 
     __slots__ = ("config", "held", "init", "log", "options", "request", "task", "tasks", "verb")
 
@@ -77,7 +77,7 @@ class Creating:
             raise
 
     def _planned(self) -> "Creation | None":
-        """None: to make it may mean to wait for somebody, which the loop does not."""
+        """None: its making may wait for somebody, and the loop does not."""
         asked = self.task.options_of(
             self.options, self.init.streams.take_master if self.init.streams.terminal else None
         )
@@ -180,7 +180,8 @@ class Creating:
         return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {error}")
 
     def _undo(self, error: "Exception | None") -> None:
-        """`error`: what Create is answered then; None: it was."""
+        """Args:
+        error: the answer to Create. None: that was answered already."""
         bundle, id, namespace = self.task.bundle, self.task.id, self.tasks.namespace
 
         def work(_: "Line") -> None:
@@ -215,7 +216,8 @@ class Creating:
 
 
 class Deleting:
-    """A container that is to go: its process first, then what that has written, then the container."""
+    """A container that is to go. First its process ends, then what that has written is read, then the container is
+    removed."""
 
     __slots__ = ("log", "task", "tasks", "timer", "verb")
 
@@ -294,7 +296,7 @@ def answer_of(process: "Process") -> "Values":
 
 
 def when_drained(process: "Process", action: "Callable[[], None]") -> None:
-    """When what it has written was read, or after a while."""
+    """Act when all that it has written was read, or after a while."""
     if process.streams.drained:
         return action()
     loop = process.task.loop

@@ -1,4 +1,4 @@
-"""Events where containerd has given no address for them: its program takes them, one at a time."""
+"""Events where containerd has given no address for them. Its own program takes them, one at a time."""
 
 import posix
 

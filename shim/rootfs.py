@@ -1,7 +1,7 @@
-"""The root file system as the loop mounts and unmounts it, where it is one mount: so most snapshotters give it.
+"""The root file system as the loop mounts and unmounts it. It is one mount then, as most snapshotters give it.
 
-Looking up a source may wait for a server, an overlay's unmount writes to the disk what its container has written: these
-calls are made aside. What mounts.py does besides is left to a worker.
+To look up a source may mean to wait for a server. To unmount an overlay writes to the disk what its container has
+written. So these calls are made aside. A worker does what else mounts.py can do.
 """
 
 from pyrunc.errors import PyruncError, reason

@@ -59,7 +59,7 @@ class Server:
         self._listen()
 
     def _accept(self, _: int) -> None:
-        """Only who is the same user as we are: the socket's mode says so too (CVE-2020-15257)."""
+        """Let in who is the same user as we are. The socket's mode says so too (CVE-2020-15257)."""
         try:
             number = self.listener._accept()[0]  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
@@ -78,8 +78,7 @@ class Server:
         self.connections.add(ttrpc.Connection(self.loop, socket, self._frame, self._closed))
 
     def _rest(self, error: OSError) -> None:
-        """No descriptor is left, or no memory: who knocks waits. Were he heard meanwhile, we would
-        do nothing else."""
+        """No descriptor is left, or no memory. Who knocks waits: poll would tell of him all the time."""
         if not self.rests:
             self.log.warning(f"connections have to wait: {reason(error)}")
         self.rests = True
@@ -126,7 +125,7 @@ class Server:
         return answer
 
     def close(self) -> None:
-        """Nobody comes in any more; who is in stays. Once: later the path may be another's."""
+        """Nobody is let in any more; who is in may stay. Only once: later the path may be another shim's."""
         if self.path:
             self.loop.unwatch(self.listener.fileno())
             try:

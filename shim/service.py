@@ -60,7 +60,7 @@ class Service:
         return task
 
     def still(self, task: Task) -> Task:
-        """When a verb's turn has come."""
+        """The task, when a verb's turn has come. It may have gone meanwhile."""
         if self.tasks.by_id.get(task.id) is not task:
             raise Status(ttrpc.NOT_FOUND, f"container {task.id} does not exist: not found")
         return self.task(task.id)
@@ -345,7 +345,7 @@ def _end(process: "Process") -> "Values":
 
 
 def _in_words(error: Exception, start: str) -> Exception:
-    """Of what a start can fail with; what is none of it is an internal error, as it is."""
+    """What a start can fail with, for containerd. Anything else is a mistake of ours, and stays as it is."""
     return failure(error, start) if isinstance(error, PyruncError | OSError) else error
 
 

@@ -1,4 +1,5 @@
-"""start: print the address of a shim for a container. The pod's, where one runs; else this process becomes it."""
+"""start: print the address of a shim for a container. If the container's pod has one it is that; else this process
+becomes it."""
 
 import _socket
 import posix
@@ -25,8 +26,8 @@ PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
 
 
 def start(flags: "dict[str, str]") -> int:
-    """The working directory is the bundle. Nothing but the address goes to standard output, which is also what
-    containerd waits for the end of: nobody that we leave behind may hold it."""
+    """The working directory is the bundle. Only the address goes to standard output. containerd waits for the end of
+    that, so nobody that we leave behind may hold it."""
     asked, options = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
     if asked.get("ttrpc_address") and not posix.environ.get(b"TTRPC_ADDRESS"):
@@ -62,9 +63,9 @@ def _group(container_id: str) -> str:
 
 
 def _input(container_id: str) -> "tuple[dict[str, Any], dict[str, Any]]":
-    """Standard input, as far as it says something to us: the parameters that 2.3 sends, and the options.
+    """What standard input says to us: the parameters that containerd sends from 2.3 on, and the options.
 
-    Earlier versions send the options alone, or nothing. What is neither is left alone: it is containerd's to change.
+    Earlier versions send the options alone, or nothing. Anything else is ignored: containerd may change it.
     """
     from pyrunc.linux.fd import read_all
 
@@ -100,7 +101,7 @@ def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
 
 
 def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> None:
-    """Fork: the interpreter that is there is the shim's, and what it has loaded."""
+    """Fork. The shim goes on with the interpreter that is there, and with what it has loaded."""
     if posix.environ.get(b"SCHED_CORE"):
         from pyrunc.linux.process import prctl
 

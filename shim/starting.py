@@ -1,7 +1,7 @@
-"""Starts that the loop leads itself: a created container's, and that of a process which exec adds.
+"""Starts that the loop leads: of a created container, and of a process that exec adds.
 
-Both wait for the container's own process and nothing else: for a message, the end of a channel, a fifo, so that no fork
-is needed to wait elsewhere. The bounds are the library's (container/patience.py).
+Both wait for the container's own process and nobody else: for a message, for the end of a channel, for a fifo. So no
+fork is needed. The bounds are the library's (container/patience.py).
 """
 
 import posix
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from shim.worker import Line
 
 SIGKILL = 9
-DEATH_SECONDS = 0.02  # that the loop waits for a process that is as good as dead, to say how it died
+DEATH_SECONDS = 0.02  # the loop waits so long for a process that was killed, to say how it died
 
 
 class Starting:
-    """A created container without hooks on its way to its program: from the byte in its fifo until execve closes that.
+    """A created container without hooks on its way to its program. It begins with a byte into its fifo. It is over when
+    execve closes that.
 
     Args:
         done: is called once: None, or why it did not start.
@@ -47,7 +48,7 @@ class Starting:
     __slots__ = ("began", "container", "done", "fifo", "log", "loop", "pidfd", "timer", "watch")
 
     def __init__(self, process: "Process", done: "Callable[[Exception | None], None]", log: "Log") -> None:
-        """The lock is ours. Raises PyruncError."""
+        """The caller has the lock. It is given back at the end. Raises PyruncError."""
         self.log = log
         self.began = time.time_ns()
         self.container = process.task.container

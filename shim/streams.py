@@ -1,8 +1,8 @@
-"""A process's standard streams: from and to containerd's fifos, files and loggers.
+"""A process's standard streams, which lead to containerd's fifos, to files and to loggers.
 
-The process gets pipes of its own, or a terminal, and what is read from them is written on here: what the container
-does with its descriptors does not reach the fifos, which are containerd's; they stay whole when it restarts. What may
-wait is done elsewhere: `ends.open_ends` opens, and a file has a process that writes to it.
+The process gets pipes of its own, or a terminal, and the shim copies. So what a container does to its descriptors does
+not reach containerd's fifos, and the pipes stay when containerd restarts. What may wait is done elsewhere:
+`ends.open_ends` opens, and each file has a process that writes to it.
 """
 
 import fcntl
@@ -28,8 +28,8 @@ READER_SECONDS = 0.25  # that Delete leaves to a client that has not opened it y
 
 
 class Pump:
-    """Copies from one descriptor to another, both its own, to the end. While the sink is full nothing is read; a chunk
-    at a time, and everybody else's in between."""
+    """Copies from one descriptor to another until the end; both are its own. While the sink is full nothing is read. It
+    copies a chunk at a time, so that others get their turn."""
 
     __slots__ = ("closing", "loop", "on_end", "pending", "sink", "source")
 
@@ -80,7 +80,7 @@ class Pump:
         self._write(self.pending)
 
     def finish(self) -> None:
-        """Copy what is there by now, and end. That there is nothing more poll does not tell."""
+        """Copy what is there by now, and end. poll does not tell that there is nothing more."""
         if not self.closing and self.source.number >= 0:
             self.closing = True
             self.loop.unwatch(self.source.number)
@@ -100,9 +100,12 @@ class Pump:
 
 
 class Output(Pump):
-    """To where containerd says. Who opens a fifo late finds in it what was written, and a writer: were it closed
-    before, the output would be gone, and he would wait for ever. A client that has us delete the process stops
-    reading then: so it is drained when the fifo is empty."""
+    """A pump to where containerd says.
+
+    Who opens a fifo late must find in it what was written, and a writer. Were it closed before, the output would be
+    gone, and he would wait for ever. A client that has us delete the process reads no more. So it is drained when the
+    fifo is empty.
+    """
 
     __slots__ = ("ended", "holds", "pause", "timer")
 
@@ -130,8 +133,9 @@ class Output(Pump):
         self._look()
 
     def _look(self) -> None:
-        """Until now our own reader has kept poll from telling whether there is another. With him there the writer goes,
-        and he finds the end; of the fifo no more is kept than shows whether he has read everything."""
+        """Whether there is a reader. As long as we have the fifo open for reading ourselves, poll can't tell. When
+        there is one, we close our writing end, and he finds the end. Then we keep only what shows whether he has
+        read everything."""
         try:
             if self.holds == posix.O_RDWR:
                 self._hold(posix.O_WRONLY)
@@ -156,7 +160,7 @@ class Output(Pump):
             return unread(self.sink)
         try:
             with open_at(None, f"/proc/self/fd/{self.sink.number}", posix.O_RDONLY | posix.O_NONBLOCK) as fifo:
-                return unread(fifo)  # where nobody else has it, it is another one, and empty
+                return unread(fifo)  # a fifo that nobody else has open is empty
         except OSError:
             return 0
 
@@ -166,10 +170,13 @@ class Output(Pump):
 
 
 class Streams:
-    """Of one process. `child` are its ends, which are closed here when it has them.
+    """Of one process.
 
     Args:
         names: standard input, output and error as containerd names them: a path or a URI; "" is nothing.
+
+    Attributes:
+        child: the process's ends. They are closed here when it has them.
     """
 
     __slots__ = ("child", "ends", "input", "loop", "master", "names", "on_drained", "ours", "outputs", "terminal")
@@ -279,7 +286,8 @@ class Streams:
 
 
 class StandardStreams:
-    """Ours: /dev/null twice and the log, but for the moment in which a process is made, which inherits them."""
+    """The shim's own: /dev/null twice, and the log. While a process is made they are that process's, as it inherits
+    them."""
 
     __slots__ = ("log", "null")
 

@@ -1,7 +1,7 @@
-"""A task is a container with its processes; a process has streams, a pid, and at its end a status.
+"""A task is a container with its processes. A process has streams, a pid, and at its end a status.
 
-What is done here at once can't wait for anybody. What may wait is a function of a worker's, or led by the loop:
-starting.py.
+Nothing that is done here at once waits for anybody. What may wait is a worker's to do, or led by the loop (starting.py,
+leading.py).
 """
 
 import posix
@@ -122,7 +122,8 @@ class Task:
         return Streams(self.loop, names, request["terminal"])
 
     def note(self, found: "dict[str, Any]") -> StateRoot:
-        """Before anything of it is made: what `delete` needs after a shim that was killed. Where its state will be."""
+        """Write down where its state will be, before anything of it is made: `delete` needs it after a shim that was
+        killed."""
         root = StateRoot(options.state_root(found, self.namespace))
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
@@ -195,8 +196,8 @@ class Task:
     # --- in a worker
 
     def opened_again(self, line: "Line") -> Container:
-        """The container with a descriptor of the worker's own: the lock on the shim's would be the shim's too, and stay
-        when the worker is killed."""
+        """The container with a descriptor of the worker's own. A lock by the shim's descriptor would be the shim's too,
+        and stay when the worker is killed."""
         directory = self.container.directory
         own = StateDirectory(directory.root, directory.id, open_at(directory.fd, ".", posix.O_RDONLY))
         container = Container(own, self.container.record, line.log)
@@ -204,7 +205,7 @@ class Task:
         return container
 
     def delete(self, line: "Line") -> None:
-        """One that somebody else has deleted has a root file system here still."""
+        """Also one that somebody else has deleted: its root file system is still mounted here."""
         try:
             if "poststop" in self.container.record["hooks"]:
                 line.runs_hooks()
@@ -218,7 +219,7 @@ class Task:
     # --- at once
 
     def delete_at_once(self, log: "Log") -> bool:
-        """Whether that was possible; of one that somebody else has deleted it is."""
+        """Delete it if that waits for nobody: whether that was so. One that somebody else has deleted is deleted."""
         try:
             if not self.container.delete_at_once(log):
                 return False
@@ -235,7 +236,8 @@ class Task:
             posix.kill(process.pid, signal)  # nobody else's: we have not waited for it
 
     def tellable(self) -> "list[Process]":
-        """Whose end can be told now: not before its start was; the first process's after those of all others."""
+        """The processes whose end can be told now. An end is told after the start. The first process's end is told
+        last."""
         ends = [each for each in self.execs.values() if each.end is not None and not each.told and not each.starting]
         others = any(each.starting or (each.pid and each.end is None) for each in self.execs.values())
         if self.init.end is not None and not self.init.told and not self.init.starting and not others:
@@ -245,7 +247,7 @@ class Task:
     def close(self) -> None:
         """When it is deleted."""
         self.forget_memory()
-        self.container.directory.fd.close()  # a task and its processes know each other: they are collected some time
+        self.container.directory.fd.close()  # not when the collector comes, as it refers to itself
         for process in [self.init, *self.execs.values()]:
             process.streams.close()
 

@@ -78,7 +78,7 @@ class Tasks:
             self.tell(task)
 
     def tell(self, task: Task) -> None:
-        """The ends that can be told. One that could not, for whatever reason, is told later."""
+        """Tell the ends that can be told. One that could not be told, for whatever reason, is told later."""
         try:
             for process in task.tellable() if task.made else ():
                 status, at = process.end or (0, 0)
@@ -93,7 +93,7 @@ class Tasks:
             raise
 
     def wake(self, process: "Process") -> None:
-        """Who waits for its end, each for himself."""
+        """Answer those that wait for its end. A failure with one does not keep the others waiting."""
         if process.streams.input is not None:
             self.loop.soon(process.streams.input.end)
         waiters, process.waiters = process.waiters, []

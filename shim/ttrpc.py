@@ -54,7 +54,7 @@ def pack(stream: int, type: int, payload: bytes) -> bytes:
 
 
 class Reader:
-    """Bytes as they come, into frames. Of what is too large only as much is kept as is told about it."""
+    """Makes frames of bytes as they come. Of a message that is too large it keeps only what its refusal needs."""
 
     __slots__ = ("buffer", "skip")
 
@@ -92,7 +92,8 @@ class Reader:
 
 
 class Connection:
-    """A connected socket in the loop. `on_frame` gets what comes; `on_close` is called once, when nothing more does."""
+    """A connected socket in the loop. `on_frame` gets each frame; `on_close` is called once, when nothing more
+    comes."""
 
     __slots__ = ("loop", "on_close", "on_frame", "open", "out", "reader", "socket")
 
@@ -162,7 +163,7 @@ class Connection:
 
 
 def connect(address: str) -> "_socket.socket":
-    """A client's end. Raises OSError; also where the server does not take its clients in, and one would wait."""
+    """A client's end. Raises OSError, also where it would have to wait for the server to let it in."""
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         socket.connect(address.removeprefix("unix://"))

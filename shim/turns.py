@@ -15,7 +15,7 @@ class Verb:
     """A call that changes a container, from its request to its answer.
 
     Attributes:
-        stop: ends what is being done for it, and says why; None: that ends by itself, soon.
+        stop: ends what is being done for the call, and says why. None: it ends by itself, soon.
     """
 
     __slots__ = ("begin", "call", "stop")

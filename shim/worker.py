@@ -1,8 +1,8 @@
-"""A verb that may wait, in a child of the shim's: whatever it meets there, the loop goes on.
+"""A verb that may wait, done by a child of the shim's. Whatever the child meets, the loop goes on.
 
-The child is forked from the interpreter that is there, and costs no start. What it makes becomes the shim's when it
-ends, as the shim is a subreaper. Killed at any instant it leaves what `delete --force` removes, like any other caller
-of the library.
+The child is forked from the interpreter that runs, so there is nothing to start. What it makes becomes the shim's child
+when it ends, as the shim is a subreaper. Killed at any instant it leaves what `delete --force` removes, like any other
+caller of the library.
 """
 
 import _signal
@@ -67,7 +67,8 @@ class Line:
 
 
 class _Log(Log):
-    """The shim's, in a worker: knows what is being done, for who calls it off, and tells the shim what it took."""
+    """The shim's log, in a worker. It knows what is being done, which is told when the worker is called off. It tells
+    the shim how long steps took."""
 
     __slots__ = ("doing", "line")
 
@@ -193,11 +194,12 @@ class Worker:
 
     @property
     def left_something(self) -> bool:
-        """Whether what it made may not be undone."""
+        """Whether something of what it made may be left."""
         return self.died or self.called_off is not None
 
     def call_off(self, why: Status) -> None:
-        """It undoes what it has made; what it says then is the error's text. One that does not end is killed."""
+        """Tell it to end. It undoes what it has made, and what it says then is the error's text. If it does not end it
+        is killed."""
         if self.called_off is not None or self.done is None:
             return
         self.called_off = why
@@ -250,8 +252,8 @@ def _end_of(status: int) -> str:
 
 
 def _become_worker(shim: int, kept: "list[int]") -> None:
-    """In the child: nothing of the shim's is kept: not its listener, nor a connection, nor the end of anybody's stream,
-    whose reader would wait for us."""
+    """In the child. It keeps nothing of the shim's: not the listener, nor a connection, nor the end of anybody's
+    stream, whose reader would wait for us."""
     _signal.set_wakeup_fd(-1)
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if posix.getppid() != shim:
