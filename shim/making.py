@@ -78,6 +78,8 @@ class Creating:
 
     def _planned(self) -> "Creation | None":
         """None: its making may wait for somebody, and the loop does not."""
+        if self.request["checkpoint"]:
+            return None
         asked = self.task.options_of(
             self.options, self.init.streams.take_master if self.init.streams.terminal else None
         )
@@ -162,10 +164,11 @@ class Creating:
         task, tasks, request = self.task, self.tasks, self.request
         task.adopt(container, self.init, self.options)
         tasks.loop.soon(lambda: task.watch_memory(lambda _: tasks.out_of_memory(task)))  # before it can be started
+        task.restored = bool(request["checkpoint"])
         io = {name: request[name] for name in ("stdin", "stdout", "stderr", "terminal")}
         tasks.publisher.publish(
             "/tasks/create", container_id=task.id, bundle=task.bundle, rootfs=request["rootfs"], io=io,
-            pid=self.init.pid,
+            checkpoint=request["checkpoint"], pid=self.init.pid,
         )  # fmt: skip
         pid = self.init.pid
         task.turns.end(self.verb, lambda: {"pid": pid})

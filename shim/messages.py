@@ -48,6 +48,12 @@ KILL: "Message" = {1: ("id", STRING), 2: ("exec_id", STRING), 3: ("signal", UINT
 CLOSE_IO: "Message" = {1: ("id", STRING), 2: ("exec_id", STRING), 3: ("stdin", BOOL)}
 PIDS: "Message" = {1: ("processes", [PROCESS_INFO])}
 CHECKPOINT: "Message" = {1: ("id", STRING), 2: ("path", STRING), 3: ("options", ANY)}
+CHECKPOINT_OPTIONS_NAME = "containerd.runc.v1.CheckpointOptions"
+CHECKPOINT_OPTIONS: "Message" = {
+    1: ("exit", BOOL), 2: ("open_tcp", BOOL), 3: ("external_unix_sockets", BOOL), 4: ("terminal", BOOL),
+    5: ("file_locks", BOOL), 6: ("empty_namespaces", [STRING]), 7: ("cgroups_mode", STRING), 8: ("image_path", STRING),
+    9: ("work_path", STRING), 10: ("parent_path", STRING),
+}  # fmt: skip
 UPDATE: "Message" = {1: ("id", STRING), 2: ("resources", ANY), 3: ("annotations", [ENTRY])}
 WAITED: "Message" = {1: ("exit_status", UINT32), 2: ("exited_at", TIMESTAMP)}
 STATS: "Message" = {1: ("stats", ANY)}
@@ -98,6 +104,7 @@ EVENTS: "dict[str, tuple[str, Message]]" = {
     "/tasks/exec-started": ("TaskExecStarted", {
         1: ("container_id", STRING), 2: ("exec_id", STRING), 3: ("pid", UINT32),
     }),
+    "/tasks/checkpointed": ("TaskCheckpointed", {1: ("container_id", STRING), 2: ("checkpoint", STRING)}),
     "/tasks/paused": ("TaskPaused", CONTAINER),
     "/tasks/resumed": ("TaskResumed", CONTAINER),
 }  # fmt: skip

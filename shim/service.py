@@ -80,8 +80,6 @@ class Service:
         id = request["id"]
         if id in self.tasks.by_id:
             raise Status(ttrpc.ALREADY_EXISTS, f"container {id}: already exists")
-        if request["checkpoint"]:
-            raise Status(ttrpc.UNIMPLEMENTED, "restoring a container from a checkpoint is not supported")
         Creating(self.tasks, self.tasks.add(id, request["bundle"]), request, call)
 
     def start(self, request: "Values", call: "Call") -> None:
@@ -112,14 +110,20 @@ class Service:
             try:
                 if hooks:
                     line.runs_hooks()
-                task.opened_again(line).start()
+                container = task.opened_again(line)
+                if task.restored:
+                    from shim import checkpoints
+
+                    checkpoints.let_go(container)
+                else:
+                    container.start()
             except (PyruncError, OSError) as error:
                 raise failure(error, START_FAILED) from error
 
         hooks = {"startContainer", "poststart"} & {*container.record["hooks"]}
         process.asked = process.starting = True
         try:
-            if not hooks and container.directory.try_lock("start"):
+            if not hooks and not task.restored and container.directory.try_lock("start"):
                 Starting(process, done, verb.call.log)
             else:
                 worker = self.children.worker(
@@ -301,9 +305,18 @@ class Service:
             process.streams.close_input()
         return {}
 
-    def checkpoint(self, request: "Values", _: "Call") -> "Values":
-        self.task(request["id"])
-        raise Status(ttrpc.UNIMPLEMENTED, "checkpointing a container is not supported")
+    def checkpoint(self, request: "Values", call: "Call") -> None:
+        task = self.task(request["id"])
+
+        def change(container: "Container") -> None:
+            from shim import checkpoints
+
+            checkpoints.checkpoint(container, request, task.bundle, task.criu)
+
+        def changed(task: Task) -> None:
+            self.publisher.publish("/tasks/checkpointed", container_id=task.id, checkpoint=request["path"])
+
+        self._change("checkpoint", request, call, change, changed)
 
     # --- what it is
 

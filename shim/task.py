@@ -92,11 +92,12 @@ class Task:
     init: its first process.
     execs: the others, by their ID.
     turns: of the verbs that change it.
+    restored: it was made of a checkpoint, and is paused until it is started.
     """
 
     __slots__ = (
-        "bundle", "container", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring", "oom",
-        "owner", "paused", "standard", "turns",
+        "bundle", "container", "criu", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring",
+        "oom", "owner", "paused", "restored", "standard", "turns",
     )  # fmt: skip
 
     container: Container
@@ -112,6 +113,7 @@ class Task:
         self.made = False
         self.execs: dict[str, Process] = {}
         self.paused = False
+        self.restored = False
         self.oom: Watch | None = None
         self.turns = Turns(loop)
 
@@ -158,7 +160,12 @@ class Task:
             self.standard.lend(streams.child)
             if hooks:
                 line.runs_hooks()
-            Container.create(root, self.id, self.bundle, asked, line.log)
+            if request["checkpoint"]:
+                from shim import checkpoints
+
+                checkpoints.restore(root, self.id, self.bundle, asked, request, found, line.log)
+            else:
+                Container.create(root, self.id, self.bundle, asked, line.log)
         except BaseException:
             unmount_all(f"{self.bundle}/{ROOTFS}")
             companions.forget(self.id, self.bundle)
@@ -174,6 +181,7 @@ class Task:
         """A container that was made, with these options."""
         self.owner = (found["io_uid"], found["io_gid"])
         self.no_new_keyring = found["no_new_keyring"]
+        self.criu = found["criu_path"]
         self.container = container
         self.init = init
         self.init.pid = container.pid

@@ -119,14 +119,14 @@ def test_errors_have_the_codes_that_engines_look_at(container):
         ("unknown container", "Start", {"id": "nobody"}),
         ("unknown process", "Start", {"id": c.id, "exec_id": "none"}),
         ("created twice", "Create", {"id": c.id}),
-        ("checkpoint", "Checkpoint", {"id": c.id}),
+        ("checkpoint, but not running", "Checkpoint", {"id": c.id, "path": "/nonesuch"}),
         ("resumed, but not paused", "Resume", {"id": c.id}),
     ):
         with pytest.raises(Failed) as caught:
             c.client.call(method, **values)
         codes[name] = caught.value.code
     assert codes == {
-        "unknown container": 5, "unknown process": 5, "created twice": 6, "checkpoint": 12,
+        "unknown container": 5, "unknown process": 5, "created twice": 6, "checkpoint, but not running": 9,
         "resumed, but not paused": 9,
     }  # fmt: skip
     c.call("Start")

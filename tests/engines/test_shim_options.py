@@ -72,17 +72,6 @@ def test_systemd_cgroup_without_systemd_is_refused_and_leaves_nothing(container,
     assert host.run("mountpoint", "-q", c.bundle / "rootfs").returncode
 
 
-def test_what_checkpoints_need_is_unimplemented(container):
-    c = container("/bin/true").start_shim()
-    with pytest.raises(Failed, match="checkpoint") as caught:
-        c.create(checkpoint="/var/lib/checkpoint", options=given(criu_path="/usr/sbin/criu"))
-    assert caught.value.code == ttrpc.UNIMPLEMENTED
-    c.create(options=given(criu_path="/usr/sbin/criu", criu_image_path="/x", criu_work_path="/y"))
-    with pytest.raises(Failed) as caught:
-        c.call("Checkpoint", path="/x")
-    assert caught.value.code == ttrpc.UNIMPLEMENTED
-
-
 @pytest.mark.parametrize("in_a_file", [False, True])
 def test_options_as_toml(container, host, tmp_path, in_a_file):
     text = b'Root = "/run/toml"\nNoNewKeyring = true\n'

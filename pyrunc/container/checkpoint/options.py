@@ -2,7 +2,6 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypedDict, Unpack
 
     from pyrunc.linux.fd import Fd
@@ -100,10 +99,10 @@ class RestoreOptions(CriuOptions):
     Attributes:
         lsm_profile: TYPE:NAME of the profile or label that its processes get.
         lsm_mount_context: the SELinux context that its mounts get.
-        born: hears of the first process's pid, as soon as there is one.
+        paused: make it, and do not let it run: `resume` does.
     """
 
-    __slots__ = ("born", "lsm_mount_context", "lsm_profile")
+    __slots__ = ("lsm_mount_context", "lsm_profile", "paused")
 
     def __init__(
         self,
@@ -111,10 +110,10 @@ class RestoreOptions(CriuOptions):
         *,
         lsm_profile: str = "",
         lsm_mount_context: str = "",
-        born: "Callable[[int], None] | None" = None,
+        paused: bool = False,
         **common: "Unpack[Common]",
     ) -> None:
         super().__init__(images, **common)
         self.lsm_profile = lsm_profile
         self.lsm_mount_context = lsm_mount_context
-        self.born = born
+        self.paused = paused

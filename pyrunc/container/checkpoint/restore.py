@@ -7,6 +7,7 @@ a mount namespace that ends with it: whoever is killed when, no mount is left.
 import _signal
 import posix
 
+from pyrunc.cgroups.hierarchy import find
 from pyrunc.container import notify
 from pyrunc.container.checkpoint import criu, folders, host, messages
 from pyrunc.container.checkpoint.criu import Criu
@@ -22,7 +23,7 @@ from pyrunc.errors import PyruncError, reason
 from pyrunc.init import namespaces
 from pyrunc.init.context import Context
 from pyrunc.linux import encoded
-from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
+from pyrunc.linux.fd import Fd, open_at, read_file, replace_file, write_file
 from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap
 from pyrunc.linux.process import CLONE_NEWNET, CLONE_NEWNS, refuse_threads, setns
 from pyrunc.log import Log
@@ -32,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyrunc.cgroups.cgroup import Cgroup
     from pyrunc.container.checkpoint.options import RestoreOptions
     from pyrunc.container.net_devices import NetDevices
     from pyrunc.container.recorded import Recorded
@@ -216,6 +218,8 @@ class Restoration(Creation):
             self._note_time_namespace(pid)
         elif what == "pre-resume":
             self._look()
+            if self.restoring.paused:
+                self._hold()
 
     def _look(self) -> None:
         """CRIU takes no answer here, and would let them run: they are killed first, then CRIU, which holds them."""
@@ -232,10 +236,17 @@ class Restoration(Creation):
                 self.process.kill()
             raise
 
-    def born(self, pid: int) -> None:
-        super().born(pid)
-        if self.restoring.born is not None:
-            self.restoring.born(pid)
+    def _hold(self) -> None:
+        """Frozen before CRIU lets them go. CRIU itself is moved out first: it was born among them."""
+        assert self.process is not None
+        freezer = self.cgroup.freezer
+        for hierarchy in find():
+            if hierarchy.name == freezer:
+                write_file(f"{hierarchy.mount}{hierarchy.own}/cgroup.procs", str(self.process.pid).encode())
+        directory = self.cgroup.paths.get(freezer)
+        if directory is None:
+            raise PyruncError("restoring", self.container.id, "it can't be paused: this host has no freezer for us")
+        write_file(f"{directory}/{self.cgroup.freeze_file}", self.cgroup.freeze_value.encode())
 
     def _set_up_network(self, pid: int) -> None:
         """A new network namespace is empty: CRIU leaves what is in it to others."""
@@ -281,7 +292,10 @@ class Restoration(Creation):
             self.group.settle()
             self.record["rdt"] = self.group.record()
             self.save()
-        container.run_hooks("poststart", "running")
+        if self.restoring.paused:
+            container.cgroup.freeze()  # by now they stand still
+        else:
+            container.run_hooks("poststart", "running")
         return True
 
     def undo(self) -> None:
@@ -290,7 +304,7 @@ class Restoration(Creation):
         if self.process is not None:
             self.process.close()
         if container.pid:
-            _end(container.pid, container.is_alive())
+            _end(container.pid, container.is_alive(), self.cgroup)
         super().undo()
 
 
@@ -316,12 +330,13 @@ def _kill(pid: int) -> None:
         pass
 
 
-def _end(pid: int, is_alive: bool) -> None:
+def _end(pid: int, is_alive: bool, cgroup: "Cgroup") -> None:
     """Of the first process. Dead, it has its number for as long as it is our child, and not waited for."""
     try:
         with pidfd_open(pid) as pidfd:
             if is_alive:
                 pidfd_send_signal(pidfd, _signal.SIGKILL)
+                cgroup.thaw_all()  # a frozen process of v1 dies when it thaws
             has_ended(pidfd, DEATH_SECONDS)
             reap(pidfd)
     except (ProcessLookupError, ChildProcessError):
