@@ -10,6 +10,8 @@ Members that few configurations have are looked after in rules_rare.py, which is
 there: unmarshalling rules costs more than following them.
 """
 
+from pyrunc.spec import escaped, namespaces, types_and_paths
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,23 +94,8 @@ def resources(document: "Resources") -> list[Problem]:
     return found
 
 
-def namespaces(document: "Config") -> dict[str, str]:
-    """The namespaces of a container by type: the path of one to join, or "" for a new one."""
-    return types_and_paths(document.get("linux", {}))
-
-
-def types_and_paths(document: "Linux") -> dict[str, str]:
-    """As namespaces(), from config.json's linux."""
-    return {each["type"]: each.get("path", "") for each in document.get("namespaces", ())}
-
-
 def _under(pointer: str, found: list[Problem]) -> list[Problem]:
     return [(pointer + below, cause, hint) for below, cause, hint in found]
-
-
-def escaped(name: str) -> str:
-    """A member's name in a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 # The whole document

@@ -1,6 +1,6 @@
 """The rules for members that few configurations have. See rules.py, which says what a rule is."""
 
-from pyrunc.spec.rules import escaped, namespaces
+from pyrunc.spec import escaped, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
