@@ -1,4 +1,4 @@
-"""Builds the image: python3.13 build.py OUTPUT --cffi FOLDER [--libraries FOLDER…] [--seed WORDS]
+"""Builds the image: python3.13 build.py OUTPUT --cffi FOLDER [--shim LINK] [--libraries FOLDER…] [--seed WORDS]
 
 Needed besides: a C compiler, libpython3.13.a with its headers, and the archives of libffi, libseccomp and libz (Debian:
 gcc python3-dev libffi-dev libseccomp-dev zlib1g-dev).
@@ -44,7 +44,9 @@ NOT_IN_THE_IMAGE = {"_frozen_importlib", "cffi", "ssl"}  # for the build, the or
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", nargs="?", default=Path("dist/pyrunc"), type=Path)
+    parser.add_argument("--wanting", action="store_true", help="only say what is missing")
+    parser.add_argument("--shim", type=Path, metavar="LINK", help="a second name, by which the image is the shim")
     parser.add_argument(
         "--cffi",
         required=True,
@@ -65,15 +67,43 @@ def main() -> None:
     parser.add_argument("--seed", default="", metavar="WORDS",
                         help="what hash seed and base address are derived from (default: the tree)")  # fmt: skip
     arguments = parser.parse_args()
-    if sys.version_info[:2] != (3, 13):
-        sys.exit(f"the image is built with CPython 3.13; this is {sys.version.split()[0]}")
+    libraries = arguments.libraries or [Path(path) for path in sys.path if path.endswith("-packages")]
+    missing = wanting(arguments.cffi, libraries)
+    if missing:
+        sys.exit("\n".join(missing))
+    if arguments.wanting:
+        return
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     package = stage(work / "package")
     seed = Seed(arguments.seed or contents(package))
     program = link(work, compile_all(work, arguments.cffi.resolve(), seed), seed)
-    libraries = arguments.libraries or [Path(path) for path in sys.path if path.endswith("-packages")]
     warm(program, arguments.output.resolve(), imported(package), [package, *libraries])
+    if arguments.shim:
+        arguments.shim.unlink(missing_ok=True)
+        arguments.shim.hardlink_to(arguments.output)
+
+
+def wanting(cffi: Path, libraries: "list[Path]") -> "list[str]":
+    """What the image is built of and is not here."""
+    if sys.version_info[:2] != (3, 13):
+        return [f"the image is built with CPython 3.13; this is {sys.version.split()[0]}"]
+    missing = []
+    if not archive().exists():
+        missing.append(f"{archive()} is not there: install python3-dev")
+    if not (cffi / "src/c/_cffi_backend.c").exists():
+        missing.append(f"--cffi {cffi}: there is no src/c/_cffi_backend.c; pip download --no-binary cffi cffi==VERSION")
+    for name in ("jsonschema", "jeepney", "pyseccomp"):
+        if not any((folder / name).is_dir() or (folder / f"{name}.py").exists() for folder in libraries):
+            missing.append(f"{name} is not installed: pip install {name}")
+    for header, package in (("ffi.h", "libffi-dev"), ("seccomp.h", "libseccomp-dev"), ("zlib.h", "zlib1g-dev")):
+        if subprocess.run(["cc", "-E", "-include", header, "-xc", "/dev/null"], capture_output=True).returncode:
+            missing.append(f"{header} is not there: install {package}")
+    return missing
+
+
+def archive() -> Path:
+    return Path(sysconfig.get_config_var("LIBPL"), f"libpython{sysconfig.get_config_var('VERSION')}.a")
 
 
 class Seed:
@@ -169,11 +199,8 @@ def compile_all(work: Path, cffi: Path, seed: Seed) -> "list[Path]":
 
 
 def link(work: Path, objects: "list[Path]", seed: Seed) -> Path:
-    archive = Path(sysconfig.get_config_var("LIBPL"), f"libpython{sysconfig.get_config_var('VERSION')}.a")
-    if not archive.exists():
-        sys.exit(f"{archive} is not there: install python3-dev")
     program = work / "builder"
-    command = ["cc", *LINK, f"-Wl,-Ttext-segment={seed.base:#x}", "-o", program, *objects[:-1], archive,
+    command = ["cc", *LINK, f"-Wl,-Ttext-segment={seed.base:#x}", "-o", program, *objects[:-1], archive(),
                "-lffi", "-lseccomp", "-lz", "-lm", objects[-1]]  # fmt: skip
     result = subprocess.run([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     lines = result.stderr.splitlines()
