@@ -97,6 +97,33 @@ def test_what_explains_works_where_there_is_nothing_else(empty):
     assert "Version" in empty(f"/{SHIM}", "-v")
 
 
+DEBIAN = Path(os.environ.get("PYRUNC_VM_CACHE") or Path.home() / ".cache/pyrunc-vm", "root")
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="tests/vm/build has not made a Debian")
+def test_it_runs_a_container_in_a_debian_without_python(tmp_path):
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs/bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", bundle / "rootfs/bin/busybox")
+    shutil.copy(program(), bundle / "pyrunc")
+    subprocess.run([program(), "spec", "--bundle", bundle], check=True, timeout=60)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["/bin/busybox", "echo", "hello"]}
+    (bundle / "config.json").write_text(json.dumps(config))
+    script = f"""
+        mount --bind {DEBIAN} {DEBIAN} && cd {DEBIAN} || exit 1
+        for each in usr/bin/python3*; do [ -L $each ] || mount --bind /dev/null $each || exit 1; done
+        for each in usr/lib/python3* usr/local/lib/python3* run mnt; do mount -t tmpfs none $each || exit 1; done
+        for each in proc sys dev; do mount --rbind /$each $each || exit 1; done
+        mount --bind {bundle} mnt || exit 1
+        ! chroot . python3 -c 0 2>/dev/null || exit 2
+        exec chroot . /mnt/pyrunc run --bundle /mnt {MARK}-debian
+    """
+    command = ["unshare", "-m", "--uts", "/bin/sh", "-c", script]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
+
+
 # --- The seal, and what of the caller passes it: tests/unit/test_launcher.py has the same for the launcher
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
