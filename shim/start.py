@@ -42,13 +42,18 @@ def start(flags: "dict[str, str]") -> int:
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], group))
     path = f"{folder}/{blake2s(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
     listener = listen(folder, path)
-    address = f"unix://{path}"
-    said = answer(address, asked)
-    with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
-        replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
-    if listener is not None:
-        _leave_daemon(listener, path, flags, options.get("shim_cgroup", ""))
-    posix.write(1, said)
+    # First of all: it loads what makes containers while we go on, and the first one waits for that
+    daemon = 0 if listener is None else _leave_daemon(listener, path, flags, options.get("shim_cgroup", ""))
+    try:
+        address = f"unix://{path}"
+        said = answer(address, asked)
+        with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
+            replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
+        posix.write(1, said)
+    except BaseException:
+        if daemon:
+            posix.kill(daemon, 9)
+        raise
     return 0
 
 
@@ -100,8 +105,8 @@ def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
     return {}
 
 
-def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> None:
-    """Fork. The shim goes on with the interpreter that is there, and with what it has loaded."""
+def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> int:
+    """Fork. The shim goes on with the interpreter that is there, and with what it has loaded. Its pid."""
     if posix.environ.get(b"SCHED_CORE"):
         from pyrunc.linux.process import prctl
 
@@ -113,7 +118,7 @@ def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]"
     if pid:
         if cgroup:
             _join(cgroup, pid)
-        return
+        return pid
     status = 1
     try:
         with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
