@@ -93,7 +93,7 @@ def _limited(config: Config, options: "dict[str, Any]") -> Config:
 
 
 def _document(network: bool) -> "dict[str, Any]":
-    kinds = ["pid", "ipc", "uts", "mount", *([] if network else ["network"])]
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup", *([] if network else ["network"])]
     document: dict[str, Any] = {
         "ociVersion": defaults.VERSION,
         "process": {

@@ -12,6 +12,7 @@ import pytest
 
 import pyrunc
 from integration.support.bundle import BUSYBOX
+from pyrunc.library import client
 
 PYTHON = "/usr/bin/python3"
 
@@ -285,3 +286,38 @@ def test_no_descriptor_is_left(state):
     with pytest.raises(pyrunc.TimeoutExpired):
         pyrunc.run(["sleep", "9"], timeout=0.1, state_root=state)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def worker_of_its_own():
+    """It sees the mounts that were there when it was started."""
+    client._at_exit()
+    yield
+    client._at_exit()
+
+
+def test_with_cgroup_v2_alone(cgroup2_alone, worker_of_its_own, state):
+    """On this host it has no controllers: a limit is an error, one that is only a default too."""
+    unlimited = {"memory": None, "pids": None, "state_root": state}
+    done = pyrunc.run(["sh", "-c", "cat /proc/self/cgroup; ls -d /sys/fs/cgroup"], text=True, **unlimited)
+    assert "0::/\n" in done.stdout, done
+    assert done.cpu > 0
+    with pytest.raises(pyrunc.TimeoutExpired):
+        pyrunc.run(["sh", "-c", "while :; do sleep 1000 & done"], timeout=0.5, **unlimited)
+    with pytest.raises(pyrunc.PyruncError, match=r"memory.max: .* does not offer this controller"):
+        pyrunc.run(["true"], state_root=state)
+    with pyrunc.Pool(["cat"], 1, **unlimited) as pool:
+        assert pool.run(b"x").stdout == b"x"
+
+
+def test_further_mounts_of_the_host_s_own_folders_are_not_needed(state):
+    """What a program of /usr usually wants is there: links, ld.so's cache, users, certificates, shared memory."""
+    code = (
+        "import os, pwd, multiprocessing, tempfile, ssl, time\n"
+        "assert pwd.getpwuid(os.getuid()).pw_name == 'nobody'\n"
+        "assert multiprocessing.Value('i', 5).value == 5 and multiprocessing.Queue() is not None\n"
+        "tempfile.TemporaryFile(); os.urandom(8); ssl.create_default_context(); time.localtime()\n"
+        "assert os.system('awk \\'BEGIN { exit 3 }\\'') == 3 << 8\n"
+    )
+    done = pyrunc.run([PYTHON, "-c", code], text=True, state_root=state)
+    assert (done.returncode, done.stderr) == (0, "")
