@@ -14,7 +14,7 @@ from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.mount import move_mount, open_tree
+from pyrunc.linux.mount import MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, mount_setattr, move_mount, open_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def add(container: Container, wanted: Wanted) -> None:
     inside = inside_of(container)
     bound = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     tree = open_tree(wanted.source) if bound else None
+    if tree is not None:
+        mount_setattr(tree, set=MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
     rules = _rules(container)
     container.cgroup.change_devices(rules, [*rules, wanted.rule])
     try:

@@ -9,7 +9,7 @@ from pyrunc.init.context import Context, step
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at
-from pyrunc.linux.mount import move_mount, open_tree
+from pyrunc.linux.mount import MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, mount_setattr, move_mount, open_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _create_one(context: Context, index: int, device: "Device") -> None:
     may_make = not context.userns or device["type"] == "p"
     if may_make and _make_node(context, parent, name, device):
         return
-    move_mount(_node_to_bind(context, index, device, place), path.ensure_file(parent, name))
+    node = _node_to_bind(context, index, device, place)
+    mount_setattr(node, set=MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)  # of a device nobody needs either
+    move_mount(node, path.ensure_file(parent, name))
 
 
 def _node_to_bind(context: Context, index: int, device: "Device", place: str) -> Fd:

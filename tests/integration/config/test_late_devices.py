@@ -67,6 +67,9 @@ def test_in_a_user_namespace(container):
     c.up()
     c.runtime("update", "--device-add", ZERO, c.id)
     assert readable(c, "/dev/another")
+    for place in ("/dev/another", "/dev/null"):  # nodes of the host's that are bound
+        line = c.exec("grep", f" {place} ", "/proc/self/mountinfo")
+        assert {"nosuid", "noexec"} <= set(line.split()[5].split(","))
     c.runtime("update", "--device-rm", "/dev/another", c.id)
     assert c.attempt_exec("ls", "/dev/another").code != 0
     c.delete("--force")
