@@ -51,7 +51,7 @@ def make_bundle(root: StateRoot, container_id: str, shared: str) -> Fd:
         there = True
     if there:
         raise StateError("container with given ID already exists", container_id)
-    empty(folder, posix.fstat(folder.number).st_dev)
+    _empty(folder, posix.fstat(folder.number).st_dev)
     posix.symlink(shared.rpartition("/:")[2], OWNER, dir_fd=folder.number)
     return folder
 
@@ -63,7 +63,7 @@ def own(root: StateRoot, container_id: str) -> None:
 
 def remove_bundle(root: StateRoot, container_id: str) -> None:
     """If there is one."""
-    _remove(bundle(root, container_id))
+    remove_folder(bundle(root, container_id))
 
 
 def prepare(root: StateRoot) -> None:
@@ -90,7 +90,7 @@ def leave() -> None:
     """The worker ends."""
     for place in _own.values():
         try:
-            _remove(place)
+            remove_folder(place)
         except OSError:
             pass  # the next one that comes will
     _own.clear()
@@ -122,7 +122,7 @@ def _sweep(root: StateRoot, top: str) -> None:
                 continue
             if name in ids:
                 Container.delete(root, name, force=True)
-            _remove(place)
+            remove_folder(place)
         except (OSError, NoSuchContainer, PyruncError):
             continue  # somebody else is at it, or it can't be helped
 
@@ -137,16 +137,16 @@ def anonymous() -> str:
     return f"pyrunc-{_identity(posix.getpid())}-{_last}"
 
 
-def _remove(place: str) -> None:
+def remove_folder(place: str) -> None:
     try:
         with open_at(None, place, DIRECTORY | posix.O_NOFOLLOW) as folder:
-            empty(folder, posix.fstat(folder.number).st_dev)
+            _empty(folder, posix.fstat(folder.number).st_dev)
         posix.rmdir(place)
     except FileNotFoundError:
         pass
 
 
-def empty(folder: Fd, device: int) -> None:
+def _empty(folder: Fd, device: int) -> None:
     """All that is in it, by descriptors, two at a time; what is mounted there is not ours to empty."""
     for name in posix.listdir(folder.number):
         try:
@@ -156,7 +156,7 @@ def empty(folder: Fd, device: int) -> None:
                 if posix.fstat(inner.number).st_dev != device:
                     raise
                 posix.fchmod(inner.number, 0o700)
-                empty(inner, device)
+                _empty(inner, device)
             posix.rmdir(name, dir_fd=folder.number)
 
 

@@ -8,8 +8,10 @@ runner's: the host sees none of it, and when the last process that has it is gon
 import posix
 
 from pyrunc.errors import ConfigError, PyruncError, reason
+from pyrunc.library import places
 from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.mount import MS_REC, MS_SLAVE, mount, set_propagation, umount_detach
+from pyrunc.linux.pid import pidfd_send_signal, reap
 from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, set_dumpable, unshare
 
 TYPE_CHECKING = False
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pyrunc.library.wire import Message
 
 MS_NOSUID, MS_NODEV = 2, 4
+SIGKILL = 9
 MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")  # links to what is in /usr, on hosts of this century
 FOLDERS = ("dev", "etc", "etc/alternatives", "etc/ssl", "etc/ssl/certs", "home", "mnt", "opt", "proc", "root", "run",
            "srv", "sys", "tmp", "usr", "var")  # fmt: skip
@@ -88,11 +91,7 @@ def _of_host(shared: str, bundle: Fd, own: bool) -> str:
         except OSError:
             if own:
                 raise
-            with open_at(None, making, posix.O_RDONLY | posix.O_DIRECTORY) as folder:  # another runner was quicker
-                from pyrunc.library.places import empty
-
-                empty(folder, posix.fstat(folder.number).st_dev)
-            posix.rmdir(making)
+            places.remove_folder(making)  # another runner was quicker
     return place
 
 
@@ -163,19 +162,30 @@ def _unpacked(shared: str, path: str) -> str:
             return place
         making = f"{place}.{posix.getpid()}"
         posix.mkdir(making, 0o755)
-        with Fd(posix.memfd_create("words", posix.MFD_CLOEXEC), "words") as words:
-            pid, pidfd = in_child(lambda: _unpack(file, making, words))
-            with pidfd:
-                ended = posix.waitpid(pid, 0)[1]
+        try:
+            _unpack_to(making, file)
+            posix.rename(making, place)
+        except BaseException:
+            places.remove_folder(making)
+            if not posix.access(place, posix.F_OK):  # else another runner was quicker
+                raise
+    return place
+
+
+def _unpack_to(folder: str, file: Fd) -> None:
+    with Fd(posix.memfd_create("words", posix.MFD_CLOEXEC), "words") as words:
+        _, pidfd = in_child(lambda: _unpack(file, folder, words))
+        with pidfd:
+            try:
+                ended = reap(pidfd)
+            except BaseException:  # called off
+                pidfd_send_signal(pidfd, SIGKILL)
+                reap(pidfd)
+                raise
+        if ended:
             posix.lseek(words.number, 0, 0)
             text = posix.read(words.number, 4096).decode("utf-8", "replace")
-        if ended:
-            raise PyruncError("unpacking", path, text or "the process that does it has died")
-        try:
-            posix.rename(making, place)
-        except OSError:
-            pass  # another runner was quicker; ours goes with the worker
-    return place
+            raise PyruncError("unpacking", file.name, text or "the process that does it has died")
 
 
 def _unpack(file: Fd, folder: str, words: Fd) -> None:
@@ -196,6 +206,7 @@ def _unpack(file: Fd, folder: str, words: Fd) -> None:
         sys.meta_path.clear()
         kinds = (tarfile.CHRTYPE, tarfile.BLKTYPE)
         kept = (member for member in archive if member.type not in kinds)
+        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # here nothing leads out
         archive.extractall("/", members=kept, numeric_owner=True)  # by names the image's own NSS would be asked
     except BaseException as error:
         posix.write(words.number, reason(error).partition("\n")[0].encode("utf-8", "replace"))

@@ -115,9 +115,10 @@ def test_a_relative_pid_file_is_below_the_callers_folder(container, tmp_path):
 def test_a_relative_pid_file_of_the_library_is_too(container, tmp_path):
     c = container()
     c._prepare(("true",))
-    code = f"""import pyrunc, sys
-pyrunc.Container.create(pyrunc.StateRoot({str(c.runtime.root)!r}), {c.id!r}, {str(c.bundle.path)!r},
-                        pyrunc.Options(pid_file=sys.argv[1]))"""
+    code = f"""import sys
+from pyrunc.container import container, options, state
+container.Container.create(state.StateRoot({str(c.runtime.root)!r}), {c.id!r}, {str(c.bundle.path)!r},
+                           options.Options(pid_file=sys.argv[1]))"""
     (tmp_path / "folder").mkdir()
     for place in ("pid", "folder/pid", "./pid2"):
         subprocess.run([sys.executable, "-c", code, place], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
