@@ -1,6 +1,7 @@
 """Time the calls of a shim without containerd and its client: pyrunc's shim and runc's, in turn, each call alone.
 
     python benchmarks/shims.py
+    python benchmarks/shims.py --cpu    # CPU time and page faults of each call: a busy machine changes them little
 
 With the Python that pyrunc is installed for. Needs containerd's package for runc's shim, and runc. What containerd
 does is done by hand, as in tests/engines: its two commands, and its calls over ttrpc.
@@ -10,9 +11,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +33,8 @@ TRUE = json.dumps({"cwd": "/", "args": ["/bin/true"], "env": ["PATH=/bin"]}).enc
 POD = "io.kubernetes.cri.sandbox-id"
 GROUP = "io.containerd.runc.v2.group"
 IDLE_SECONDS = 60
+AT_A_TIME = 8  # containers, for --cpu
+SETTLED_SECONDS = 0.4  # until perf counts, and until all that is to be counted is over
 
 
 class Times:
@@ -152,12 +157,77 @@ def in_pod(host: Host, times: Times, name: str, number: int) -> Container:
     return c
 
 
+def counted(pid: int, work: "Callable[[], object]") -> dict[str, float]:
+    """What a shim and the processes that it makes meanwhile use: milliseconds of CPU, page faults."""
+    with tempfile.NamedTemporaryFile("r") as out:
+        events = "task-clock,page-faults"
+        perf = subprocess.Popen(["perf", "stat", "-x,", "-e", events, "-p", str(pid), "-o", out.name])
+        time.sleep(SETTLED_SECONDS)
+        work()
+        time.sleep(SETTLED_SECONDS)
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+        fields = [line.split(",") for line in out.read().splitlines() if "," in line]
+    return {field[2].partition(":")[0]: float(field[0]) for field in fields}
+
+
+def started(containers: list[Container]) -> None:
+    for c in containers:
+        waiting = c.client.send("Wait", id=c.id)
+        c.call("Start")
+        c.client.receive(waiting)
+
+
+def show_cpu(host: Host, runs: int) -> None:
+    """For containers of a pod, after its first; the least of some rounds."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    pods = {name: in_pod(host, Times(), name, 0) for name in SHIMS}
+    try:
+        for number in range(runs):
+            for name, first in pods.items():
+                annotations = {POD: f"{name}-pod"}
+                some: list[Container] = []
+                for index in range(AT_A_TIME):
+                    c = Measured(host, f"{name}-cpu-{number}-{index}", "/bin/true", annotations=annotations)
+                    c.name = name
+                    some.append(c.start_shim())
+                base = number * AT_A_TIME
+                calls: dict[str, Callable[[], object]] = {
+                    "Create": lambda some=some: [c.create() for c in some],
+                    "Start, Wait": lambda some=some: started(some),
+                    "Delete": lambda some=some: [c.call("Delete") for c in some],
+                    "Exec, Start, Wait, Delete": lambda first=first, base=base: [
+                        added(first, base + index) for index in range(AT_A_TIME)
+                    ],
+                }
+                pid = first.call("Connect")["shim_pid"]
+                for what, work in calls.items():
+                    for event, value in counted(pid, work).items():
+                        least = found.setdefault((what, event), {})
+                        least[name] = min(value / AT_A_TIME, least.get(name, value))
+                for c in some:
+                    c.address = ""  # the shim stays: it is the pod's
+                    c.remove()
+        for (what, event), each in found.items():
+            ratio = each["pyrunc"] / each["runc"]
+            print(f"{what:28} {event:12} pyrunc {each['pyrunc']:8.2f}  runc {each['runc']:8.2f}  {ratio:5.2f}")
+    finally:
+        for c in pods.values():
+            c.remove()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="rounds (default: 30)")
     parser.add_argument("--idle", action="store_true", help=f"and {IDLE_SECONDS} s of idleness at the end")
+    parser.add_argument("--cpu", action="store_true", help="CPU time and page faults instead (needs perf)")
     asked = parser.parse_args()
     host = Host()
+    if asked.cpu:
+        try:
+            return show_cpu(host, asked.runs)
+        finally:
+            host.close()
     times = Times()
     pods: dict[str, list[Container]] = {name: [] for name in SHIMS}
     try:
