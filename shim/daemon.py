@@ -25,7 +25,10 @@ LINGER_SECONDS = 60.0
 SIGNALLED_SECONDS = 3.0
 UNUSED_SECONDS = 5.0
 # With one of them in containerd's environment calls are traced. Without, no code for it is loaded
-TRACED = (b"PYRUNC_TRACES_FILE", b"OTEL_EXPORTER_OTLP_ENDPOINT", b"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+TRACED = (
+    b"PYRUNC_TRACES_FILE", b"PYRUNC_TIMELINE_FILE", b"OTEL_EXPORTER_OTLP_ENDPOINT",
+    b"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+)  # fmt: skip
 
 
 def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> None:

@@ -13,7 +13,7 @@ import time
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, write_all
 from pyrunc.linux.process import close_range, reset_signals
-from shim.tracing import Tracer, attributes
+from shim.tracing import INTERNAL, Tracer, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shim.tracing import Finished
 
 FILE = "PYRUNC_TRACES_FILE"
+TIMELINE = "PYRUNC_TIMELINE_FILE"  # Chrome's trace format, for Perfetto
 PATH = "/v1/traces"  # below an endpoint that is not for traces alone
 DELAY_SECONDS = 5.0  # for more to come
 TIMEOUT_SECONDS = 10.0
@@ -36,10 +37,10 @@ OVER_HTTP = ("", "http/json", "http/protobuf")  # a collector takes both forms a
 
 def exporter(loop: "Loop", log: "Log", namespace: str) -> "Exporter | None":
     """None: spans are to go nowhere after all."""
-    file, url = _variable(FILE), _url(log)
-    if _variable("OTEL_SDK_DISABLED").lower() in ON or not (file or url):
+    file, timeline, url = _variable(FILE), _variable(TIMELINE), _url(log)
+    if _variable("OTEL_SDK_DISABLED").lower() in ON or not (file or timeline or url):
         return None
-    return Exporter(loop, log, namespace, file, url)
+    return Exporter(loop, log, namespace, file, timeline, url)
 
 
 def _url(log: "Log") -> str:
@@ -74,13 +75,14 @@ class Exporter:
         sender: the pipe of a child that is sending: it says what went wrong, and ends with it.
     """
 
-    __slots__ = ("delay", "file", "log", "loop", "lost", "sender", "spans", "timer", "tracer", "url")
+    __slots__ = ("delay", "file", "log", "loop", "lost", "sender", "spans", "timeline", "timer", "tracer", "url")
 
-    def __init__(self, loop: "Loop", log: "Log", namespace: str, file: str, url: str) -> None:
+    def __init__(self, loop: "Loop", log: "Log", namespace: str, file: str, timeline: str, url: str) -> None:
         self.loop = loop
         self.log = log
         self.tracer = Tracer(namespace, self.keep)
         self.file = file
+        self.timeline = timeline
         self.url = url
         self.delay = _seconds(_variable("OTEL_BSP_SCHEDULE_DELAY"), DELAY_SECONDS)
         self.spans: list[Finished] = []
@@ -107,7 +109,7 @@ class Exporter:
         spans, self.spans, self.lost = self.spans, [], 0
         read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         if not posix.fork():
-            _become_sender(self.file, self.url, spans, write)
+            _become_sender(self.file, self.timeline, self.url, spans, write)
         posix.close(write)
         self.sender = read
         self.loop.watch(read, select.POLLIN, lambda _: self._sent(len(spans)))
@@ -123,20 +125,22 @@ class Exporter:
             self.timer = self.loop.after(self.delay, self.send)
 
 
-def _become_sender(file: str, url: str, spans: "list[Finished]", pipe: int) -> None:
+def _become_sender(file: str, timeline: str, url: str, spans: "list[Finished]", pipe: int) -> None:
     """In the child, which holds nothing of ours: neither a connection nor a container's streams."""
     try:
         posix.dup2(pipe, 2)
         close_range(3)
         reset_signals()
         _signal.set_wakeup_fd(-1)
+        if timeline:
+            _append(timeline, _events(spans), b"[\n")
         data = _document(spans)
         if file:
             _append(file, data + b"\n")
         if url:
             _post(url, data)
     except BaseException as error:
-        posix.write(2, f"{file or url}: {reason(error)}".encode("utf-8", "replace"))
+        posix.write(2, f"{file or timeline or url}: {reason(error)}".encode("utf-8", "replace"))
     finally:
         posix._exit(0)
 
@@ -151,9 +155,26 @@ def _document(spans: "list[Finished]") -> bytes:
     return dumps(document).encode("utf-8", "backslashreplace")
 
 
-def _append(path: str, data: bytes) -> None:
+def _events(spans: "list[Finished]") -> bytes:
+    """Lines of Chrome's JSON array, which needs no end. A row for each call: several run at a time."""
+    from pyrunc.spec.jsonc import dumps
+
+    lines = []
+    for span in spans:
+        began, ended = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+        event = {
+            "name": span["name"], "cat": "step" if span["kind"] == INTERNAL else "call", "ph": "X", "ts": began / 1000,
+            "dur": (ended - began) / 1000, "pid": posix.getppid(), "tid": int(span["traceId"][:7], 16),
+            "args": {each["key"]: each["value"]["stringValue"] for each in span["attributes"]},
+        }  # fmt: skip
+        lines.append(dumps(event) + ",\n")
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _append(path: str, data: bytes, start: bytes = b"") -> None:
+    """`start`: of a file that is empty."""
     with Fd(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)) as file:
-        write_all(file.number, data)
+        write_all(file.number, (b"" if posix.fstat(file.number).st_size else start) + data)
 
 
 def _post(url: str, data: bytes) -> None:

@@ -97,6 +97,26 @@ def test_what_the_loop_leads_has_steps_too(traced, file):
         assert some <= {span["name"] for span in children(spans, named(spans, call))}
 
 
+def test_a_timeline_for_perfetto(traced, tmp_path):
+    """Chrome's JSON array, which may lack its end; a row for each call."""
+    file = tmp_path / "timeline.json"
+    c = traced("/bin/sleep", "1000", traces={"PYRUNC_TIMELINE_FILE": str(file)}, hooks=SLOW)
+    c.create()
+    c.call("Start")
+    c.call("Kill", signal=9)
+    c.call("Wait")
+    c.call("Delete")
+    wait_until(lambda: file.exists() and "Task/Delete" in file.read_text())
+    events = json.loads(file.read_text().rstrip(",\n") + "]")
+    create = next(event for event in events if event["name"].endswith("Create"))
+    assert (create["ph"], create["cat"], create["args"]["container.id"]) == ("X", "call", c.id)
+    steps = [event for event in events if event["tid"] == create["tid"] and event["cat"] == "step"]
+    hook = next(event for event in steps if event["name"] == "hooks.createRuntime")
+    assert hook["dur"] >= 300_000
+    assert create["ts"] <= hook["ts"]
+    assert hook["ts"] + hook["dur"] <= create["ts"] + create["dur"]
+
+
 def test_a_process_that_is_added_and_one_that_can_not_be(traced, file):
     c = traced("/bin/sleep", "1000").create()
     c.call("Start")
