@@ -6,7 +6,7 @@ from typing import Any
 
 from pyrunc.spec.types import Config, Mount
 
-ALL_IDS = 4294967295
+SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 HOSTS_OWN = ("/proc/1/ns/", "/proc/self/ns/")
 FILES = {"mount": "mnt", "network": "net"}  # where a namespace's type and its name in /proc/PID/ns differ
 
@@ -59,7 +59,8 @@ class Subject:
 
         capabilities(7): user 0 has at execve what the bounding set has, unless no_new_privs keeps it to what it had.
         """
-        sets = {kind: {name.upper() for name in names} for kind, names in self.process.get("capabilities", {}).items()}
+        given = self.process.get("capabilities") or {}
+        sets = {kind: {name.upper() for name in given.get(kind) or []} for kind in SETS}
         bounding = sets.get("bounding", set())
         if self.is_root:
             has = sets.get("permitted", set()) | sets.get("effective", set()) | (bounding if self.gains else set())

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from pyrunc.explain.finding import Finding, Withheld, of_items
 from pyrunc.explain.subject import Subject
@@ -32,6 +33,7 @@ SHARED = {
     "uts": ("low", "it sees the host's name", "the host's name"),
     "cgroup": ("note", "it sees where in the host's cgroups it is", "its place among the host's cgroups"),
 }
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 SECRET = re.compile(r"PASSW|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
@@ -135,8 +137,9 @@ def _process(subject: Subject) -> Iterator[Finding]:
 
 def _host_side(subject: Subject) -> Iterator[Finding]:
     root = subject.config.get("root", {}).get("path", "")
-    for kind, hooks in (subject.config.get("hooks") or {}).items():
-        for index, hook in enumerate(hooks or []):  # type: ignore[arg-type, var-annotated]
+    given: Any = subject.config.get("hooks") or {}
+    for kind in HOOKS:
+        for index, hook in enumerate(given.get(kind) or []):
             pointer, path = f"/hooks/{kind}/{index}", hook.get("path", "")
             inside = kind in ("createContainer", "startContainer")
             where = "in the container's namespaces" if inside else "on the host"

@@ -1,14 +1,18 @@
 """What `pyrunc explain` says of configurations, and how bad it finds it."""
 
 import copy
+import random
 from typing import Any
 
 import pytest
 
 from pyrunc.explain import report
 from pyrunc.explain.system_calls import Filter
+from pyrunc.spec import _checker, rules
 from pyrunc.spec.default import default
+from pyrunc.spec.jsonc import dumps
 from pyrunc.spec.rules import CAPABILITIES
+from unit.mutations import SEEDS, mutate
 from unit.spec_support import CONFIG
 
 GOOD: dict[str, Any] = {
@@ -177,3 +181,17 @@ def test_what_an_image_says_does_not_steer_the_terminal() -> None:
 def test_everything_that_a_schema_takes_can_be_explained() -> None:
     found = report.explain(CONFIG, "it")  # type: ignore[arg-type]
     assert report.document(found)["granted"]
+
+
+def test_whatever_is_valid_can_be_explained() -> None:
+    chance = random.Random(0)
+    seen = 0
+    for _ in range(2500):
+        document: Any = mutate(chance.choice([*SEEDS["config"], CONFIG, GOOD]), chance)
+        if not _checker.config(document) or rules.config(document):
+            continue
+        seen += 1
+        explained = report.explain(document, "it")
+        assert report.text(explained, 80)
+        assert dumps(report.document(explained))
+    assert seen > 10
