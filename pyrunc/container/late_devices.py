@@ -164,5 +164,7 @@ def _take(inside: Inside, place: str, added: "dict[str, Any]") -> None:
             status = posix.stat(name, dir_fd=folder.number, follow_symlinks=False)
         except FileNotFoundError:
             return  # the container has removed it
-        if added["mount"] or status.st_rdev == posix.makedev(added["rule"]["major"], added["rule"]["minor"]):
+        if added["mount"]:
+            inside.as_its_root(lambda: posix.unlink(name, dir_fd=folder.number))  # the folder may be another by now
+        elif status.st_rdev == posix.makedev(added["rule"]["major"], added["rule"]["minor"]):
             posix.unlink(name, dir_fd=folder.number)

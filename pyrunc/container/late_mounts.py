@@ -11,6 +11,7 @@ import posix
 
 from pyrunc.container.container import Container
 from pyrunc.container.errand import Errand
+from pyrunc.container.prepare import open_proc
 from pyrunc.errors import NotRunning, PyruncError, StateError, reason
 from pyrunc.init.mounts import PROC_OVERMOUNTS, normal
 from pyrunc.linux import path
@@ -33,10 +34,13 @@ from pyrunc.linux.process import CLONE_NEWNS, set_dumpable, setns
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    Made = TypeVar("Made")
 
     from pyrunc.spec.types import Mount
 
-MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+MNT_DETACH = 2
 ADDED = "addedMounts"  # in state.json: {destination: the kernel's number of the mount}
 
 
@@ -49,7 +53,7 @@ class Inside:
         with pidfd_open(pid):  # as long as it is open the number is no other process's
             self.namespace = open_at(None, f"/proc/{pid}/ns/mnt", posix.O_RDONLY)
             self.root = open_at(None, f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY)
-            self.proc = open_at(None, "/proc", posix.O_PATH | posix.O_DIRECTORY)
+            self.proc = open_proc()
             self.owner = _root_of(f"/proc/{pid}/uid_map"), _root_of(f"/proc/{pid}/gid_map")
             if not container.is_alive():
                 raise NotRunning(container.id)
@@ -65,13 +69,13 @@ class Inside:
         with Errand(enter):
             pass
 
-    def as_its_root(self, make: "Callable[[], Fd]") -> Fd:
+    def as_its_root(self, work: "Callable[[], Made]") -> "Made":
         """What is made in the container belongs to its root: of a file system of its user namespace nobody else can."""
         uid, gid = self.owner
         posix.setegid(gid)
         posix.seteuid(uid)
         try:
-            return make()
+            return work()
         finally:
             posix.seteuid(0)
             posix.setegid(0)
@@ -188,6 +192,10 @@ def _prepare(container: Container, entry: "Mount") -> Fd:
         raise ValueError(f'a running container can be given bind mounts and tmpfs, not "{kind}"')
     if options.all_set or options.all_clear:
         mount_setattr(tree, set=options.all_set, clear=options.all_clear, recursive=True)
+    if any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or []):
+        from pyrunc.container.locked import locked
+
+        tree = locked(tree)
     propagate_as(tree, options.propagation)
     return tree
 
@@ -219,14 +227,8 @@ def _target(inside: Inside, place: str, directory: bool) -> Fd:
 
 def detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
     for place, number in places:
-        parent, _, name = place.rpartition("/")
-        folder = path.resolve(inside.root, parent, symlinks=True, directory=True)
-        with folder, path.openat2(inside.root, place, posix.O_PATH | posix.O_NOFOLLOW) as mounted:
+        with path.openat2(inside.root, place, posix.O_PATH | posix.O_NOFOLLOW) as mounted:
             if inside.number(mounted) != number:
                 raise OSError(22, "what is there is not what was added", place)
-            if path.file_type(mounted) == _stat.S_IFDIR:
-                posix.fchdir(mounted.number)
-                umount(".", MNT_DETACH)  # the root of that mount
-            else:
-                posix.fchdir(folder.number)
-                umount(name, MNT_DETACH | UMOUNT_NOFOLLOW)
+            posix.fchdir(inside.proc.number)
+            umount(f"self/fd/{mounted.number}", MNT_DETACH)  # not by its path, which may lead elsewhere by now

@@ -1,6 +1,7 @@
 """pyrunc mounts: what a running container is given, and what is taken from it again."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -127,3 +128,30 @@ def test_with_a_user_namespace(container, source):
     mounts(c, "add", [bind(source, "/data", "ro")])
     assert c.exec("cat", "/data/file") == "given"
     c.delete("--force")
+
+
+def test_the_root_of_a_user_namespace_can_not_undo_what_the_host_has_set(container, source):
+    """Make a mount writable that is not on the host, or unmount what hides something there."""
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    c = container(uidMappings=mapping, gidMappings=mapping, capabilities=full("CAP_SYS_ADMIN")).reachable()
+    c.config["linux"]["namespaces"].append({"type": "user"})
+    c.bundle.rootfs.chmod(0o755)
+    for name in ("data", "one"):
+        (c.bundle.rootfs / name).mkdir()
+    (c.bundle.rootfs / "file").touch()
+    (source / "below").mkdir()
+    subprocess.run(["mount", "--bind", source, source], check=True)
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source / "below"], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", source], check=True)
+        c.up()
+        entries = [bind(source, "/data", "rbind"), bind(source / "file", "/file"), bind("/tmp", "/one", "ro")]
+        mounts(c, "add", entries)
+        for place in ("/data", "/file", "/one"):
+            assert c.attempt_exec("mount", "-o", "remount,bind,rw", place).code
+        assert c.attempt_exec("umount", "/data/below").code
+        mounts(c, "remove", entries)
+        assert c.exec("ls", "/data") == ""
+    finally:
+        c.delete("--force")
+        subprocess.run(["umount", "-R", source], check=True)
