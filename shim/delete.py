@@ -5,10 +5,14 @@ import posix
 import time
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import read_file
+from pyrunc.linux.fd import open_at, read_file
 from pyrunc.protobuf import encode
 from shim import messages
 from shim.unmount import LOWER, unmount_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyrunc.container.state import StateRoot
 
 KILLED = 137
 
@@ -36,9 +40,27 @@ def remove(bundle: str, namespace: str, id: str, root: str = "") -> None:
         from pyrunc.container.container import Container
         from pyrunc.container.state import StateRoot
 
-        Container.delete(StateRoot(root), id, force=True)
+        if not _is_anothers(StateRoot(root), id, bundle):
+            Container.delete(StateRoot(root), id, force=True)
+    unmount_rootfs(bundle)
+
+
+def unmount_rootfs(bundle: str) -> None:
     for place in (f"{bundle}/rootfs", f"{bundle}/rootfs{LOWER}"):
         unmount_all(place)
+
+
+def _is_anothers(root: "StateRoot", id: str, bundle: str) -> bool:
+    """A container of the same ID and another bundle is why ours could not be made, and runs on."""
+    from pyrunc.container.state import StateDirectory
+
+    try:
+        with StateDirectory.open(root, id).fd as folder:
+            record = StateDirectory(root, id, folder).load_record()
+        with open_at(None, bundle, posix.O_PATH | posix.O_DIRECTORY) as ours:
+            return record is not None and record["bundle"] != posix.readlink(f"/proc/self/fd/{ours.number}")
+    except (PyruncError, OSError):
+        return False  # damaged, or on its way: `delete --force` knows what to do
 
 
 def _shim_is_gone(bundle: str) -> bool:

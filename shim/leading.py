@@ -53,7 +53,10 @@ class Leading(Led):
 
     def begin(self) -> None:
         self.children.led.append(self)
-        self.mounting.begin()
+        try:
+            self.mounting.begin()
+        except Exception as failed:
+            self._end(failed)
 
     def _mounted(self, error: "Exception | None") -> None:
         try:

@@ -9,9 +9,10 @@ import posix
 from pyrunc.container import create
 from pyrunc.container.container import Container
 from pyrunc.container.state import StateRoot
-from pyrunc.errors import NotRunning, PyruncError
+from pyrunc.errors import NotRunning, PyruncError, reason
 from pyrunc.linux.fd import open_at
 from shim import messages, options, ttrpc
+from shim.children import AGAIN_SECONDS
 from shim.ends import open_at_once
 from shim.failure import failure
 from shim.leading import Leading
@@ -105,10 +106,11 @@ class Creating:
         if container is not None:
             return self._made(container)
         why = self._in_words(error or Status(ttrpc.INTERNAL, "it was not made"))
+        claimed = leading.creation.is_claimed
         if leading.stuck is None:
-            return self._undo(why)
+            return self._undo(why, claimed)
         self.task.turns.refuse(self.verb, why)
-        leading.stuck.after = lambda: self._undo(None)
+        leading.stuck.after = lambda: self._undo(None, claimed)
 
     # --- by a worker
 
@@ -182,16 +184,21 @@ class Creating:
             return failure(error, CREATE_FAILED)
         return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {error}")
 
-    def _undo(self, error: "Exception | None") -> None:
+    def _undo(self, error: "Exception | None", claimed: bool = True) -> None:
         """Args:
-        error: the answer to Create. None: that was answered already."""
+        error: the answer to Create. None: that was answered already.
+        claimed: whether the ID was ours. If not, a container that has it is somebody else's.
+        """
         bundle, id, namespace = self.task.bundle, self.task.id, self.tasks.namespace
 
         def work(_: "Line") -> None:
             from shim import companions
-            from shim.delete import remove
+            from shim.delete import remove, unmount_rootfs
 
-            remove(bundle, namespace, id)
+            if claimed:
+                remove(bundle, namespace, id)
+            else:
+                unmount_rootfs(bundle)
             companions.forget(id, bundle)
 
         def done(_: object, failed: "Status | None") -> None:
@@ -203,7 +210,13 @@ class Creating:
 
         self.task.made = False
         self.verb.stop = None
-        self.tasks.children.worker(f"undoing create {id}", work, done)
+        try:
+            self.tasks.children.worker(f"undoing create {id}", work, done)
+        except OSError as short:
+            self.log.warning(f"undoing create {id} has to wait: {reason(short)}")
+            self.tasks.loop.after(AGAIN_SECONDS, lambda: self._undo(None, claimed))
+            if error is not None:
+                self.task.turns.refuse(self.verb, error)
 
     def _let_go(self) -> None:
         """Of the ends that were opened at once, when others have opened all: see ends.open_at_once."""

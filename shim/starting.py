@@ -12,7 +12,7 @@ from pyrunc.container.exec import begin, execute
 from pyrunc.container.options import Options
 from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 from pyrunc.errors import Overdue, PyruncError, StateError
-from pyrunc.linux.pid import pid_of, pidfd_open
+from pyrunc.linux.pid import pid_of, pidfd_open, pidfd_send_signal
 from shim.children import Led
 from shim.ends import open_at_once
 from shim.failure import failure
@@ -66,6 +66,8 @@ class Starting:
             self.pidfd = pidfd_open(self.container.pid)
         except ProcessLookupError:
             return self._finish()  # it was as quick as that
+        except OSError as error:
+            return self._end(error)  # it runs, and nobody would know how it fares
         self.watch = Patience(self.container.pid, START_LOOKS)
         self.loop.watch(self.fifo.number, 0, self._finish)  # POLLERR comes unasked
         self.loop.watch(self.pidfd.number, select.POLLIN, self._finish)
@@ -96,7 +98,7 @@ class Starting:
         if self.log.steps_on:
             self.log.took("start.wait_for_program", self.began, time.time_ns())
         if error is not None and not isinstance(error, StateError):
-            self.container.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped
+            self._kill()  # runtime-spec 1.3: a failed start leaves the container stopped
         try:
             done(error)
         finally:
@@ -107,6 +109,16 @@ class Starting:
                     fd.close()
             self.container.directory.unlock()
             self.container.known_config = None  # many containers are never asked for it again
+
+    def _kill(self) -> None:
+        """Without a new descriptor: that there is none may be what has failed."""
+        try:
+            if self.pidfd is not None:
+                pidfd_send_signal(self.pidfd, SIGKILL)
+            else:
+                posix.kill(self.container.pid, SIGKILL)  # nobody else's: we have not waited for it
+        except ProcessLookupError:
+            pass
 
 
 class Entering(Led):
@@ -139,17 +151,20 @@ class Entering(Led):
     def start(self) -> None:
         process = self.process
         process.stop = self.stop
-        process.streams.make_pipes()
-        ends, complete = open_at_once(process.streams.to_open)
-        if not complete:
-            self.held = ends
-            self.worker = self.children.worker(
-                f"opening the streams of {process.exec_id}",
-                lambda line: process.task.open_streams(line, process.streams), self._opened, self._told, log=self.log,
-            )  # fmt: skip
-        else:
-            process.streams.take(ends)
-            self._begin()
+        try:
+            process.streams.make_pipes()
+            self.held, complete = open_at_once(process.streams.to_open)
+            if not complete:
+                self.worker = self.children.worker(
+                    f"opening the streams of {process.exec_id}",
+                    lambda line: process.task.open_streams(line, process.streams), self._opened, self._told,
+                    log=self.log,
+                )  # fmt: skip
+                return
+        except OSError as error:
+            return self._opened(None, error)
+        process.streams.take(self.held)
+        self._begin()
 
     def _told(self, kind: str, value: "Any", fds: "list[Fd | None]") -> None:
         if kind == ENDS:
@@ -157,7 +172,7 @@ class Entering(Led):
         elif kind == MASTER and fds[0] is not None:
             self.process.streams.take_master(fds[0])
 
-    def _opened(self, _: object, error: "Status | None") -> None:
+    def _opened(self, _: object, error: "Exception | None") -> None:
         self.worker = None
         for fd in self.held:
             if fd is not None:

@@ -167,6 +167,8 @@ class Worker:
         ]
         message: Any = loads(data.decode("utf-8", "surrogateescape"))
         kind, value, there = message
+        if len(came) < sum(there):
+            return self.call_off(Status(ttrpc.RESOURCE_EXHAUSTED, f"{self.what}: too many open files"))
         fds = [came.pop(0) if each else None for each in there]
         if kind == BORN:
             self.born = value

@@ -98,6 +98,7 @@ def waits(config: "Config", options: Options, root: StateRoot) -> bool:
         or notify.manager()
         or any(hooks.get(kind) for kind in HOOKS_OF_CREATE)
         or "/" in config["root"]["path"]
+        or any(name.startswith(MAY_WAIT) for name in config.get("annotations") or {})
         or linux.get("intelRdt") is not None
         or linux.get("netDevices")
         or any(_may_hang(namespace) for namespace in linux.get("namespaces") or [])
@@ -208,6 +209,7 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
 
 
 HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
+MAY_WAIT = ("run.oci.hooks.", "run.oci.pidfd_receiver")  # a file that may be a fifo, somebody who may not accept
 OF_THE_KERNEL = ("/proc/", "/run/", "/var/run/")  # where namespaces are kept: no file system of a server
 CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
 

@@ -349,7 +349,7 @@ static void drop_shared_page(unsigned char *page) { munmap(page, 1); }
    thread's storage too, so it touches no errno: the calls are made without the C library. */
 struct apart {
     const char *folder;
-    long number, arguments[5], result;
+    long number, arguments[5], result, caller;
     int times;
     char stack[8192] __attribute__((aligned(16)));
 };
@@ -380,8 +380,12 @@ static inline long raw_call(long number, const long *a)
 static int run_apart(void *argument)
 {
     struct apart *call = argument;
-    const long folder[5] = { (long)call->folder };
-    long done = call->folder ? raw_call(SYS_chdir, folder) : 0;
+    const long folder[5] = { (long)call->folder }, death[5] = { PR_SET_PDEATHSIG, SIGKILL }, none[5] = { 0 };
+    long done = raw_call(SYS_prctl, death); /* or our descriptors would stay open after us, and nobody see our end */
+    if (raw_call(SYS_getppid, none) != call->caller)
+        return 0;
+    if (call->folder)
+        done = raw_call(SYS_chdir, folder);
     for (int i = 0; i < call->times && done >= 0; i++)
         done = raw_call(call->number, call->arguments);
     call->result = done;
@@ -397,6 +401,7 @@ static int start_apart(struct apart *call)
     return -1;
 #else
     call->result = -EINTR;
+    call->caller = getpid();
     return clone(run_apart, call->stack + sizeof call->stack, CLONE_VM | CLONE_FILES | SIGCHLD, call);
 #endif
 }

@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -364,6 +365,17 @@ def test_a_mount_that_is_stuck(pod, host, hanging, call):
     pod.ends_well()
 
 
+def test_a_shim_that_is_killed_while_a_mount_is_stuck(pod, hanging, call):
+    """containerd sees its end: who makes the mount has the shim's connections too, and goes with it."""
+    c = pod.other("/bin/true")
+    stuck = [{"type": "bind", "source": f"{hanging.folder}/below", "options": ["rbind"]}]
+    create = call(c, "Create", bundle=str(c.bundle), rootfs=stuck)
+    waits_in_kernel(pod)
+    os.kill(pod.shim, signal.SIGKILL)
+    with pytest.raises(EOFError):
+        create.answer()
+
+
 @pytest.mark.parametrize("how", ["Kill", "deadline", "death"])
 def test_a_mount_of_the_containers_that_is_stuck(pod, host, hanging, call, how):
     """It is the container's own process that waits, and the loop that leads this."""
@@ -579,6 +591,91 @@ def test_a_worker_has_nothing_of_the_shims(pod, host, slow, call):
     assert not {link for link in theirs & shims if link.startswith(("socket:", "pipe:"))}
     slow.let_go()
     create.answer()
+
+
+def test_the_id_of_somebody_elses_container(pod, host):
+    """It is why ours can't be made, and runs on."""
+    c = pod.other("/bin/true")
+    other = host.folder / "other"
+    other.mkdir()
+    config = json.loads((c.bundle / "config.json").read_text())
+    config["process"]["args"] = ["/bin/sleep", "100"]
+    config["linux"]["cgroupsPath"] = f"/{CGROUPS}/other-{c.id}"
+    config["root"] = {"path": str(host.rootfs)}
+    (other / "config.json").write_text(json.dumps(config))
+    command = [PYRUNC, "--root", "/run/containerd/pyrunc/tests"]
+    none = subprocess.DEVNULL
+    assert not host.run(*command, "run", "-d", "-b", other, c.id, stdin=none, stdout=none, stderr=none).returncode
+    with pytest.raises(Failed, match="already exists"):
+        c.create()
+    assert not c.command("delete").returncode  # containerd, which tidies up
+    assert b'"running"' in host.run(*command, "state", c.id, capture_output=True).stdout
+    assert not host.run(*command, "delete", "--force", c.id).returncode
+    c.create()
+    pod.ends_well()
+
+
+@contextlib.contextmanager
+def few_descriptors(pod: Pod, more: int) -> Iterator[None]:
+    """The shim gets only some more than it has."""
+    soft, hard = resource.prlimit(pod.shim, resource.RLIMIT_NOFILE)
+    there = len(os.listdir(f"/proc/{pod.shim}/fd"))
+    resource.prlimit(pod.shim, resource.RLIMIT_NOFILE, (there + more, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pod.shim, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 3, 5, 8])
+def test_no_descriptors_are_left(pod, host, more):
+    """Each verb is answered. When there are some again, nothing is left of what has failed, and all goes."""
+
+    def attempt(c: Container, verb: str, **values: object) -> None:
+        with few_descriptors(pod, more), contextlib.suppress(Failed):
+            c.call(verb, **values)
+
+    c = pod.other("/bin/sleep", "100")
+    attempt(c, "Create", **created(c, host))
+    with contextlib.suppress(Failed):
+        c.call("Delete")
+    wait_until(lambda: not os.path.exists(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}"))
+    nothing_is_left(c, host)
+    c.create()
+    attempt(c, "Start")
+    pod.runs_on()
+    with contextlib.suppress(Failed):  # what did not start has ended
+        c.call("Kill", signal=9)
+    assert c.call("Wait")["exit_status"] == 137
+    attempt(c, "Delete")
+    with contextlib.suppress(Failed):
+        c.call("Delete")
+    nothing_is_left(c, host)
+    pod.ends_well()
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/pids").is_dir(), reason="cgroup v1's pids")
+def test_no_processes_are_left(pod, host, call):
+    """A bomb of somebody's has taken them all."""
+    c = pod.other("/bin/true").create()
+    c.call("Start")
+    c.call("Wait")
+    new = pod.other("/bin/true")
+    cgroup = Path(f"/sys/fs/cgroup/pids/{CGROUPS}/full-{c.id}")
+    cgroup.mkdir()
+    (cgroup / "cgroup.procs").write_text(str(pod.shim))
+    (cgroup / "pids.max").write_text("1")
+    with pytest.raises(Failed, match="resource temporarily unavailable"):
+        new.create()
+    with pytest.raises(Failed, match="resource temporarily unavailable"):
+        c.call("Delete")
+    (cgroup / "pids.max").write_text("max")
+    assert c.call("Delete")["exit_status"] == 0
+    wait_until(lambda: host.run("mountpoint", "-q", new.bundle / "rootfs").returncode)
+    nothing_is_left(c, host)
+    pod.ends_well()
+    pod.healthy.kill_shim()
+    cgroup.rmdir()
 
 
 def test_a_container_that_somebody_else_has_deleted(pod, host, container):
