@@ -52,14 +52,12 @@ def _generic(given: "dict[str, Any]", wanted: "tuple[bytes, ...]") -> "dict[str,
     body, path = given["config_body"], given["config_path"]
     if not path and (not body or (wanted and not any(name in body for name in wanted))):
         return found
-    import tomllib
-
     try:
         if not body:
             from pyrunc.linux.fd import read_file
 
             body = read_file(path)
-        document = tomllib.loads(body.decode())
+        document = read_toml(body.decode())
     except (OSError, ValueError) as error:
         raise Malformed(f"the runtime's options: {error}") from error
     for name, value in document.items():
@@ -68,6 +66,33 @@ def _generic(given: "dict[str, Any]", wanted: "tuple[bytes, ...]") -> "dict[str,
         elif name != "TypeUrl":
             raise Malformed(f'the runtime\'s options: {name} = "{value}" is none of them')
     return found
+
+
+def read_toml(text: str) -> "dict[str, Any]":
+    """tomllib is 20 modules: a shim does without it where a line is what containerd writes, a name and a plain value.
+    Raises ValueError."""
+    found: dict[str, Any] = {}
+    for line in text.replace("\r\n", "\n").split("\n"):
+        name, equals, value = (part.strip(" ") for part in line.partition("="))
+        if name or equals:
+            plain = _plain_value(value)
+            if not (equals and name.isascii() and name.isalnum()) or plain is None or name in found:
+                import tomllib
+
+                return tomllib.loads(text)
+            found[name] = plain
+    return found
+
+
+def _plain_value(text: str) -> "bool | int | str | None":
+    """None: it is more than that."""
+    if text in ("true", "false"):
+        return text == "true"
+    if text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0"):
+        return int(text)
+    inside = text[1:-1]
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return inside if quoted and inside.isprintable() and not {*inside} & {*"'\"\\"} else None
 
 
 def state_root(found: "dict[str, Any]", namespace: str) -> str:
