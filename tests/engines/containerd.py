@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from engines import cni, image, processes
+from engines import cni, criu, image, processes
 from engines.daemon import Daemon
 
 # another version than the installed one: the folder of its programs, such as a package's that was unpacked beside
@@ -62,7 +62,7 @@ class Containerd(Daemon):
     def __init__(self, shim_directory: "Path | str", program: str = PROGRAM or "containerd", cri: bool = False) -> None:
         self.namespace = f"pyrunc-{os.getpid()}"  # containerd's; cgroups are named after it, and are the host's
         environment = {
-            "PATH": f"{shim_directory}:{PATH}",
+            "PATH": criu.path(f"{shim_directory}:{PATH}"),
             "CONTAINERD_NAMESPACE": self.namespace,
             "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS": "1",  # 2.2 on: each ctr says that cgroup v1 has an end
         }

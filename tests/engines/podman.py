@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engines import image, processes
+from engines import criu, image, processes
 
 PROGRAM = shutil.which("podman")
 # Its cgroups are made beside the hierarchies too, in plain folders, which could not be removed again: they get a place
@@ -46,7 +46,11 @@ class Podman:
         self.root.mkdir()
         (self.folder / "containers.conf").write_text(CONFIG.format(pause=image.PAUSE))
         (self.folder / "setup").write_text(SETUP.format(root=self.root))
-        settings = {"CONTAINERS_CONF": f"{self.folder}/containers.conf", "TMPDIR": f"{self.root}/tmp"}
+        settings = {
+            "CONTAINERS_CONF": f"{self.folder}/containers.conf",
+            "TMPDIR": f"{self.root}/tmp",
+            "PATH": criu.path(os.environ["PATH"]),
+        }
         self.environment = {**os.environ, **settings}
 
     def __enter__(self) -> "Podman":

@@ -1,12 +1,10 @@
 """The task service's Checkpoint, and Create with one. With CRIU: $PYRUNC_CRIU, or the one in PATH."""
 
-import os
-import shutil
-import subprocess
 import time
 
 import pytest
 
+from engines import criu
 from engines.shim import CONFIG, Failed, wait_until
 from pyrunc.protobuf import encode
 from shim import messages
@@ -14,18 +12,12 @@ from shim import messages
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /tmp/n; mv /tmp/n /tmp/count; sleep 0.02; done"
 
 
-@pytest.fixture(scope="module")
-def criu():
-    program = os.environ.get("PYRUNC_CRIU") or shutil.which("criu")
-    if program is None or subprocess.run([program, "check"], capture_output=True, timeout=60).returncode:
-        pytest.skip("NOT TESTED: checkpoints of the shim: no criu that works here (PYRUNC_CRIU, or in PATH)")
-    return program
-
-
 @pytest.fixture
-def asked(criu):
+def asked():
     """runc's options, with CRIU's path."""
-    value = encode(messages.RUNC_OPTIONS, {"criu_path": criu})
+    if not criu.works():
+        pytest.skip("NOT TESTED: checkpoints of the shim: no criu that works here (PYRUNC_CRIU, or in PATH)")
+    value = encode(messages.RUNC_OPTIONS, {"criu_path": criu.PROGRAM})
     return {"type_url": "containerd.runc.v1.Options", "value": value}
 
 
