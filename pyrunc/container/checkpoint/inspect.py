@@ -9,14 +9,22 @@ import posix
 
 from pyrunc.container.checkpoint.external import BIND, CGROUP, kind_of
 from pyrunc.container.checkpoint.mountinfo import Mounted, mount_of, mounts_of
+from pyrunc.container.errand import Errand
 from pyrunc.errors import PyruncError, reason
 from pyrunc.init import dev, labels, namespaces
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, Sets, names_of
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at, read_file
-from pyrunc.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
+from pyrunc.linux.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    mount_setattr,
+)
 from pyrunc.linux.mount_options import MountOptions
+from pyrunc.linux.process import CLONE_NEWNS, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +156,7 @@ def _root(root: Fd, rootfs: str) -> None:
 class _Mounts:
     """What is mounted in the container, beside what its configuration has."""
 
-    __slots__ = ("bundle", "config", "host", "mounted", "pid", "root", "rootfs")
+    __slots__ = ("bundle", "config", "host", "lacking", "mounted", "pid", "root", "rootfs")
 
     def __init__(self, pid: int, root: Fd, config: "Config", rootfs: str, bundle: str) -> None:
         self.pid = pid
@@ -158,22 +166,40 @@ class _Mounts:
         self.bundle = bundle
         self.mounted = {mount.number: mount for mount in mounts_of(pid)}
         self.host = mounts_of("self")
+        self.lacking: dict[str, int] = {}  # MOUNT_ATTR_* by place
 
     def look(self) -> None:
         if self.config["root"].get("readonly"):
-            self._must(self._at("/"), "/", MOUNT_ATTR_RDONLY)
+            self._must("/", MOUNT_ATTR_RDONLY)
         for entry in self.config.get("mounts") or []:
             options = MountOptions(entry.get("options") or [])
-            kind = kind_of(entry)
-            if kind:
-                self._must(self._at(entry["destination"]), entry["destination"], options.set | options.all_set)
+            if kind_of(entry):
+                self._must(entry["destination"], options.set | options.all_set)
         for place in self.config["linux"].get("readonlyPaths") or []:
-            found = self._at(place)
-            if found is not None:
-                self._must(found, place, MOUNT_ATTR_RDONLY)
+            if self._at(place) is not None:
+                self._must(place, MOUNT_ATTR_RDONLY)
         for place in self.config["linux"].get("maskedPaths") or []:
             self._masked(place)
         self._only_what_is_known()
+        if self.lacking:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Give mounts the flags that they lack, as CRIU 4.1 leaves the second of two bind mounts of a file system
+        writable."""
+        own_namespace = open_at(None, namespaces.own("mount", self.pid), posix.O_RDONLY)
+
+        def work() -> None:
+            setns(own_namespace, CLONE_NEWNS)
+            for place, flags in self.lacking.items():
+                with path.resolve(self.root, place) as target:
+                    mount_setattr(target, set=flags)
+
+        with own_namespace:
+            try:
+                Errand(work).close()
+            except OSError as error:
+                raise refuse("mounts", f"the flags that they lack can't be set: {reason(error)}") from error
 
     def _at(self, place: str) -> "Mounted | None":
         """The mount that a path is on; None: there is nothing."""
@@ -183,12 +209,20 @@ class _Mounts:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _must(self, mounted: "Mounted | None", place: str, flags: int) -> None:
-        if mounted is None:
+    def _must(self, place: str, flags: int) -> None:
+        """There is a mount at that path, and it has these flags, or gets them."""
+        mounted = self._at(place)
+        if mounted is None or not self._is_at(mounted, place):
             raise refuse(f"mount {place}", "it is not there")
         for flag, word in WORDS.items():
             if flags & flag and word not in mounted.flags:
-                raise refuse(f"mount {place}", f"it is not {word}, as config.json has it")
+                self.lacking[mounted.place] = self.lacking.get(mounted.place, 0) | flag
+
+    def _is_at(self, mounted: Mounted, place: str) -> bool:
+        """And not above."""
+        with path.resolve(self.root, normal(place)) as target, path.resolve(self.root, mounted.place) as top:
+            here, there = posix.fstat(target.number), posix.fstat(top.number)
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def _masked(self, place: str) -> None:
         """By a mount of its own: the null device, or an empty folder."""

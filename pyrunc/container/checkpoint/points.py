@@ -147,6 +147,9 @@ class Points:
         if not source.startswith("/"):
             source = f"{self.container.record['bundle']}/{source}"
         options = MountOptions(entry.get("options") or [])
+        if not options.source_link:  # which is mounted itself; any other CRIU would not follow
+            with open_at(None, source, posix.O_PATH) as there:
+                source = posix.readlink(f"/proc/self/fd/{there.number}")
         tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
         place = self._attach(tree, root, destination)
         below = submounts(source) if options.recursive else []

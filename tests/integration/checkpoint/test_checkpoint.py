@@ -146,6 +146,22 @@ def test_what_came_along_with_a_recursive_bind_mount(saved, tmp_path):
         subprocess.run(["umount", top / "below"], check=True)
 
 
+def test_each_of_two_bind_mounts_of_a_file_system_stays_read_only(saved, tmp_path):
+    """CRIU 4.1 restores the second writable, with runc too."""
+    outer = tmp_path / "outer"
+    (outer / "inner").mkdir(parents=True)
+    s = saved(
+        mounts=[
+            {"destination": "/one", "type": "bind", "source": str(outer), "options": ["rbind", "ro"]},
+            {"destination": "/two", "type": "bind", "source": str(outer / "inner"), "options": ["rbind", "ro"]},
+        ]
+    ).counting()
+    s.checkpoint()
+    s.restore()
+    for place in ("/one", "/two", "/one/inner"):
+        assert s.container.attempt_exec("touch", f"{place}/x").code == 1
+
+
 def test_masked_and_read_only_paths_stay_so(saved):
     s = saved(maskedPaths=["/proc/version", "/proc/tty", "/secret"], readonlyPaths=["/proc/sys"])
     s.container.file("secret", "hidden")

@@ -166,19 +166,21 @@ def test_a_namespace_that_is_the_hosts(written, kind):
     assert f"it is in the host's {kind} namespace" in changed(s, namespaces=namespaces(*without, kind))
 
 
-def test_a_mount_that_is_not_read_only(written, tmp_path):
+def test_a_mount_that_is_not_read_only_becomes_so(written, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     s = written(mounts=[{"destination": "/data", "type": "bind", "source": str(source), "options": ["bind"]}])
-    s.container.config["mounts"][-1]["options"] = ["bind", "ro"]
+    s.container.config["mounts"][-1]["options"] = ["bind", "ro", "nosuid"]
     s.container.bundle.write()
-    assert "mount /data: it is not ro, as config.json has it" in s.refused()
+    s.restore()
+    assert s.container.attempt_exec("touch", "/data/x").code == 1
+    assert "/data ro,nosuid" in s.container.exec("cat", "/proc/self/mountinfo")
 
 
 def test_paths_that_are_not_masked_or_read_only(written):
     s = written()
     assert "path /proc/version: it is not masked" in changed(s, maskedPaths=["/proc/version"])
-    assert "mount /proc/sys: it is not ro" in changed(s, maskedPaths=[], readonlyPaths=["/proc/sys"])
+    assert "mount /proc/sys: it is not there" in changed(s, maskedPaths=[], readonlyPaths=["/proc/sys"])
 
 
 def test_a_file_system_that_config_json_does_not_have(written):
