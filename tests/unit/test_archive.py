@@ -1,7 +1,6 @@
 """The archive of modules: what is loaded from it is as Python itself would have it, and does what the source does."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from pyrunc.launcher.archive import Bare
 
-PYRUNC = Path(os.environ.get("PYRUNC") or Path(sys.prefix, "bin/pyrunc"))
+PYRUNC = Path(sys.prefix, "bin/pyrunc")  # the launcher, whatever program else is tested
 HOME = PYRUNC.parents[1] / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 LOAD = """
 import marshal, posix, sys

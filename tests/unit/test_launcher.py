@@ -21,7 +21,7 @@ import pytest
 
 from hostile import HARMLESS, HOSTILE
 
-PYRUNC = Path(os.environ.get("PYRUNC") or Path(sys.prefix, "bin/pyrunc"))
+PYRUNC = Path(sys.prefix, "bin/pyrunc")  # the launcher, whatever program else is tested
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 INTERPRETER = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
 NOBODY = 65534
