@@ -1,6 +1,7 @@
 """pyrunc doctor: what this host has for containers, what it lacks, what follows, and lines for its engines."""
 
 import os
+import sys
 
 import pyrunc
 from pyrunc.cli.arguments import Flag, Usage
@@ -58,7 +59,10 @@ def _engines(found: list[engines.Engine]) -> list[str]:
 
 
 def folder() -> str:
-    """Where our programs are: beside the package that runs, or in PATH."""
+    """Where our programs are: where the image was called, beside the package that runs, or in PATH."""
+    called = os.path.dirname(os.path.abspath(sys.argv[0]))
+    if "/" in sys.argv[0] and os.access(f"{called}/pyrunc", os.X_OK):
+        return called
     prefix = os.path.abspath(f"{os.path.dirname(pyrunc.__file__ or '')}/../../../..")
     if os.access(f"{prefix}/bin/pyrunc", os.X_OK):
         return f"{prefix}/bin"

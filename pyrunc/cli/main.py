@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 
 def main(words: "list[str]") -> int:
+    """The command. Returns its exit status."""
+    try:
+        return _lead(words)
+    except KeyboardInterrupt as error:  # out here: an error may just be put into words
+        return 128 + int(error.args[0] if error.args else _signal.SIGINT)
+
+
+def _lead(words: "list[str]") -> int:
     """Run one command. Returns its exit status: 0, what a container's program returned, 1, or of `exec` 255."""
     log = Log()
     failure = 1
@@ -54,8 +62,6 @@ def main(words: "list[str]") -> int:
         return _failed(f"{error}; {hints.of_flag(error)}", log, failure)
     except PyruncError as error:
         return _failed(str(error), log, failure)
-    except KeyboardInterrupt as error:
-        return 128 + int(error.args[0] if error.args else _signal.SIGINT)
     except OSError as error:
         from pyrunc.cli import hints
 

@@ -320,6 +320,7 @@ def bury_children() -> None:
 def entry(words: "list[str]") -> int:
     """The command: which of the programs, by its name, and its words."""
     name = words[0].rpartition("/")[2] if words else ""  # execve(2) with an empty list, before Linux 5.18
+    sys.argv[:] = words[:1]
     module = sys.modules[PROGRAMS.get(name, "pyrunc.cli.main")]
     return int(module.main(words[1:]) or 0)
 
