@@ -11,18 +11,29 @@ import pytest
 from integration.support.runtime import wait_until
 
 
-def keepers(container):
-    """Our own processes that name the container in their command line. The container's are left out."""
+def keepers_of(root, own=0):
     found = []
-    own = json.loads(container.runtime("state", container.id, check=False).out or "{}").get("pid")
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(folder.name) != own and b"--exit-record" in words and str(container.runtime.root).encode() in words:
+        if int(folder.name) != own and b"--exit-record" in words and str(root).encode() in words:
             found.append(int(folder.name))
     return found
+
+
+def keepers(container):
+    """Processes of ours that still speak of the container, without its own."""
+    own = json.loads(container.runtime("state", container.id, check=False).out or "{}").get("pid")
+    return keepers_of(container.runtime.root, own)
+
+
+@pytest.fixture(autouse=True)
+def none_stays(runtime):
+    """A keeper has written the end, or found the container gone, and is about to go itself."""
+    yield
+    wait_until(lambda: not keepers_of(runtime.root), "the keeper to go")
 
 
 def test_the_status_is_kept_until_delete(container):
@@ -35,8 +46,7 @@ def test_the_status_is_kept_until_delete(container):
     assert record["started"] < record["finished"]
     assert c.state()["exit"] == record
     c.delete()
-    c.assert_gone()
-    wait_until(lambda: not keepers(c), "the keeper to go")
+    wait_until(lambda: not c.leftovers(), "the keeper to go")
 
 
 def test_the_signal_is_kept(container):
@@ -65,8 +75,7 @@ def test_force_leaves_no_keeper(container):
     c = container()
     c.up(flags=("--exit-record",))
     c.delete("--force")
-    c.assert_gone()
-    wait_until(lambda: not keepers(c), "the keeper to go")
+    wait_until(lambda: not c.leftovers(), "the keeper to go")
 
 
 def test_the_keeper_holds_nothing_of_the_callers(container, tmp_path):
@@ -88,7 +97,7 @@ def test_a_failing_create_leaves_nothing_and_says_why(container):
     result = c.runtime("create", "--exit-record", "--bundle", c.bundle.path, c.id, check=False)
     assert result.code == 1
     assert "executable file not found" in result.err
-    c.assert_gone()
+    wait_until(lambda: not c.leftovers(), "the keeper to go")
     assert not keepers(c)
 
 
