@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Self, Unpack, overload
 
+from pyrunc.container.checkpoint.options import CheckpointOptions, RestoreOptions
 from pyrunc.errors import NoSuchContainer, UsageError
 from pyrunc.library import client, given
 from pyrunc.library import container as blocking
@@ -317,6 +318,18 @@ class Container:
         return container
 
     @classmethod
+    async def restore(
+        cls, images: StrPath, config: "Config | Mapping[str, Any] | StrPath", id: str | None = None, *,
+        stdin: File = DEVNULL, stdout: File = None, stderr: File = None, state_root: "StrPath | None" = None,
+        **how: Any,
+    ) -> Self:  # fmt: skip
+        root = client.state_root(state_root)
+        message, args, terminal = blocking.creation(config, id, root)
+        message["restore"] = blocking.verified(RestoreOptions, images, how)
+        made = await Process._of(message, args, terminal, (stdin, stdout, stderr))
+        return cls(made._inner.made["id"], root, made)
+
+    @classmethod
     async def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
         root = client.state_root(state_root)
         await _ask({"verb": "load", "root": root, "id": given.text(id, "ID")}, "load")
@@ -368,6 +381,9 @@ class Container:
         except NoSuchContainer:
             pass
         return None
+
+    async def checkpoint(self, images: StrPath, **how: Any) -> None:
+        await self._ask("checkpoint", options=blocking.verified(CheckpointOptions, images, how))
 
     async def pause(self) -> None:
         await self._ask("pause")

@@ -2,9 +2,10 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
+from pyrunc.container.checkpoint.options import CheckpointOptions, RestoreOptions
 from pyrunc.errors import NoSuchContainer, StateError, UsageError
 from pyrunc.library import client, given
 from pyrunc.library.config import CPU_PERIOD, Config, Size, StrPath, cpu_quota, size
@@ -63,6 +64,25 @@ class Container:
             container.delete(force=True)
             raise
         return container
+
+    @classmethod
+    def restore(
+        cls, images: StrPath, config: "Config | Mapping[str, Any] | StrPath", id: str | None = None, *,
+        stdin: File = DEVNULL, stdout: File = None, stderr: File = None, text: bool = False,
+        encoding: str | None = None, errors: str | None = None, state_root: "StrPath | None" = None, **how: Any,
+    ) -> Self:  # fmt: skip
+        """One of a checkpoint, which goes on where it was. Needs CRIU.
+
+        Args:
+            images: the folder that `checkpoint` has written.
+            config: as of `create`; what it grants, the container may.
+            how: tcp_established, file_locks, … as RestoreOptions has them (container/checkpoint/options.py).
+        """
+        root = client.state_root(state_root)
+        message, args, terminal = creation(config, id, root)
+        message["restore"] = verified(RestoreOptions, images, how)
+        made = _process(message, args, terminal, (stdin, stdout, stderr), Text(text, encoding, errors))
+        return cls(made.made["id"], root, made)
 
     @classmethod
     def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
@@ -168,6 +188,14 @@ class Container:
         """
         self._ask("update", resources=changes(memory, cpus, pids, resources))
 
+    def checkpoint(self, images: StrPath, **how: Any) -> None:
+        """Write it to the folder `images`. Unless it is to run on (leave_running=True), it is deleted then. Needs CRIU.
+
+        Args:
+            how: as CheckpointOptions has them (container/checkpoint/options.py).
+        """
+        self._ask("checkpoint", options=verified(CheckpointOptions, images, how))
+
     def delete(self, force: bool = False) -> None:
         """Remove it. By force it is killed first, and it is no error if it is gone."""
         self._ask("delete", force=force)
@@ -199,6 +227,17 @@ class Container:
 
     def __repr__(self) -> str:
         return f"Container({self.id!r})"
+
+
+def verified(kind: Callable[..., object], images: StrPath, how: dict[str, Any]) -> dict[str, Any]:
+    """Options of a checkpoint, to be sent. Raises TypeError. Paths are ours: the worker has another folder."""
+    options = {**how, "images": os.path.abspath(os.fspath(images))}
+    if how.get("work"):
+        options["work"] = os.path.abspath(os.fspath(how["work"]))
+    kind(**options)
+    if how.get("status_fd") is not None:
+        raise TypeError("status_fd is of the command line")
+    return options
 
 
 def creation(

@@ -100,6 +100,8 @@ def make(job: "Job", message: "Message", options: Options) -> Container:
             config = rootfs.settle(job, folder, message)
             places.write_config(folder, config)
             with Streams(job.fds):
+                if message.get("restore") is not None:
+                    return _restored(root, message, folder.name, options, job)
                 return Container.create(root, message["id"], folder.name, options, job.log)
         finally:
             job.disarm()
@@ -108,6 +110,23 @@ def make(job: "Job", message: "Message", options: Options) -> Container:
         raise
     finally:
         folder.close()
+
+
+def _restored(root: StateRoot, message: "Message", bundle: str, options: Options, job: "Job") -> Container:
+    from pyrunc.container.checkpoint.options import RestoreOptions
+
+    return Container.restore(root, message["id"], bundle, RestoreOptions(**message["restore"]), options, job.log)
+
+
+def _checkpoint(job: "Job", message: "Message") -> None:
+    from pyrunc.container.checkpoint.options import CheckpointOptions
+
+    container = Container.load(StateRoot(message["root"]), message["id"], job.log)
+    job.arm()
+    try:
+        container.checkpoint(CheckpointOptions(**message["options"]))
+    finally:
+        job.disarm()
 
 
 def remove(job: "Job", root: StateRoot, container_id: str) -> None:
@@ -325,7 +344,8 @@ AT_ONCE: "dict[str, Callable[[Message], Any]]" = {
     "stats": _stats, "ps": _ps, "config": _config,
 }  # fmt: skip
 TO_BE_RUN: "dict[str, Callable[[Job, Message], Any]]" = {
-    "create": _create, "start": _start, "exec": _exec, "pause": _pause, "resume": _resume, "update": _update,
+    "create": _create, "start": _start, "exec": _exec, "checkpoint": _checkpoint, "pause": _pause, "resume": _resume,
+    "update": _update,
     "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run,
 }  # fmt: skip
 SIGKILL = 9

@@ -42,6 +42,9 @@ class CriuOptions:
     )  # fmt: skip
 
     def __init__(self, images: str, **common: "Unpack[Common]") -> None:
+        for name in common:
+            if name not in CriuOptions.__slots__:
+                raise TypeError(f"there is no option {name}")
         self.images = images
         self.work = common.get("work", "")
         self.criu = common.get("criu", "")
