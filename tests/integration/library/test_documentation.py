@@ -19,6 +19,7 @@ PAGE = (DOCS / "library.md").read_text()
 SERVICE = DOCS / "examples/snippets.py"
 
 
+@pytest.mark.slow
 def test_the_examples_run_and_are_typed(tmp_path):
     examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M)
     assert len(examples) > 6
