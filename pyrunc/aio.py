@@ -6,6 +6,7 @@ No thread is used: the sockets of requests and the pipes of processes are watche
 import asyncio
 import functools
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Self, Unpack, overload
 
@@ -15,6 +16,8 @@ from pyrunc.library import client, given
 from pyrunc.library import container as blocking
 from pyrunc.library.config import Config, Size, StrPath
 from pyrunc.library.errors import TimeoutExpired, WorkerError
+from pyrunc.library.pool import END_SECONDS, READY_SECONDS
+from pyrunc.library.pool import Pool as BlockingPool
 from pyrunc.library.process import Process as BlockingProcess
 from pyrunc.library.process import Terminal, signal_number
 from pyrunc.library.result import Result
@@ -22,7 +25,7 @@ from pyrunc.library.running import GRACE_SECONDS, OUTPUT_LIMIT, Running
 from pyrunc.library.sandbox import Options, sandbox
 from pyrunc.library.streams import DEVNULL, PIPE, File, Streams, Text
 
-__all__ = ["Container", "Process", "run"]
+__all__ = ["Container", "Pool", "Process", "run"]
 
 
 async def _readable(number: int) -> None:
@@ -99,7 +102,7 @@ async def run(
     return found.check_returncode() if check else found
 
 
-async def _complete(running: Running) -> "Result[Any]":
+async def _complete(running: Running, key: str = "result") -> "Result[Any]":
     exchange = running.exchange_begins()
     end: asyncio.Future[Any] = asyncio.ensure_future(_receive(running.line, running.name))
     flows = [asyncio.ensure_future(_flow_in(exchange)), *(_flow(exchange, number) for number in exchange.reading)]
@@ -119,7 +122,7 @@ async def _complete(running: Running) -> "Result[Any]":
             await asyncio.wait({end}, timeout=GRACE_SECONDS)
             raise
         if end.done():
-            told = end.result()[0]["result"]
+            told = end.result()[0][key]
             await asyncio.wait({flowing}, timeout=GRACE_SECONDS)
         return running.finish(told)
     finally:
@@ -152,6 +155,73 @@ async def _flow_in(exchange: Any) -> None:
     while exchange.stdin >= 0:
         await _writable(exchange.stdin)
         exchange.write()
+
+
+class Pool:
+    """pyrunc.Pool, awaited."""
+
+    def __init__(
+        self, config: "Config | list[str]", size: int, *, text: bool = False, encoding: str | None = None,
+        errors: str | None = None, stdout: File = PIPE, stderr: File = PIPE, output_limit: int | None = OUTPUT_LIMIT,
+        state_root: str | None = None, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        self._inner = BlockingPool(
+            config, size, text=text, encoding=encoding, errors=errors, stdout=stdout, stderr=stderr,
+            output_limit=output_limit, state_root=state_root, **options,
+        )  # fmt: skip
+
+    async def ready(self) -> Self:
+        for running in self._inner._those_waiting():
+            await _hear_ready(running, READY_SECONDS)
+        return self
+
+    async def run(self, input: Any = None, *, timeout: float | None = None, check: bool = False) -> "Result[Any]":
+        if timeout is not None:
+            given.above_zero(timeout, "timeout")
+        running = self._inner._take()
+        began = time.monotonic()
+        try:
+            running.input = running.text.encoded(input)
+            await _hear_ready(running, READY_SECONDS if timeout is None else timeout)
+            running.go(None if timeout is None else timeout - (time.monotonic() - began))
+            found = await _complete(running, "made")
+        except TimeoutExpired as error:
+            raise TimeoutExpired(running.name, timeout or 0.0, error.stdout, error.stderr) from None
+        finally:
+            running.close_streams()
+            self._inner._replace(running)
+        return found.check_returncode() if check else found
+
+    async def close(self) -> None:
+        for running in self._inner._those_waiting():
+            if running.coming is not None:
+                running.coming.cancel()
+        self._inner._call_off()
+        deadline = time.monotonic() + END_SECONDS
+        while self._inner._is_leaving() and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        self._inner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.shield(self.close())
+
+
+async def _hear_ready(running: Running, seconds: float) -> None:
+    """One task hears it for all who wait: a loop has one reader of a socket."""
+    if running.is_ready:
+        return
+    if running.coming is None:
+        running.coming = asyncio.ensure_future(_receive(running.line, running.name))
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.shield(running.coming)
+    except TimeoutError:
+        running.coming.cancel()
+        raise TimeoutExpired(running.name, seconds) from None
+    running.is_ready = True
 
 
 # --- processes

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any, Self, Unpack
 
-from pyrunc.errors import UsageError
+from pyrunc.errors import PyruncError, UsageError
 from pyrunc.library import given
 from pyrunc.library.config import Config
 from pyrunc.library.errors import TimeoutExpired
@@ -58,13 +58,16 @@ class Pool:
 
     def ready(self) -> Self:
         """Wait until all that there are wait for start. Raises why one can't be made."""
-        with self._lock:
-            waiting = [*self._waiting]
-        for running in waiting:
+        for running in self._those_waiting():
             with self._lock:
                 if running in self._waiting:
                     running.hear_ready(READY_SECONDS)
         return self
+
+    def _those_waiting(self) -> "list[Running]":
+        """Those that nobody has taken."""
+        with self._lock:
+            return [*self._waiting]
 
     def run(self, input: Any = None, *, timeout: float | None = None, check: bool = False) -> "Result[Any]":
         """As pyrunc.run; its container is removed while we go on."""
@@ -75,9 +78,7 @@ class Pool:
         try:
             running.input = running.text.encoded(input)
             running.hear_ready(READY_SECONDS if timeout is None else timeout)
-            left = None if timeout is None else max(0.001, timeout - (time.monotonic() - began))
-            running.timeout = left
-            running.line.tell({"timeout": left})
+            running.go(None if timeout is None else timeout - (time.monotonic() - began))
             found = complete(running, "made", keep_line=True)
         except TimeoutExpired as error:
             raise TimeoutExpired(running.name, timeout or 0.0, error.stdout, error.stderr) from None
@@ -99,7 +100,10 @@ class Pool:
             self._leaving.append(used)
             short = not self._closed and len(self._waiting) < self.size
         if short:
-            another = self._another()
+            try:
+                another = self._another()
+            except PyruncError:
+                return  # whoever asks next is told
             with self._lock:
                 if not self._closed:
                     self._waiting.append(another)
@@ -123,6 +127,11 @@ class Pool:
 
     def close(self) -> None:
         """Remove those that wait, and wait until all are removed."""
+        self._call_off()
+        self._let_go(END_SECONDS)
+
+    def _call_off(self) -> None:
+        """Those that wait: there is none any more."""
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, collections.deque()
@@ -131,7 +140,12 @@ class Pool:
             running.line.call_off()
             with self._lock:
                 self._leaving.append(running)
-        self._let_go(END_SECONDS)
+
+    def _is_leaving(self) -> bool:
+        """Whether there is one whose container is not removed yet."""
+        self._let_go()
+        with self._lock:
+            return bool(self._leaving)
 
     def __enter__(self) -> Self:
         return self

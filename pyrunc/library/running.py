@@ -21,7 +21,7 @@ GRACE_SECONDS = 5.0  # for the worker, which ends a run on time itself, to say s
 class Running:
     """One run, of the program's side: what `run`, `Pool` and aio have in common."""
 
-    __slots__ = ("args", "exchange", "input", "is_ready", "limit", "line", "streams", "text", "timeout")
+    __slots__ = ("args", "coming", "exchange", "input", "is_ready", "limit", "line", "streams", "text", "timeout")
 
     def __init__(
         self, config: Config, *, input: Any, stdin: File, stdout: File, stderr: File, text: Text,
@@ -38,6 +38,7 @@ class Running:
         self.text = text
         self.timeout = timeout = given.seconds(timeout)
         self.is_ready = False
+        self.coming: Any = None  # aio's: who hears that it is ready
         self.exchange: Exchange | None = None
         self.limit = None if output_limit is None else given.whole(output_limit, "output_limit", 0)
         self.input = text.encoded(input)
@@ -64,6 +65,11 @@ class Running:
         if not self.is_ready:
             self.line.receive(seconds, self.name)
             self.is_ready = True
+
+    def go(self, left: float | None) -> None:
+        """Let one that is held run, for so many seconds."""
+        self.timeout = None if left is None else max(0.001, left)
+        self.line.tell({"timeout": self.timeout})
 
     def is_over(self, seconds: float) -> bool:
         """Whether its container is removed, within that time. Then nothing of it is left here either."""

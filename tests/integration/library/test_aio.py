@@ -75,3 +75,26 @@ def test_a_container(state):
             await aio.Container.load(container.id, state)
 
     asyncio.run(main())
+
+
+def test_a_pool(state):
+    async def main():
+        async with aio.Pool(["cat"], 2, state_root=state, text=True) as pool:
+            await pool.ready()
+            found = await asyncio.gather(*(pool.run(f"{n}", timeout=30) for n in range(6)))
+            assert [done.stdout for done in found] == [*"012345"]
+        async with aio.Pool(["sleep", "1000"], 1, state_root=state) as pool:
+            with pytest.raises(pyrunc.TimeoutExpired, match=r"within 0.3 s"):
+                await pool.run(timeout=0.3)
+            task = asyncio.ensure_future(pool.run())
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        with pytest.raises(pyrunc.UsageError, match="it is closed"):
+            await pool.run()
+        async with aio.Pool(["nothing"], 1, state_root=state) as pool:
+            with pytest.raises(pyrunc.StepError, match="executable file not found"):
+                await pool.ready()
+
+    asyncio.run(main())

@@ -15,7 +15,7 @@ from integration.support.host import cgroups_of
 from integration.support.runtime import bury_orphans
 
 PROGRAMS = Path(__file__).parent / "programs.py"
-RUNS, AT_ONCE = ("1000", "16") if os.environ.get("PYRUNC_FULL") else ("16", "8")
+RUNS, AT_ONCE = ("1000", "16") if os.environ.get("PYRUNC_FULL") else ("8", "4")
 SECONDS = 1800 if os.environ.get("PYRUNC_FULL") else 90
 
 
@@ -73,6 +73,8 @@ def test_what_belongs_to_a_program_goes_with_it_however_it_ends(state, killed):
             os.kill(program.pid if killed == "program" else worker, signal.SIGKILL)
             if killed == "worker":  # runs end at once; what else it held for its program is removed by who comes next
                 assert wait_for(lambda: len(containers(state)) == 2), containers(state)
+                pyrunc.run(["true"], state_root=state)
+                assert containers(state) == [stays]
             else:
                 assert wait_for(lambda: containers(state) == [stays]), containers(state)
                 assert wait_for(lambda: bury_orphans() or not os.path.exists(f"/proc/{worker}"))
