@@ -183,3 +183,28 @@ def test_a_pool_that_can_t_be_made(state):
         pytest.raises(pyrunc.PyruncError, match="executable file not found"),
     ):
         pool.run()
+
+
+WATCH = """
+import os, sys, time
+found, end = set(), time.monotonic() + 1.5
+while time.monotonic() < end:
+    for pid in os.listdir("/proc"):
+        for name in ("mem", "exe", "environ", "maps", "cwd") if pid.isdigit() and int(pid) != os.getpid() else ():
+            try:
+                os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
+                found.add(os.readlink(f"/proc/{pid}/exe"))
+            except OSError:
+                continue
+print(*found)
+"""
+
+
+def test_who_watches_for_what_is_brought_in_sees_only_the_program(state):
+    """Nothing of ours can be opened in /proc, from before a process enters the container until it is its program."""
+    config = sandbox(["python3", "-c", WATCH], user=0)
+    with Container.run(config, stdout=PIPE, text=True, state_root=state) as container:
+        for _ in range(15):
+            with container.exec(["sleep", "0.01"]):
+                pass
+        assert container.process.communicate() == ("/usr/bin/sleep\n", None)
