@@ -13,14 +13,33 @@ from pyrunc.spec.rules import CAPABILITIES
 
 HOSTS_PROCESSES = 0xEFFFFFFC  # PROC_PID_INIT_INO
 EVENT = re.compile(rb"-(\d+)\s.* cap_capable: .*cap (\d+), ret (-?\d+)")
-MEMORY = {"mmap", "mmap2", "mremap", "brk", "mprotect", "madvise", "munmap", "shmat", "shmget", "remap_file_pages"}
 WRITES = {"write", "pwrite64", "writev", "pwritev", "fallocate", "openat", "open", "mkdir", "mkdirat"}
 BIRTH = {"clone", "clone3", "fork", "vfork", "execve", "execveat"}
-# What the kernel asks for only to know whether to be generous: overcommit, reserved blocks and processes, quotas.
-GENEROUS = {
-    "CAP_SYS_ADMIN": MEMORY | BIRTH,
-    "CAP_SYS_RESOURCE": BIRTH | WRITES,
-}
+# What the kernel asks for only to know whether to be generous: reserved blocks and processes, quotas.
+GENEROUS = {"CAP_SYS_RESOURCE": BIRTH | WRITES}
+# CAP_SYS_ADMIN it asks for at whatever takes memory (overcommit), the growth of a stack between two calls too. It
+# counts with the calls alone that can need it; with write(2) where a kernel parameter is written.
+ADMIN_CALLS = {
+    "acct", "bpf", "chroot", "fanotify_init", "fsconfig", "fsetxattr", "fsmount", "fsopen", "fspick", "getxattr",
+    "ioctl", "ioprio_set", "keyctl", "lookup_dcookie", "lsetxattr", "mount", "mount_setattr", "move_mount",
+    "msgctl", "open_by_handle_at", "open_tree", "perf_event_open", "pivot_root", "prctl", "quotactl", "quotactl_fd",
+    "removexattr", "seccomp", "semctl", "setdomainname", "sethostname", "setns", "setxattr", "shmctl", "swapoff",
+    "swapon", "syslog", "umount", "umount2", "unshare",
+}  # fmt: skip
+PARAMETERS = "/proc/sys/"
+
+
+def was_needed(capability: str, call: str, changed: set[str]) -> bool:
+    """Whether a capability that was granted in a call was one that the call needed.
+
+    Args:
+        changed: the files that were opened for writing so far.
+    """
+    if capability == "CAP_SYS_ADMIN":
+        return call in ADMIN_CALLS or (call == "write" and any(path.startswith(PARAMETERS) for path in changed))
+    return call not in GENEROUS.get(capability, ())
+
+
 # Without the tracepoint: the calls without which nobody needs the capability. Those that are not here may be needed at
 # any time: files of others (CAP_DAC_OVERRIDE).
 CALLS = {

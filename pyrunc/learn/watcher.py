@@ -13,11 +13,12 @@ from typing import Any
 
 from pyrunc.learn import notifications
 from pyrunc.learn.notifications import Notice
-from pyrunc.learn.rights import GENEROUS, Trace
+from pyrunc.learn.rights import Trace, was_needed
 from pyrunc.seccomp import names
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 AT_FDCWD = -100
+NAMESPACES = 0x7E020080  # CLONE_NEW*
 # Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None)
 PATHS = {
     "open": (None, 0, 1), "openat": (0, 1, 2), "openat2": (0, 1, 2), "creat": (None, 0, None),
@@ -120,7 +121,7 @@ class Watcher:
             if self.trace is not None:
                 self.trace.follow(notice.pid)
         self._drain()
-        self.last[notice.pid] = name
+        self.last[notice.pid] = "unshare" if self._makes_namespaces(notice, name) else name
         self.architectures.add(notice.architecture)
         if name:
             self.calls.add(name)
@@ -128,6 +129,12 @@ class Watcher:
             self.unknown.add(notice.number)
         if name in PATHS:
             self._note_path(listener, notice, name)
+
+    def _makes_namespaces(self, notice: Notice, name: str) -> bool:
+        flags = notice.arguments[0] if name == "clone" else 0
+        if name == "clone3":
+            flags = notifications.number_at(notice.pid, notice.arguments[0])
+        return bool(flags & NAMESPACES)
 
     def _name(self, notice: Notice) -> str:
         key = (notice.architecture, notice.number)
@@ -139,7 +146,7 @@ class Watcher:
         if self.trace is None or self.capabilities is None:
             return
         for thread, capability in self.trace.read():
-            if thread in self.last and self.last[thread] not in GENEROUS.get(capability, ()):
+            if thread in self.last and was_needed(capability, self.last[thread], self.changed):
                 self.capabilities.add(capability)
 
     def _note_path(self, listener: int, notice: Notice, name: str) -> None:

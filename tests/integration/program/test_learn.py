@@ -104,3 +104,21 @@ def test_without_the_tracepoint_calls_say_what_can_not_be_needed():
 
     granted = {"CAP_CHOWN", "CAP_NET_RAW", "CAP_DAC_OVERRIDE", "CAP_SYS_TIME"}
     assert possible({"fchown", "read"}, granted) == {"CAP_CHOWN", "CAP_DAC_OVERRIDE"}
+
+
+def test_what_the_kernel_asks_for_to_be_generous_does_not_count():
+    from pyrunc.learn.rights import was_needed
+
+    assert not was_needed("CAP_SYS_ADMIN", "mmap", set())
+    assert not was_needed("CAP_SYS_ADMIN", "read", set())  # the stack has grown
+    assert was_needed("CAP_SYS_ADMIN", "sethostname", set())
+    assert was_needed("CAP_SYS_ADMIN", "write", {"/proc/sys/kernel/msgmax"})
+    assert not was_needed("CAP_SYS_RESOURCE", "fork", set())
+    assert was_needed("CAP_SYS_RESOURCE", "prlimit64", set())
+
+
+def test_an_administrators_right_that_is_used_is_kept(container):
+    c = container(args=["sh", "-c", "hostname other && hostname"], capabilities=full("CAP_SYS_ADMIN", "CAP_CHOWN"))
+    result, learned = learn(c)
+    assert "CAP_SYS_ADMIN" in learned["process"]["capabilities"]["bounding"], result
+    assert merged(c, learned).run(*c.config["process"]["args"]) == "other"
