@@ -4,13 +4,11 @@ The loop leads both where they wait for nobody but the kernel (leading.py, rootf
 not be finished is undone.
 """
 
-import posix
-
 from pyrunc.container import create
 from pyrunc.container.container import Container
 from pyrunc.container.state import StateRoot
 from pyrunc.errors import NotRunning, PyruncError, reason
-from pyrunc.linux.fd import open_at
+from pyrunc.linux import nearby
 from shim import messages, options, ttrpc
 from shim.children import AGAIN_SECONDS
 from shim.ends import open_at_once
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 CREATE_FAILED = "OCI runtime create failed: "
 DRAIN_SECONDS = 2.0  # for what a process has written and nobody has read when it is deleted
 DEATH_SECONDS = 10.0
+UNDO_SECONDS = 12.0  # that Create waits to be answered: what was made may be on a server that does not answer
 SIGKILL = 9
 
 
@@ -45,7 +44,7 @@ class Creating:
     """A container in the making. One that is called off, killed, or fails leaves nothing: what was made is removed as
     by `delete --force`, and only then Create is answered."""
 
-    __slots__ = ("config", "held", "init", "log", "options", "request", "task", "tasks", "verb")
+    __slots__ = ("held", "init", "log", "options", "request", "task", "tasks", "verb")
 
     def __init__(self, tasks: "Tasks", task: "Task", request: "Values", call: "Call") -> None:
         self.tasks = tasks
@@ -63,9 +62,9 @@ class Creating:
             self.options = options.options(self.request["options"], self.log)
             streams.make_pipes()
             self.held, complete = open_at_once(streams.to_open)
-            with open_at(None, self.task.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
-                self.config = create.read_config(bundle, self.log)
-            creation = self._planned() if complete and is_simple(self.request["rootfs"]) else None
+            self.task.is_near = _is_near(self.task.bundle)
+            simple = complete and self.task.is_near and is_simple(self.request["rootfs"])
+            creation = self._planned() if simple else None
             if creation is None:
                 self._leave_to_worker()
             else:
@@ -81,12 +80,13 @@ class Creating:
         """None: its making may wait for somebody, and the loop does not."""
         if self.request["checkpoint"]:
             return None
+        config = self.task.read_config(self.log)
         asked = self.task.options_of(
             self.options, self.init.streams.take_master if self.init.streams.terminal else None
         )
-        if create.waits(self.config, asked, StateRoot(options.state_root(self.options, self.tasks.namespace))):
+        if create.waits(config, asked, StateRoot(options.state_root(self.options, self.tasks.namespace))):
             return None
-        return create.plan(self.task.id, self.task.bundle, asked, self.log, self.config)
+        return create.plan(self.task.id, self.task.bundle, asked, self.log, config)
 
     # --- by the loop
 
@@ -125,8 +125,7 @@ class Creating:
 
     def _work(self, line: "Line") -> None:
         try:
-            hooks = bool(self.config.get("hooks"))
-            self.task.create(line, self.options, self.request, self.init.streams, hooks)
+            self.task.create(line, self.options, self.request, self.init.streams)
         except (PyruncError, OSError) as error:
             raise failure(error, CREATE_FAILED) from error
 
@@ -189,7 +188,7 @@ class Creating:
         error: the answer to Create. None: that was answered already.
         claimed: whether the ID was ours. If not, a container that has it is somebody else's.
         """
-        bundle, id, namespace = self.task.bundle, self.task.id, self.tasks.namespace
+        bundle, id, namespace, loop = self.task.bundle, self.task.id, self.tasks.namespace, self.tasks.loop
 
         def work(_: "Line") -> None:
             from shim import companions
@@ -201,22 +200,27 @@ class Creating:
                 unmount_rootfs(bundle)
             companions.forget(id, bundle)
 
-        def done(_: object, failed: "Status | None") -> None:
-            if failed is not None:
-                self.tasks.log.error(f"undoing what was made of container {id}: {failed.message}")
-            self._forget()
+        def refuse() -> None:
             if error is not None:
                 self.task.turns.refuse(self.verb, error)
 
+        def done(_: object, failed: "Status | None") -> None:
+            loop.cancel(timer)
+            if failed is not None:
+                self.tasks.log.error(f"undoing what was made of container {id}: {failed.message}")
+            self._forget()
+            refuse()
+
         self.task.made = False
         self.verb.stop = None
+        timer = loop.after(UNDO_SECONDS, refuse)
         try:
             self.tasks.children.worker(f"undoing create {id}", work, done)
         except OSError as short:
+            loop.cancel(timer)
             self.log.warning(f"undoing create {id} has to wait: {reason(short)}")
-            self.tasks.loop.after(AGAIN_SECONDS, lambda: self._undo(None, claimed))
-            if error is not None:
-                self.task.turns.refuse(self.verb, error)
+            loop.after(AGAIN_SECONDS, lambda: self._undo(None, claimed))
+            refuse()
 
     def _let_go(self) -> None:
         """Of the ends that were opened at once, when others have opened all: see ends.open_at_once."""
@@ -301,6 +305,15 @@ class Deleting:
         self.tasks.publisher.publish("/tasks/delete", container_id=task.id, **answer)
         task.turns.end(self.verb, lambda: answer)
         self.tasks.forget(task)
+
+
+def _is_near(bundle: str) -> bool:
+    """Whether what create opens there can be opened without waiting for a server."""
+    folder = nearby.folder(bundle)
+    if folder is None:
+        return False
+    with folder:
+        return nearby.is_in(folder, "config.json") and nearby.is_in(folder, ROOTFS)
 
 
 def answer_of(process: "Process") -> "Values":

@@ -6,6 +6,7 @@ leading.py).
 
 import posix
 
+from pyrunc.container import create
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.oom import Watch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
+    from pyrunc.spec.types import Config
     from pyrunc.spec.types import Process as Spec
     from shim.loop import Loop
     from shim.streams import StandardStreams
@@ -93,11 +95,12 @@ class Task:
     execs: the others, by their ID.
     turns: of the verbs that change it.
     restored: it was made of a checkpoint, and is paused until it is started.
+    is_near: its bundle is on no server's file system.
     """
 
     __slots__ = (
-        "bundle", "container", "criu", "execs", "id", "init", "log", "loop", "made", "namespace", "no_new_keyring",
-        "oom", "owner", "paused", "restored", "standard", "turns",
+        "bundle", "container", "criu", "execs", "id", "init", "is_near", "log", "loop", "made", "namespace",
+        "no_new_keyring", "oom", "owner", "paused", "restored", "standard", "turns",
     )  # fmt: skip
 
     container: Container
@@ -110,6 +113,7 @@ class Task:
         self.namespace = namespace
         self.id = id
         self.bundle = ""
+        self.is_near = False
         self.made = False
         self.execs: dict[str, Process] = {}
         self.paused = False
@@ -122,6 +126,10 @@ class Task:
     def streams(self, request: "dict[str, Any]") -> Streams:
         names = request["stdin"], request["stdout"], request["stderr"]
         return Streams(self.loop, names, request["terminal"])
+
+    def read_config(self, log: "Log") -> "Config":
+        with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
+            return create.read_config(bundle, log)
 
     def note(self, found: "dict[str, Any]") -> StateRoot:
         """Write down where its state will be, before anything of it is made: `delete` needs it after a shim that was
@@ -141,9 +149,7 @@ class Task:
             systemd=found["systemd_cgroup"],
         )
 
-    def create(
-        self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams, hooks: bool
-    ) -> None:
+    def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
         """In a worker: all of it, or nothing. Raises PyruncError."""
         from shim import mounts
 
@@ -158,7 +164,7 @@ class Task:
                 found, (lambda master: line.say(MASTER, None, [master])) if streams.terminal else None
             )
             self.standard.lend(streams.child)
-            if hooks:
+            if self.read_config(line.log).get("hooks"):
                 line.runs_hooks()
             if request["checkpoint"]:
                 from shim import checkpoints
@@ -228,6 +234,8 @@ class Task:
 
     def delete_at_once(self, log: "Log") -> bool:
         """Delete it if that waits for nobody: whether that was so. One that somebody else has deleted is deleted."""
+        if not self.is_near:
+            return False
         try:
             if not self.container.delete_at_once(log):
                 return False

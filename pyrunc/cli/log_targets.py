@@ -4,6 +4,7 @@ import _socket
 import posix
 
 from pyrunc.errors import PyruncError, reason
+from pyrunc.linux.fd import MESSAGE_SECONDS
 from pyrunc.log import Log
 
 JOURNAL, SYSLOG = "/run/systemd/journal/socket", "/dev/log"
@@ -20,7 +21,8 @@ class Service(Log):
         """Raises PyruncError: nobody listens there, and what would be told would be lost."""
         super().__init__(None, False, debug, warnings)
         self.name = name or "pyrunc"
-        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        self.socket: _socket.socket | None = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        self.socket.settimeout(MESSAGE_SECONDS)
         try:
             self.socket.connect(path)
         except OSError as error:
@@ -32,7 +34,10 @@ class Service(Log):
 
     def write(self, level: str, text: str) -> None:
         try:
-            self.socket.send(self.message(level, text))
+            if self.socket is not None:
+                self.socket.send(self.message(level, text))
+        except TimeoutError:
+            self.socket = None  # a service that hangs is waited for once: what it logs has to be stopped all the same
         except OSError:
             pass  # as of a file: see Log.write
 

@@ -13,6 +13,7 @@ from pyrunc.init import labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
 from pyrunc.init.namespaces import is_same, own
+from pyrunc.linux import nearby
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount_options import asks_for_mapping
 from pyrunc.linux.pid import pidfd_open, pidfd_send_signal, start_time
@@ -109,7 +110,17 @@ def waits(config: "Config", options: Options, root: StateRoot) -> bool:
 
 def _may_hang(namespace: "Namespace") -> bool:
     """A user namespace has its process ask for more, such as device nodes; and a path may lead anywhere."""
-    return namespace["type"] == "user" or not namespace.get("path", "/proc/").startswith(OF_THE_KERNEL)
+    path = namespace.get("path", "")
+    if namespace["type"] == "user" or not path:
+        return namespace["type"] == "user"
+    parent, _, name = path.rpartition("/")
+    if parent.startswith("/proc/") and parent.endswith("/ns") and parent[6:-3].isdecimal():
+        return False  # its links are the kernel's, which looks them up anew each time
+    folder = nearby.folder(parent or "/")
+    if folder is None:
+        return True
+    with folder:
+        return not nearby.is_in(folder, name)
 
 
 def _close_what_it_left(error: BaseException) -> None:
@@ -210,7 +221,6 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
 
 HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
 MAY_WAIT = ("run.oci.hooks.", "run.oci.pidfd_receiver")  # a file that may be a fifo, somebody who may not accept
-OF_THE_KERNEL = ("/proc/", "/run/", "/var/run/")  # where namespaces are kept: no file system of a server
 CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
 
 

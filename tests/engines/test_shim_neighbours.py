@@ -376,6 +376,33 @@ def test_a_shim_that_is_killed_while_a_mount_is_stuck(pod, hanging, call):
         create.answer()
 
 
+@pytest.mark.parametrize("what", ["bundle", "config.json", "rootfs", "namespace"])
+def test_what_the_loop_itself_would_open(pod, host, hanging, call, what):
+    c = pod.other("/bin/true")
+    far = f"{hanging.folder}/below"
+    bundle, mounts = c.bundle, rootfs(host)
+    if what == "bundle":
+        bundle = far
+    elif what == "namespace":
+        os.symlink(far, f"/proc/{host.keeper.pid}/root/run/far")
+        config = json.loads((bundle / "config.json").read_text())
+        config["linux"]["namespaces"].append({"type": "network", "path": "/run/far"})
+        (bundle / "config.json").write_text(json.dumps(config))
+    else:
+        place = bundle / what
+        place.rename(bundle / "aside")
+        place.symlink_to(far)
+        mounts = mounts if what == "config.json" else []
+    create = call(c, "Create", bundle=str(bundle), rootfs=mounts, timeout=1.5)
+    waits_in_kernel(pod)
+    create.hangs()
+    with pytest.raises(Failed, match="deadline exceeded"):
+        create.answer()
+    pod.ends_well()
+    if what == "namespace":
+        os.unlink(f"/proc/{host.keeper.pid}/root/run/far")
+
+
 @pytest.mark.parametrize("how", ["Kill", "deadline", "death"])
 def test_a_mount_of_the_containers_that_is_stuck(pod, host, hanging, call, how):
     """It is the container's own process that waits, and the loop that leads this."""
