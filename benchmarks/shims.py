@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from engines.shim import SHIM, Container, Host
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.process import setns
-from shim.service import NAMES
+from pyrunc.shim.service import NAMES
 
 SHIMS = {"pyrunc": str(SHIM), "runc": shutil.which("containerd-shim-runc-v2") or ""}
 CLONE_NEWNS = 0x20000

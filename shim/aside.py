@@ -6,9 +6,9 @@ It mounts, unmounts, or copies a mount, and costs a tenth of a worker. See linux
 import posix
 import time
 
-from shim import ttrpc
-from shim.ttrpc import Status
-from shim.worker import DEATH_SECONDS, HANGS, MOST_SECONDS, SIGKILL
+from pyrunc.shim import ttrpc
+from pyrunc.shim.ttrpc import Status
+from pyrunc.shim.worker import DEATH_SECONDS, HANGS, MOST_SECONDS, SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pyrunc.linux.apart import Apart
     from pyrunc.log import Log
-    from shim.loop import Loop, Timer
+    from pyrunc.shim.loop import Loop, Timer
 
     Done = Callable[[int, Exception | None], None]
 

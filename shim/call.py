@@ -1,8 +1,8 @@
 """One request of containerd's, and its answer, now or later."""
 
 from pyrunc.protobuf import Malformed, encode
-from shim import messages, ttrpc
-from shim.ttrpc import Status
+from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.ttrpc import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
     from pyrunc.protobuf import Message, Values
-    from shim.loop import Loop, Timer
-    from shim.tracing import Traced, Tracer
+    from pyrunc.shim.loop import Loop, Timer
+    from pyrunc.shim.tracing import Traced, Tracer
 
 
 class Call:

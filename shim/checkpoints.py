@@ -7,7 +7,7 @@ from pyrunc.container.container import Container
 from pyrunc.errors import UsageError
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
 from pyrunc.protobuf import Malformed, decode
-from shim import messages
+from pyrunc.shim import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import posix
 import time
 
 from pyrunc.container.container import exit_code
-from shim.aside import Aside
-from shim.worker import Worker
+from pyrunc.shim.aside import Aside
+from pyrunc.shim.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pyrunc.linux.apart import Apart
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
-    from shim.loop import Loop
-    from shim.streams import StandardStreams
-    from shim.task import Process
-    from shim.ttrpc import Status
-    from shim.worker import Work
+    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.streams import StandardStreams
+    from pyrunc.shim.task import Process
+    from pyrunc.shim.ttrpc import Status
+    from pyrunc.shim.worker import Work
 
 AGAIN_SECONDS = 0.25  # until what has failed is tried again
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
-    from shim.events import Publisher
-    from shim.exporter import Exporter
-    from shim.loop import Loop
+    from pyrunc.shim.events import Publisher
+    from pyrunc.shim.exporter import Exporter
+    from pyrunc.shim.loop import Loop
 
 NAME = b"containerd-shim"
 # The runtime would take them for its own: they are containerd's, or systemd's for containerd
@@ -41,21 +41,21 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
     write_file("/proc/self/comm", NAME)
     _raise_oom_score()
 
-    from shim.streams import StandardStreams  # what follows is loaded while containerd reads our address
+    from pyrunc.shim.streams import StandardStreams  # what follows is loaded while containerd reads our address
 
     standard = StandardStreams(log_fd)
-    from shim.children import Children
-    from shim.listener import leave
-    from shim.loop import Loop
-    from shim.server import Server
-    from shim.service import NAMES, Service
-    from shim.tasks import Tasks
+    from pyrunc.shim.children import Children
+    from pyrunc.shim.listener import leave
+    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.server import Server
+    from pyrunc.shim.service import NAMES, Service
+    from pyrunc.shim.tasks import Tasks
 
     log = Log(standard.log, debug="debug" in flags)
     loop = Loop(log)
     exporter: Exporter | None = None
     if any(posix.environ.get(name) for name in TRACED):
-        from shim.exporter import exporter as made
+        from pyrunc.shim.exporter import exporter as made
 
         exporter = made(loop, log, flags["namespace"])
     publisher, ended = _publisher(loop, log, flags)
@@ -130,16 +130,16 @@ def _raise_oom_score() -> None:
 def _publisher(loop: "Loop", log: Log, flags: "dict[str, str]") -> "tuple[Publisher, Callable[[int, int], None]]":
     """Who publishes events, and who is told of processes that are nobody else's: one may be containerd's program that
     publishes."""
-    from shim.events import Publisher
+    from pyrunc.shim.events import Publisher
 
     made = Publisher(loop, log)
     address = posix.environ.get(b"TTRPC_ADDRESS", b"").decode("utf-8", "surrogateescape")
     if address:
-        from shim.forward import Forward
+        from pyrunc.shim.forward import Forward
 
         made.way = Forward(made, address, flags["namespace"])
     elif flags.get("publish-binary") and flags.get("address"):
-        from shim.publish import Program
+        from pyrunc.shim.publish import Program
 
         made.way = program = Program(made, flags["publish-binary"], flags["address"], flags["namespace"])
         return made, program.ended

@@ -7,8 +7,8 @@ import time
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import open_at, read_file
 from pyrunc.protobuf import encode
-from shim import messages
-from shim.unmount import LOWER, unmount_all
+from pyrunc.shim import messages
+from pyrunc.shim.unmount import LOWER, unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def delete(flags: "dict[str, str]") -> bytes:
     bundle = flags.get("bundle") or posix.getcwd()
     remove(bundle, flags["namespace"], flags["id"])
     if _shim_is_gone(bundle):
-        from shim.companions import noted
+        from pyrunc.shim.companions import noted
 
         for id, its_bundle, root in noted(bundle):
             try:
@@ -72,7 +72,7 @@ def _shim_is_gone(bundle: str) -> bool:
     path = address.removeprefix("unix://")
     if not posix.access(path, posix.F_OK):
         return True
-    from shim.listener import was_left
+    from pyrunc.shim.listener import was_left
 
     return was_left(path)
 

@@ -41,7 +41,7 @@ def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patie
     if names[0]:
         ends[0] = _open(names[0], posix.O_RDONLY | posix.O_NONBLOCK)
     if _kind(names[1]) in LOGGERS:
-        from shim.logger import start
+        from pyrunc.shim.logger import start
 
         ends[1], ends[2] = start(names[1], *container)
         return ends

@@ -4,14 +4,14 @@ of different containers go together. None is lost while containerd restarts."""
 import time
 
 from pyrunc.protobuf import encode
-from shim import messages
+from pyrunc.shim import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.log import Log
-    from shim.loop import Loop, Timer
+    from pyrunc.shim.loop import Loop, Timer
 
 LAST_PAUSE_SECONDS = 8.0
 MOST = 4096  # that wait; then the oldest goes: a shim without a containerd must not grow

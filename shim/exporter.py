@@ -13,15 +13,15 @@ import time
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, write_all
 from pyrunc.linux.process import close_range, reset_signals
-from shim.tracing import INTERNAL, Tracer, attributes
+from pyrunc.shim.tracing import INTERNAL, Tracer, attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.log import Log
-    from shim.loop import Loop, Timer
-    from shim.tracing import Finished
+    from pyrunc.shim.loop import Loop, Timer
+    from pyrunc.shim.tracing import Finished
 
 FILE = "PYRUNC_TRACES_FILE"
 TIMELINE = "PYRUNC_TIMELINE_FILE"  # Chrome's trace format, for Perfetto

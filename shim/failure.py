@@ -1,8 +1,8 @@
 """What the runtime's errors are to containerd: a gRPC code, and runc's words where engines look for them."""
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, StepError, reason
-from shim import ttrpc
-from shim.ttrpc import Status
+from pyrunc.shim import ttrpc
+from pyrunc.shim.ttrpc import Status
 
 
 def failure(error: "PyruncError | OSError", start: str = "") -> Status:

@@ -1,14 +1,14 @@
 """Events over ttrpc, to the address that containerd has given us."""
 
 from pyrunc.protobuf import Malformed, decode, encode
-from shim import messages, ttrpc
-from shim.events import Event, Publisher, Way
+from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.events import Event, Publisher, Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from shim.loop import Timer
+    from pyrunc.shim.loop import Timer
 
 SERVICE = "containerd.services.events.ttrpc.v1.Events"
 TIMEOUT_SECONDS = 5.0

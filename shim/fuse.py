@@ -7,7 +7,7 @@ from pyrunc.hook_runner import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.place import Place
+    from pyrunc.shim.place import Place
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE = 60  # seconds: a program that never says that it serves

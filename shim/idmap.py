@@ -7,8 +7,8 @@ from pyrunc.container.mapped_mounts import namespace_of
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MS_PRIVATE, mount_setattr, move_mount, open_tree
-from shim.place import MAPS, Place, common_folder, lower_folder, mount_plain
-from shim.unmount import unmount_all
+from pyrunc.shim.place import MAPS, Place, common_folder, lower_folder, mount_plain
+from pyrunc.shim.unmount import unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import sys
 
 from pyrunc import __version__
 from pyrunc.protobuf import decode, encode
-from shim import messages
+from pyrunc.shim import messages
 
 NAME = "io.containerd.pyrunc.v2"
 LONGEST_INPUT = 1 << 20

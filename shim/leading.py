@@ -10,10 +10,10 @@ from pyrunc.container.container import Container
 from pyrunc.container.create import Creation
 from pyrunc.container.patience import LOOK_SECONDS
 from pyrunc.errors import Overdue
-from shim.children import Led
-from shim.rootfs import Mounting
-from shim.starting import DEATH_SECONDS, is_ready
-from shim.task import ROOTFS
+from pyrunc.shim.children import Led
+from pyrunc.shim.rootfs import Mounting
+from pyrunc.shim.starting import DEATH_SECONDS, is_ready
+from pyrunc.shim.task import ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pyrunc.container.state import StateRoot
     from pyrunc.log import Log
     from pyrunc.protobuf import Values
-    from shim.aside import Aside
-    from shim.children import Children
-    from shim.loop import Timer
-    from shim.task import Process
-    from shim.ttrpc import Status
+    from pyrunc.shim.aside import Aside
+    from pyrunc.shim.children import Children
+    from pyrunc.shim.loop import Timer
+    from pyrunc.shim.task import Process
+    from pyrunc.shim.ttrpc import Status
 
 
 class Leading(Led):

@@ -23,17 +23,17 @@ def main(words: "list[str]") -> int:
         if "h" in flags or "help" in flags:
             return say(HELP.encode())
         if "v" in flags or "info" in flags:
-            from shim import info
+            from pyrunc.shim import info
 
             return say(info.version() if "v" in flags else info.info())
         if not flags.get("namespace") or not flags.get("id"):
             raise ValueError("-namespace and -id are needed")
         if verb == "start":
-            from shim.start import start
+            from pyrunc.shim.start import start
 
             return start(flags)
         if verb == "delete":
-            from shim.delete import delete
+            from pyrunc.shim.delete import delete
 
             return say(delete(flags))
         raise ValueError(f'"{verb}" is no verb: start, delete')

@@ -9,15 +9,15 @@ from pyrunc.container.container import Container
 from pyrunc.container.state import StateRoot
 from pyrunc.errors import NotRunning, PyruncError, reason
 from pyrunc.linux import nearby
-from shim import messages, options, ttrpc
-from shim.children import AGAIN_SECONDS
-from shim.ends import open_at_once
-from shim.failure import failure
-from shim.leading import Leading
-from shim.rootfs import is_simple, unmount
-from shim.task import ROOTFS, Process
-from shim.ttrpc import Status
-from shim.worker import ENDS, MASTER, Worker
+from pyrunc.shim import messages, options, ttrpc
+from pyrunc.shim.children import AGAIN_SECONDS
+from pyrunc.shim.ends import open_at_once
+from pyrunc.shim.failure import failure
+from pyrunc.shim.leading import Leading
+from pyrunc.shim.rootfs import is_simple, unmount
+from pyrunc.shim.task import ROOTFS, Process
+from pyrunc.shim.ttrpc import Status
+from pyrunc.shim.worker import ENDS, MASTER, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from pyrunc.container.create import Creation
     from pyrunc.linux.fd import Fd
     from pyrunc.protobuf import Values
-    from shim.call import Call
-    from shim.ends import Ends
-    from shim.task import Task
-    from shim.tasks import Tasks
-    from shim.turns import Verb
-    from shim.worker import Line
+    from pyrunc.shim.call import Call
+    from pyrunc.shim.ends import Ends
+    from pyrunc.shim.task import Task
+    from pyrunc.shim.tasks import Tasks
+    from pyrunc.shim.turns import Verb
+    from pyrunc.shim.worker import Line
 
 CREATE_FAILED = "OCI runtime create failed: "
 DRAIN_SECONDS = 2.0  # for what a process has written and nobody has read when it is deleted
@@ -191,8 +191,8 @@ class Creating:
         bundle, id, namespace, loop = self.task.bundle, self.task.id, self.tasks.namespace, self.tasks.loop
 
         def work(_: "Line") -> None:
-            from shim import companions
-            from shim.delete import remove, unmount_rootfs
+            from pyrunc.shim import companions
+            from pyrunc.shim.delete import remove, unmount_rootfs
 
             if claimed:
                 remove(bundle, namespace, id)

@@ -3,8 +3,8 @@ core/mount makes them: on each other, or on a folder in the one before."""
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.mount_options import PROPAGATION, MountOptions
-from shim.place import MAPS, Place, finish, mount_plain
-from shim.unmount import unmount_all
+from pyrunc.shim.place import MAPS, Place, finish, mount_plain
+from pyrunc.shim.unmount import unmount_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
             raise PyruncError("mounting the root file system", word, "it is for containerd itself")
     try:
         if kind.startswith(("fuse.", "fuse3.")):
-            from shim import fuse
+            from pyrunc.shim import fuse
 
             fuse.mount(kind, source, place, [word for word in words if word not in PROPAGATION])
             finish(place, MountOptions([word for word in words if word in PROPAGATION]), None)
         elif any(word.startswith(MAPS) for word in words):
-            from shim import idmap
+            from pyrunc.shim import idmap
 
             idmap.mount_mapped(kind, source, place, words)
         else:

@@ -1,7 +1,7 @@
 """What containerd's configuration says to a runtime, sent with Create and on `start`'s standard input."""
 
 from pyrunc.protobuf import Malformed, decode
-from shim import messages
+from pyrunc.shim import messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from pyrunc.linux.mount import (
     umount,
 )
 from pyrunc.linux.mount_options import MountOptions
-from shim.unmount import LOWER
+from pyrunc.shim.unmount import LOWER
 
 MS_REMOUNT = 32
 MS_OF_ATTRIBUTE = {
@@ -57,7 +57,7 @@ def mount_plain(kind: str, source: str, place: Place, words: "list[str]", userns
     """`userns`: maps the owners of files; not of overlay, whose layers have a mapping."""
     if "loop" not in words:
         return _mount(kind, source, place, MountOptions(words), userns)
-    from shim import loop_device
+    from pyrunc.shim import loop_device
 
     rest = [word for word in words if word not in ("loop", "direct-io")]
     with loop_device.attached(source, "ro" in rest, "direct-io" in words) as device:  # until the mount holds it

@@ -4,12 +4,12 @@ import posix
 
 from pyrunc.errors import reason
 from pyrunc.protobuf import encode
-from shim import messages
-from shim.events import Event, Publisher, Way
+from pyrunc.shim import messages
+from pyrunc.shim.events import Event, Publisher, Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from shim.loop import Timer
+    from pyrunc.shim.loop import Timer
 
 TIMEOUT_SECONDS = 10.0
 SIGNALS = (13, 17)  # those that are not as a program expects them: SIGPIPE, SIGCHLD

@@ -9,9 +9,9 @@ from pyrunc.linux import apart
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.mount import MNT_DETACH
 from pyrunc.linux.mount_options import MountOptions
-from shim.aside import Aside
-from shim.place import MAPS, Place, arguments_of_mount, attach, finish
-from shim.unmount import NOTHING_THERE, UMOUNT_NOFOLLOW
+from pyrunc.shim.aside import Aside
+from pyrunc.shim.place import MAPS, Place, arguments_of_mount, attach, finish
+from pyrunc.shim.unmount import NOTHING_THERE, UMOUNT_NOFOLLOW
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyrunc.log import Log
-    from shim.children import Children
-    from shim.ttrpc import Status
+    from pyrunc.shim.children import Children
+    from pyrunc.shim.ttrpc import Status
 
     Done = Callable[[Exception | None], None]
 

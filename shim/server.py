@@ -7,9 +7,9 @@ import time
 
 from pyrunc.errors import reason
 from pyrunc.protobuf import decode
-from shim import messages, ttrpc
-from shim.call import Call
-from shim.ttrpc import Status
+from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.call import Call
+from pyrunc.shim.ttrpc import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from pyrunc.log import Log
     from pyrunc.protobuf import Message, Values
-    from shim.loop import Loop
-    from shim.tracing import Tracer
+    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.tracing import Tracer
 
     # of a method: the request, the answer, who answers; None is an answer that will come
     Methods = dict[str, tuple[Message, Message, Callable[[Values, Call], Values | None]]]

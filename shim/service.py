@@ -6,12 +6,12 @@ import time
 from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
 from pyrunc.protobuf import encode
-from shim import messages, ttrpc
-from shim.failure import failure
-from shim.making import Creating, Deleting, answer_of, when_drained
-from shim.starting import Entering, Starting
-from shim.task import Task
-from shim.ttrpc import Status
+from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.failure import failure
+from pyrunc.shim.making import Creating, Deleting, answer_of, when_drained
+from pyrunc.shim.starting import Entering, Starting
+from pyrunc.shim.task import Task
+from pyrunc.shim.ttrpc import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from pyrunc.container.container import Container
     from pyrunc.protobuf import Message, Values
-    from shim.call import Call
-    from shim.server import Methods
-    from shim.task import Process
-    from shim.tasks import Tasks
-    from shim.turns import Verb
-    from shim.worker import Line
+    from pyrunc.shim.call import Call
+    from pyrunc.shim.server import Methods
+    from pyrunc.shim.task import Process
+    from pyrunc.shim.tasks import Tasks
+    from pyrunc.shim.turns import Verb
+    from pyrunc.shim.worker import Line
 
     Handler = Callable[["Service", Values, Call], Values | None]
 
@@ -112,7 +112,7 @@ class Service:
                     line.runs_hooks()
                 container = task.opened_again(line)
                 if task.restored:
-                    from shim import checkpoints
+                    from pyrunc.shim import checkpoints
 
                     checkpoints.let_go(container)
                 else:
@@ -309,7 +309,7 @@ class Service:
         task = self.task(request["id"])
 
         def change(container: "Container") -> None:
-            from shim import checkpoints
+            from pyrunc.shim import checkpoints
 
             checkpoints.checkpoint(container, request, task.bundle, task.criu)
 
@@ -340,7 +340,7 @@ class Service:
         return {"processes": found}
 
     def stats(self, request: "Values", _: "Call") -> "Values":
-        from shim.metrics import metrics
+        from pyrunc.shim.metrics import metrics
 
         return {"stats": metrics(self.task(request["id"]).container.cgroup)}
 

@@ -7,10 +7,10 @@ from _blake2 import blake2s
 
 from pyrunc.linux.fd import Fd, open_at, read_file, replace_file
 from pyrunc.protobuf import Malformed, decode
+from pyrunc.shim import messages
+from pyrunc.shim.bootstrap import answer
+from pyrunc.shim.listener import listen
 from pyrunc.spec.jsonc import loads
-from shim import messages
-from shim.bootstrap import answer
-from shim.listener import listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _decoded(message: "Message", data: bytes) -> "dict[str, Any]":
 
 
 def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
-    from shim.options import OF_START, known
+    from pyrunc.shim.options import OF_START, known
 
     for each in given:
         try:
@@ -124,7 +124,7 @@ def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]"
         with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
             for number in (0, 1, 2):
                 posix.dup2(null.number, number)
-        from shim.daemon import serve
+        from pyrunc.shim.daemon import serve
 
         serve(listener, path, flags)
         status = 0

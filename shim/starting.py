@@ -13,11 +13,11 @@ from pyrunc.container.options import Options
 from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 from pyrunc.errors import Overdue, PyruncError, StateError
 from pyrunc.linux.pid import pid_of, pidfd_open, pidfd_send_signal
-from shim.children import Led
-from shim.ends import open_at_once
-from shim.failure import failure
-from shim.ttrpc import Status
-from shim.worker import BORN, ENDS, MASTER, Worker
+from pyrunc.shim.children import Led
+from pyrunc.shim.ends import open_at_once
+from pyrunc.shim.failure import failure
+from pyrunc.shim.ttrpc import Status
+from pyrunc.shim.worker import BORN, ENDS, MASTER, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pyrunc.container.launch import Launch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
-    from shim.children import Children
-    from shim.ends import Ends
-    from shim.loop import Loop, Timer
-    from shim.task import Process
-    from shim.worker import Line
+    from pyrunc.shim.children import Children
+    from pyrunc.shim.ends import Ends
+    from pyrunc.shim.loop import Loop, Timer
+    from pyrunc.shim.task import Process
+    from pyrunc.shim.worker import Line
 
 SIGKILL = 9
 DEATH_SECONDS = 0.02  # the loop waits so long for a process that was killed, to say how it died

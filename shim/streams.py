@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shim.ends import Ends
-    from shim.loop import Loop, Timer
+    from pyrunc.shim.ends import Ends
+    from pyrunc.shim.loop import Loop, Timer
 
 CHUNK = 1 << 16
 LOGGERS = ("binary://", "binary-v2://")  # take both outputs

@@ -12,12 +12,12 @@ from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
 from pyrunc.errors import NoSuchContainer, PyruncError
 from pyrunc.linux.fd import open_at, replace_file
+from pyrunc.shim import companions, options
+from pyrunc.shim.streams import Streams
+from pyrunc.shim.turns import Turns
+from pyrunc.shim.unmount import unmount_all
+from pyrunc.shim.worker import ENDS, MASTER
 from pyrunc.spec.jsonc import dumps
-from shim import companions, options
-from shim.streams import Streams
-from shim.turns import Turns
-from shim.unmount import unmount_all
-from shim.worker import ENDS, MASTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.oom import Watch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
+    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.streams import StandardStreams
+    from pyrunc.shim.worker import Line
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Process as Spec
-    from shim.loop import Loop
-    from shim.streams import StandardStreams
-    from shim.worker import Line
 
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
@@ -151,7 +151,7 @@ class Task:
 
     def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
         """In a worker: all of it, or nothing. Raises PyruncError."""
-        from shim import mounts
+        from pyrunc.shim import mounts
 
         root = self.note(found)
         with line.log.step("create.mount_rootfs"):
@@ -167,7 +167,7 @@ class Task:
             if self.read_config(line.log).get("hooks"):
                 line.runs_hooks()
             if request["checkpoint"]:
-                from shim import checkpoints
+                from pyrunc.shim import checkpoints
 
                 checkpoints.restore(root, self.id, self.bundle, asked, request, found, line.log)
             else:
@@ -179,7 +179,7 @@ class Task:
 
     def open_streams(self, line: "Line", streams: Streams) -> None:
         """In a worker."""
-        from shim.ends import READER_SECONDS, open_ends
+        from pyrunc.shim.ends import READER_SECONDS, open_ends
 
         line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace), READER_SECONDS))
 

@@ -1,20 +1,20 @@
 """All tasks of the shim, and how their ends are told: to containerd, and to who waits for one."""
 
 from pyrunc.errors import PyruncError
+from pyrunc.shim import messages
+from pyrunc.shim.children import AGAIN_SECONDS
+from pyrunc.shim.task import ROOTFS, Task
 from pyrunc.spec.jsonc import dumps
-from shim import messages
-from shim.children import AGAIN_SECONDS
-from shim.task import ROOTFS, Task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.log import Log
-    from shim.children import Children
-    from shim.events import Publisher
-    from shim.loop import Loop
-    from shim.task import Process
+    from pyrunc.shim.children import Children
+    from pyrunc.shim.events import Publisher
+    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.task import Process
 
 
 class Tasks:

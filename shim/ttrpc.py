@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from shim.loop import Loop
+    from pyrunc.shim.loop import Loop
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
 HEADER = 10

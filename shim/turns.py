@@ -1,14 +1,14 @@
 """One verb of a container at a time; the others wait for their turn, in the order in which they were asked for."""
 
-from shim.ttrpc import Status
+from pyrunc.shim.ttrpc import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrunc.protobuf import Values
-    from shim.call import Call
-    from shim.loop import Loop
+    from pyrunc.shim.call import Call
+    from pyrunc.shim.loop import Loop
 
 
 class Verb:

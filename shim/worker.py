@@ -19,16 +19,16 @@ from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
 from pyrunc.log import Log, Timed
 from pyrunc.protobuf import Malformed
+from pyrunc.shim import ttrpc
+from pyrunc.shim.ttrpc import Status
 from pyrunc.spec.jsonc import dumps, loads
-from shim import ttrpc
-from shim.ttrpc import Status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from shim.loop import Loop, Timer
+    from pyrunc.shim.loop import Loop, Timer
 
     Work = Callable[["Line"], Any]
 

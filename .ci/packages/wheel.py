@@ -44,11 +44,13 @@ def repacked(built: Path, image: Path, folder: Path) -> Path:
     tag = TAG.format(machine=os.uname().machine)
     information = f"{name}-{version}.dist-info"
     programs = f"{name}-{version}.data/scripts"
+    # The library's worker has a launcher where pip has built one; elsewhere it seals itself (pyrunc/library/bare.py).
+    left_out = (f"{information}/RECORD", "pyrunc/modules.marshal", f"{programs}/pyrunc-worker")
     with tempfile.TemporaryDirectory() as work:
         files = {f"{programs}/pyrunc": image.read_bytes(), f"{programs}/containerd-shim-pyrunc-v2": shim(Path(work))}
     with zipfile.ZipFile(built) as source:
         for item in source.infolist():
-            if not item.is_dir() and item.filename not in (f"{information}/RECORD", "pyrunc/modules.marshal"):
+            if not item.is_dir() and item.filename not in left_out:
                 files.setdefault(item.filename, source.read(item))
     files[f"{information}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: pyrunc\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()

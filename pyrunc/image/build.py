@@ -123,8 +123,7 @@ def stage(folder: Path) -> Path:
     """The package as it is installed, with its schemas and what is generated."""
     shutil.rmtree(folder, ignore_errors=True)
     not_modules = shutil.ignore_patterns("__pycache__", "*.c", "*.h", "*.ld", "*.so", "*.pyi")
-    for name in ("pyrunc", "shim"):
-        shutil.copytree(TREE / name, folder / name, ignore=not_modules)
+    shutil.copytree(TREE / "pyrunc", folder / "pyrunc", ignore=not_modules)  # with what pyrunc/shim leads to
     spec = folder / "pyrunc/spec"
     shutil.copytree(TREE / "oci-spec-schemas", spec / "schemas")
     made = (spec / "_checker.py", spec / "_checker_rest.py")
@@ -159,7 +158,7 @@ def at_run_time(node: ast.AST) -> "Iterator[ast.AST]":
 
 def is_module(name: str) -> bool:
     """What is imported from a package, of another's, may be a module of it."""
-    if name.startswith(("pyrunc.", "shim.")):
+    if name.startswith("pyrunc."):
         return False  # those are all imported
     try:
         return importlib.util.find_spec(name) is not None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACK, MODULES, STDLIB, *SITES = sys.argv[1:]
 sys.path[:] = [STDLIB, *SITES]
 
-PROGRAMS = {"pyrunc": "pyrunc.cli.main", "containerd-shim-pyrunc-v2": "shim.main"}
+PROGRAMS = {"pyrunc": "pyrunc.cli.main", "containerd-shim-pyrunc-v2": "pyrunc.shim.main"}
 # What libraries import and, in what we ask of them, never call. None: they do without it.
 EMPTY = {
     "typing_extensions": None,
@@ -106,7 +106,7 @@ def import_everything() -> None:
             sys.modules[name] = None  # type: ignore[assignment]
     sys.modules["ctypes"].util = sys.modules["ctypes.util"]  # type: ignore[attr-defined]
     # Besides, what C code imports at first use. The last two codecs are for names of hosts.
-    everything = [*MODULES.split(","), "json.decoder", *all_of("pyrunc"), *all_of("shim")]
+    everything = [*MODULES.split(","), "json.decoder", *all_of("pyrunc")]
     for name in everything:
         if not name.startswith((*LATER, *NOT_HERE)):
             import_one(name)
@@ -327,7 +327,7 @@ def entry(words: "list[str]") -> int:
 
 def globals_of_ours() -> "dict[str, array.array[int]]":
     """Addresses. As numbers of Python they would leave holes."""
-    ours = (name for name in sys.modules if name.startswith(("pyrunc", "shim")))
+    ours = (name for name in sys.modules if name.startswith("pyrunc"))
     return {name: array.array("Q", (id(value) for value in vars(sys.modules[name]).values())) for name in ours}
 
 

@@ -31,7 +31,8 @@ OFF_THE_PATH = (
 
 
 def main(output: str, root: str, *generated: str) -> None:
-    sources = {path: path.relative_to(root) for name in ("pyrunc", "shim") for path in Path(root, name).rglob("*.py")}
+    folders = (Path(root, "pyrunc"), Path(root, "pyrunc/shim"))  # that is a link, which rglob does not follow
+    sources = {path: path.relative_to(root) for folder in folders for path in folder.rglob("*.py")}
     sources |= {Path(path): Path("pyrunc/spec", Path(path).name) for path in generated}
     boot, blobs = b"", b""
     index: dict[str, tuple[bool, str, int, int]] = {}  # name: is it a package, its file, where it lies, how long it is

@@ -19,7 +19,7 @@ from typing import Any
 
 from engines import processes
 from pyrunc.protobuf import decode, encode
-from shim import messages, service, ttrpc
+from pyrunc.shim import messages, service, ttrpc
 
 PYRUNC = os.environ.get("PYRUNC") or f"{os.path.dirname(sys.executable)}/pyrunc"
 CGROUPS = f"pyrunc-engines-{os.getpid()}"  # another run at the same time has others

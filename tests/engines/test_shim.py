@@ -18,7 +18,7 @@ from integration.support.faulty import PACKAGES
 from integration.support.modules import ALLOWED, FORBIDDEN
 from pyrunc.linux.pid import start_time
 from pyrunc.protobuf import decode, encode
-from shim import messages, metrics, ttrpc
+from pyrunc.shim import messages, metrics, ttrpc
 
 
 def is_gone(pid):
@@ -348,13 +348,13 @@ def test_the_command_line(words, code):
 
 COMMON = {
     "pyrunc", "pyrunc.linux", "pyrunc.linux._kernel", "pyrunc.linux._kernel.lib", "pyrunc.linux.fd",
-    "shim", "shim.main", "shim.messages", "pyrunc.protobuf",
+    "pyrunc.shim", "pyrunc.shim.main", "pyrunc.shim.messages", "pyrunc.protobuf",
 }  # fmt: skip
 LOADED = """
 import posix, sys
 before = set(sys.modules)
 sys.path.append(sys.argv[1])
-from shim.main import main
+from pyrunc.shim.main import main
 real = posix._exit
 code = main(sys.argv[2:])
 posix.write(2, "\\n".join(sorted(set(sys.modules) - before)).encode())
@@ -369,15 +369,15 @@ def test_what_start_and_delete_load(container, verb):
     command = ["env", "-C", c.bundle, sys.executable, "-I", "-S", "-c", LOADED, PACKAGES, *words, verb]
     done = c.host.run(*command, capture_output=True, stdin=subprocess.DEVNULL)
     loaded = set(done.stderr.decode().split())
-    others = {name for name in loaded if not name.startswith(("pyrunc", "shim"))}
+    others = {name for name in loaded if not name.startswith("pyrunc")}
     assert others <= ALLOWED, others - ALLOWED
     assert not others & FORBIDDEN
     ours = loaded - others
     expected = {
-        "start": {"pyrunc.spec", "pyrunc.spec.jsonc", "shim.bootstrap", "shim.listener", "shim.start"},
-        "delete": {"pyrunc.errors", "pyrunc.linux.mount", "shim.delete", "shim.listener", "shim.unmount"},
+        "start": {"spec", "spec.jsonc", "shim.bootstrap", "shim.listener", "shim.start"},
+        "delete": {"errors", "linux.mount", "shim.delete", "shim.listener", "shim.unmount"},
     }[verb]
-    assert ours == COMMON | expected
+    assert ours == COMMON | {f"pyrunc.{name}" for name in expected}
 
 
 def test_info_gives_the_options_back():

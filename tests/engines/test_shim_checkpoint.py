@@ -7,7 +7,7 @@ import pytest
 from engines import criu
 from engines.shim import CONFIG, Failed, wait_until
 from pyrunc.protobuf import encode
-from shim import messages
+from pyrunc.shim import messages
 
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /tmp/n; mv /tmp/n /tmp/count; sleep 0.02; done"
 

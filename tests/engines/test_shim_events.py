@@ -10,8 +10,8 @@ import pytest
 from engines.shim import wait_until
 from pyrunc.log import Log
 from pyrunc.protobuf import decode
-from shim import events, messages, ttrpc
-from shim.loop import Loop
+from pyrunc.shim import events, messages, ttrpc
+from pyrunc.shim.loop import Loop
 from sizes import size
 
 AWAY_SECONDS = size(30, 1)

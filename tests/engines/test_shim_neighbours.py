@@ -26,7 +26,7 @@ import pytest
 from engines.shim import CGROUPS, CONFIG, PYRUNC, Client, Container, Failed, Host, wait_until
 from pyrunc.linux.pid import state_of
 from pyrunc.protobuf import encode
-from shim import messages, ttrpc
+from pyrunc.shim import messages, ttrpc
 
 POD = "io.kubernetes.cri.sandbox-id"
 numbers = itertools.count()

@@ -11,7 +11,7 @@ import pytest
 
 from engines.shim import Client, Failed, wait_until
 from pyrunc.protobuf import STRING, encode
-from shim import messages, ttrpc
+from pyrunc.shim import messages, ttrpc
 
 
 def given(**options):

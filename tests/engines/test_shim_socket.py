@@ -17,8 +17,8 @@ import pytest
 
 from engines.shim import Client, Failed, wait_until
 from pyrunc.protobuf import encode
-from shim import messages, ttrpc
-from shim.listener import listen
+from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.listener import listen
 
 
 def test_cve_2020_15257_the_socket_is_its_owners_alone(container, host):

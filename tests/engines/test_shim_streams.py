@@ -14,8 +14,8 @@ import pytest
 from engines.shim import Failed, wait_until
 from pyrunc.linux.fd import Fd
 from pyrunc.log import Log
-from shim.loop import Loop
-from shim.streams import Pump
+from pyrunc.shim.loop import Loop
+from pyrunc.shim.streams import Pump
 from sizes import size
 
 MEGABYTES = size(1024, 32)

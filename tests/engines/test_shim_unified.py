@@ -7,7 +7,7 @@ import pytest
 
 from engines.shim import Container, Host, wait_until
 from pyrunc.protobuf import decode
-from shim import metrics
+from pyrunc.shim import metrics
 
 
 @pytest.fixture

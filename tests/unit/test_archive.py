@@ -31,7 +31,9 @@ print(len(index))
 """
 
 
-@pytest.mark.parametrize("first", ["pyrunc.cli.main", "pyrunc.container.create", "shim.main", "shim.service"])
+@pytest.mark.parametrize(
+    "first", ["pyrunc.cli.main", "pyrunc.container.create", "pyrunc.shim.main", "pyrunc.shim.task"]
+)
 def test_all_that_is_in_it_is_loaded_whatever_comes_first(first):
     words = [sys.executable, "-I", "-S", "-c", LOAD, str(HOME), first]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)

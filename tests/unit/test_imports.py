@@ -30,7 +30,7 @@ NOT_LOADED = ("pyrunc.image", "pyrunc.launcher", "pyrunc.linux._build", "pyrunc.
 
 def modules():
     """Every module's name, and its syntax tree; those of the program."""
-    for package in ("pyrunc", "shim"):
+    for package in ("pyrunc", "pyrunc/shim"):  # that is a link, which rglob does not follow
         for file in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
             if not name.startswith(NOT_LOADED):
@@ -69,8 +69,7 @@ def statements(tree, types):
 
 def folder(name):
     """`linux` of pyrunc.linux.fd; a module that lies beside the folders stands for itself."""
-    package, _, rest = name.partition(".")
-    return "shim" if package == "shim" else rest.partition(".")[0] or "errors"
+    return name.partition(".")[2].partition(".")[0] or "errors"
 
 
 def row(name):

@@ -1,7 +1,7 @@
 """What the shim tells of adapters for RDMA, which few machines have."""
 
 from pyrunc.protobuf import decode, encode
-from shim.metrics import V2, rdma
+from pyrunc.shim.metrics import V2, rdma
 
 
 def test_rdma_as_containerd_has_it(tmp_path):

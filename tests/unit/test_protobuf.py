@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrunc.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32, UINT64, Malformed, decode, encode
-from shim import messages, metrics
+from pyrunc.shim import messages, metrics
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 TYPES = {

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from pyrunc.log import Log
-from shim.loop import Loop
+from pyrunc.shim.loop import Loop
 
 
 def test_what_poll_has_told_of_a_descriptor_that_is_gone_is_not_told_of_the_next_of_its_number():
@@ -36,10 +36,10 @@ import os, sys, time
 sys.path[:0] = sys.argv[1:]
 from types import SimpleNamespace
 from pyrunc.log import Log
-from shim.loop import Loop
-from shim.children import Children
-from shim.task import Process, Task
-from shim.tasks import Tasks
+from pyrunc.shim.loop import Loop
+from pyrunc.shim.children import Children
+from pyrunc.shim.task import Process, Task
+from pyrunc.shim.tasks import Tasks
 
 told, waited, fails = [], [], [RecursionError, OSError]
 class Publisher:

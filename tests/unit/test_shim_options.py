@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from shim.options import read_toml
+from pyrunc.shim.options import read_toml
 
 TEXTS = [
     "", "\n\n", 'BinaryName = ""\nIoUid = 0\nSystemdCgroup = true\n', "A = 'x'", 'A="/run/x y"', "A = 12\r\nB = false",

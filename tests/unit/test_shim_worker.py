@@ -8,8 +8,8 @@ import pytest
 PROGRAM = """
 import sys, time
 from pyrunc.log import Log
-from shim import worker
-from shim.loop import Loop
+from pyrunc.shim import worker
+from pyrunc.shim.loop import Loop
 
 worker.MOST_SECONDS = 0.2
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pyrunc.linux.fd import Fd
 from pyrunc.log import Log
 from pyrunc.protobuf import Malformed
-from shim import ttrpc
-from shim.loop import Loop
-from shim.ttrpc import LARGEST, REQUEST, RESPONSE, Reader, Status, pack
+from pyrunc.shim import ttrpc
+from pyrunc.shim.loop import Loop
+from pyrunc.shim.ttrpc import LARGEST, REQUEST, RESPONSE, Reader, Status, pack
 
 frames = st.lists(
     st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([REQUEST, RESPONSE]), st.binary(max_size=100)), max_size=6
