@@ -11,6 +11,7 @@ import socket
 import sys
 from typing import Any
 
+from pyrunc.errors import PyruncError
 from pyrunc.learn import notifications
 from pyrunc.learn.notifications import Notice
 from pyrunc.learn.rights import Trace, was_needed
@@ -18,6 +19,7 @@ from pyrunc.seccomp import names
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 AT_FDCWD = -100
+MOST_PATHS = 100_000
 NAMESPACES = 0x7E020080  # CLONE_NEW*
 # Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None)
 PATHS = {
@@ -58,6 +60,7 @@ class Watcher:
         self.changed: set[str] = set()
         self.capabilities: set[str] | None = set()
         self.why_not = ""
+        self.too_many = False
         self.last: dict[int, str] = {}
         self.known: dict[tuple[int, int], str] = {}
         self.program_runs = False
@@ -158,6 +161,9 @@ class Watcher:
         path = posixpath.normpath(path) if path else ""
         if not path:
             return
+        if len(self.reached) >= MOST_PATHS and path not in self.reached:
+            self.too_many = True  # a program that makes them up is not to fill the host's memory
+            return
         self.reached.add(path)
         asked = 0
         if flags is not None:
@@ -175,6 +181,9 @@ class Watcher:
         return f"{folder}/{path}" if folder.startswith("/") else ""
 
     def _result(self) -> dict[str, Any]:
+        if self.too_many:
+            cause = f"it has named more than {MOST_PATHS} paths, and not all were looked at"
+            raise PyruncError("learning", "paths", cause)
         return {
             "calls": sorted(self.calls),
             "unknown": sorted(self.unknown),
