@@ -218,6 +218,12 @@ EXPLAINED = [
         "the source of a cgroup mount is a word without meaning",
     ),
     (
+        "mounts",
+        "user namespace",
+        r"(?<=^/)(full|null|random|tty|urandom|zero) /dev/\1 (noexec,nosuid,)?",
+        "the device nodes that a user namespace gets as bind mounts are nosuid and noexec, as crun's are",
+    ),
+    (
         "root",
         "read-only",
         r"^\S+ 0 0 tmp$",

@@ -9,6 +9,7 @@ import collections
 import json
 import os
 import posix
+import stat
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def kind_of(pid: int, place: str) -> str:
                 status = posix.fstat(there.number)
                 device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
                 writable = "ro" if posix.fstatvfs(there.number).f_flag & posix.ST_RDONLY else "rw"
-                return f"{status.st_mode & path.S_IFMT:o} {device} on {filesystem_type(there):x} {writable}"
+                return f"{stat.S_IFMT(status.st_mode):o} {device} on {filesystem_type(there):x} {writable}"
         except OSError as error:
             return error.strerror.partition(": ")[2]
 
