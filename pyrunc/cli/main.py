@@ -66,6 +66,8 @@ def _lead(words: "list[str]") -> int:
         from pyrunc.cli import hints
 
         return _failed(f"{reason(error)}{hints.of_system(error)}", log, failure)
+    except MemoryError:
+        return _failed("there is no memory left for pyrunc itself; has the caller a limit (ulimit -v)?", log, failure)
     except Exception as error:  # a mistake of ours: one line all the same, and where to look with --debug
         if log.debug_on:
             raise

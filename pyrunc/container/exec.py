@@ -6,7 +6,7 @@ import posix
 from pyrunc.container import launch, prepare
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
-from pyrunc.errors import StateError, UsageError
+from pyrunc.errors import StateError, StepError, UsageError
 from pyrunc.init import labels, namespaces, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN, CAP_SYS_PTRACE, Sets
 from pyrunc.init.context import Context
@@ -37,7 +37,12 @@ OF_THE_CONTAINER: "tuple[Inherited, ...]" = (
 def execute(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> int:
     """Run `what` in the container. Returns its pid once its program runs; it is this process's child."""
     child = begin(container, what, options, ignore_paused)
-    child.lead()
+    try:
+        child.lead()
+    except StepError as error:
+        if not container.is_alive():  # its namespaces have gone before the child could join them
+            raise StateError("cannot exec in a stopped container", container.id) from error
+        raise
     prepare.write_pid_file(options.pid_file, child)
     return child.pid
 

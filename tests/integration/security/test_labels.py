@@ -55,6 +55,7 @@ def test_a_container_without_labels_says_nothing_of_them(container):
 
 def test_new_file_systems_get_the_mount_label_but_not_the_kernels_own():
     context = Context()
+    context.config = {}
     assert labels.for_mount(context, "tmpfs") == []
     context.mount_label = "system_u:object_r:container_file_t:s0:c1,c2"
     assert labels.for_mount(context, "tmpfs") == [("context", context.mount_label)]
