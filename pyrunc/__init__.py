@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyrunc.library.sandbox import sandbox
     from pyrunc.library.streams import DEVNULL, PIPE, STDOUT
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 SPECIFICATION = "1.3.0"  # of the Open Container Initiative: the newest that is known
 __all__ = [
     "DEVNULL",

@@ -1,5 +1,6 @@
 """Events over ttrpc, to the address that containerd has given us."""
 
+from pyrunc.errors import reason
 from pyrunc.protobuf import Malformed, decode, encode
 from pyrunc.shim import messages, ttrpc
 from pyrunc.shim.events import Event, Publisher, Way
@@ -37,7 +38,7 @@ class Forward(Way):
                 self.connection = ttrpc.Connection(self.loop, ttrpc.connect(self.address), self._answered, self._lost)
                 self.stream = -1
         except OSError as error:
-            return self.publisher.failed(error.strerror or "")
+            return self.publisher.failed(reason(error))
         frames = bytearray()
         for event in events:
             self.stream += 2

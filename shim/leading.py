@@ -128,7 +128,8 @@ class Leading(Led):
         self.children.loop.cancel(self.timer)
         if self.channel >= 0:
             self.children.loop.unwatch(self.channel)
-            child = self.creation.child
+        child = getattr(self.creation, "child", None)  # what failed before it was sent off has one too
+        if child is not None:
             if child.pidfd is not None:
                 child.pidfd.close()
             del self.creation.child  # they refer to each other: both would stay until the collector comes

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[["Service", Values, Call], Values | None]
 
-AGAIN_SECONDS = 0.25  # until what has failed is tried again
 NOT_STARTED = 255
 SIGKILL, SIGTERM = 9, 15
 START_FAILED = "OCI runtime start failed: "  # runc says it, and its shim
@@ -240,9 +239,12 @@ class Service:
 
             def done(_: object, error: "Status | None") -> None:
                 if error is not None:
-                    if what == "pause" and worker.left_something:
-                        task.container.cgroup.thaw()
-                    return task.turns.refuse(verb, error)
+                    try:
+                        if what == "pause" and worker.left_something:
+                            task.container.cgroup.thaw()
+                    finally:
+                        task.turns.refuse(verb, error)  # or no other verb would ever have its turn
+                    return
                 changed(task)
                 task.turns.end(verb, dict)
 

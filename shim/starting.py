@@ -251,9 +251,12 @@ class Entering(Led):
     def _executed(self, pid: "Any", error: "Status | None") -> None:
         worker, self.worker = self.worker, None
         if error is not None:
-            if worker is not None and worker.born:
-                posix.kill(worker.born, SIGKILL)  # a child of ours, or of a worker's that is about to be
-            return self._finish(error)
+            if worker is not None and worker.born and (worker.died or worker.hangs):
+                try:
+                    posix.kill(worker.born, SIGKILL)  # a child of ours, or of a worker's that is about to be
+                except ProcessLookupError:
+                    pass  # the worker had waited for it
+            return self._finish(error)  # a worker that says the error has ended its process before
         self.process.pid = pid
         self._finish(None)
 

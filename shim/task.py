@@ -154,9 +154,9 @@ class Task:
         from pyrunc.shim import mounts
 
         root = self.note(found)
-        with line.log.step("create.mount_rootfs"):
-            mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
         try:
+            with line.log.step("create.mount_rootfs"):
+                mounts.mount_all(request["rootfs"], f"{self.bundle}/{ROOTFS}")
             with line.log.step("create.open_streams"):
                 self.open_streams(line, streams)
             streams.own((found["io_uid"], found["io_gid"]))

@@ -29,6 +29,9 @@ KILL_SECONDS = 2.0
 class Cgroup:
     """One directory in every hierarchy.
 
+    What raises NotImplementedError here each kind has to do. A body that does nothing would be a container without
+    limits, and abc or typing modules that each verb loads.
+
     Attributes:
         paths: name of the hierarchy ("" is v2's) -> directory.
         mounts: name of the hierarchy -> where it is mounted.

@@ -71,13 +71,13 @@ def _configuration(bundle: str) -> Config:
         os.close(number)
 
 
-def _earlier(path: str) -> dict[str, Any]:
+def _earlier(path: str) -> Any:
     found: Any = loads(read_file(path).decode())
     try:
         profile.union(found, found)
     except (KeyError, TypeError) as error:
         raise ConfigError("reading", path, "is nothing that pyrunc learn has written") from error
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _watched(call: Call, config: Config, bundle: str, path: str) -> tuple[int, dict[str, Any]]:
@@ -106,7 +106,8 @@ def _watched(call: Call, config: Config, bundle: str, path: str) -> tuple[int, d
             os.unlink(path)
     if ended:
         raise PyruncError("learning", call.id, "its watcher has failed, and nothing was learned")
-    return status, loads(os.pread(result, 1 << 30, 0).decode("utf-8", "surrogateescape"))  # type: ignore[return-value]
+    seen: Any = loads(os.pread(result, os.fstat(result).st_size, 0).decode("utf-8", "surrogateescape"))
+    return status, seen
 
 
 def _watch(server: socket.socket, control: int, result: int) -> None:

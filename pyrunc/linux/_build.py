@@ -113,10 +113,11 @@ static int sys_openat2(int dfd, const char *path, uint64_t flags, uint64_t mode,
 {
     struct { uint64_t flags, mode, resolve; } how = { flags, mode, resolve };
     int fd;
-    /* EAGAIN: a rename raced with a ".." or an in-root lookup; openat2(2) asks for another try. */
+    /* EAGAIN: a rename raced with a ".." or an in-root lookup; openat2(2) asks for another try. With RESOLVE_CACHED
+       (0x20) it is the answer: not in the cache. */
     for (int tries = 0; tries < 128; tries++) {
         fd = syscall(SYS_openat2, dfd, path, &how, sizeof how);
-        if (fd >= 0 || (errno != EAGAIN && errno != EINTR))
+        if (fd >= 0 || (errno != EINTR && (errno != EAGAIN || resolve & 0x20)))
             return fd;
     }
     return fd;
@@ -346,7 +347,8 @@ static unsigned char *shared_page(void)
 static void drop_shared_page(unsigned char *page) { munmap(page, 1); }
 
 /* One system call in a task that shares our memory and our descriptors, and nothing else: see apart.py. It has our
-   thread's storage too, so it touches no errno: the calls are made without the C library. */
+   thread's storage too, so it touches no errno: the calls are made without the C library. Nor does a handler of ours run
+   there, on its small stack: all signals are blocked from its first instruction on, but SIGKILL. */
 struct apart {
     const char *folder;
     long number, arguments[5], result, caller;
@@ -400,9 +402,15 @@ static int start_apart(struct apart *call)
     errno = ENOSYS;
     return -1;
 #else
+    sigset_t all, ours;
     call->result = -EINTR;
     call->caller = getpid();
-    return clone(run_apart, call->stack + sizeof call->stack, CLONE_VM | CLONE_FILES | SIGCHLD, call);
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &ours);
+    int pid = clone(run_apart, call->stack + sizeof call->stack, CLONE_VM | CLONE_FILES | SIGCHLD, call), error = errno;
+    sigprocmask(SIG_SETMASK, &ours, NULL);
+    errno = error;
+    return pid;
 #endif
 }
 

@@ -12,7 +12,7 @@ WITHOUT_SERVER = {
     "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "nsfs", "overlay", "proc", "ramfs", "rootfs",
     "squashfs", "sysfs", "tmpfs", "xfs", "zfs",
 }  # fmt: skip
-_kinds: "dict[int, str]" = {}  # by the kernel's number for a mount
+_kinds: "dict[int, str]" = {}  # by the kernel's number for a mount: of those that were asked for and stay
 
 
 def folder(path: str) -> "Fd | None":
@@ -47,9 +47,19 @@ def _kind(fd: Fd) -> str:
     """Of its file system: asked of /proc, as fstatfs(2) would ask the server."""
     lines = read_file(f"/proc/self/fdinfo/{fd.number}").decode().splitlines()
     number = int(next(line for line in lines if line.startswith("mnt_id:"))[7:])
-    if number not in _kinds:
-        _kinds.clear()
-        for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
-            first, _, rest = line.partition(" - ")
-            _kinds[int(first.partition(" ")[0])] = rest.partition(" ")[0]
-    return _kinds.get(number, "")
+    if number in _kinds:
+        return _kinds[number]
+    kind = _kind_of_mount(number)
+    if kind not in ("", "nsfs"):
+        _kinds[number] = kind
+    return kind
+
+
+def _kind_of_mount(number: int) -> str:
+    """The kernel gives a number again once its mount is gone. So no more is kept than the mounts that bundles are on,
+    and no namespace's, which comes and goes with its pod: the next with its number could be a server's."""
+    for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
+        first, _, rest = line.partition(" - ")
+        if int(first.partition(" ")[0]) == number:
+            return rest.partition(" ")[0]
+    return ""

@@ -481,6 +481,23 @@ def test_a_seccomp_agent_that_takes_nothing(pod, host, tmp_path, call):
         pod.ends_well()
 
 
+def test_a_program_that_is_none_behind_a_seccomp_agent(pod, tmp_path, call):
+    """Only execve tells, when the worker has said the pid. It waits for that process itself, and then there is none."""
+    place = str(tmp_path / "agent")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(place)
+        agent.listen(2)
+        c = pod.other("/bin/sleep", "100", linux={"seccomp": {**NOTIFY, "listenerPath": place}}).create()
+        c.call("Start")
+        program = Path(f"/proc/{c.call('State')['pid']}/root/dev/none")
+        program.write_bytes(b"\x7fELF, but no more")
+        program.chmod(0o755)
+        c.call("Exec", exec_id="x", spec={"value": json.dumps({"cwd": "/", "args": ["/dev/none"], "env": []}).encode()})
+        with pytest.raises(Failed, match="exec format error"):
+            call(c, "Start", exec_id="x").answer()
+        pod.ends_well()
+
+
 def cgroup_of(c: Container) -> Path:
     return Path(f"/sys/fs/cgroup/freezer/{CGROUPS}/{c.id}")
 
