@@ -1,5 +1,6 @@
 """Loop devices: a file as a disk. The snapshotters blockfile and erofs have them for layers. loop(4), Linux 5.8"""
 
+import errno
 import fcntl
 import posix
 import time
@@ -14,7 +15,6 @@ LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO = 1, 4, 16
 # struct loop_config: the file, the size of a block, struct loop_info64 (here its flags and the file's name), room.
 LOOP_CONFIG = "=II 40x 3I I 64s 64x 32x 16x 64x"
 NAME = 63  # bytes of the file's name: for people
-EBUSY = 16
 TRIES = 50
 
 
@@ -35,7 +35,7 @@ def attached(path: str, read_only: bool, direct: bool) -> Fd:
                 return device
             except OSError as error:
                 device.close()
-                if error.errno != EBUSY or attempt == TRIES - 1:
+                if error.errno != errno.EBUSY or attempt == TRIES - 1:
                     raise OSError(error.errno, f"{error.strerror} (loop device of {path})", device.name) from error
             time.sleep(attempt * 0.001)  # somebody else was given the same one
     raise AssertionError  # not reached

@@ -1,5 +1,6 @@
 """seccomp's notifications: a system call waits until we have looked at it, and then goes on. seccomp_unotify(2)"""
 
+import errno
 import fcntl
 import os
 import struct
@@ -10,7 +11,6 @@ RECEIVE, SEND, IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
 CONTINUE = 1  # Linux 5.5
 NOTICE = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
 ANSWER = struct.Struct("=QqiI")  # struct seccomp_notif_resp
-ENOENT = 2  # its process has been killed meanwhile
 LONGEST = 4096  # PATH_MAX
 
 
@@ -32,7 +32,7 @@ def receive(listener: int) -> "Notice | None":
     try:
         fcntl.ioctl(listener, RECEIVE, buffer)
     except OSError as error:
-        if error.errno == ENOENT:
+        if error.errno == errno.ENOENT:  # its process has been killed meanwhile
             return None
         raise
     fields = NOTICE.unpack(buffer)
@@ -44,7 +44,7 @@ def go_on(listener: int, notice: Notice) -> None:
     try:
         fcntl.ioctl(listener, SEND, ANSWER.pack(notice.id, 0, 0, CONTINUE))
     except OSError as error:
-        if error.errno != ENOENT:
+        if error.errno != errno.ENOENT:
             raise
 
 

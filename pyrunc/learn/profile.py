@@ -1,13 +1,13 @@
 """What was seen, as members of config.json; and the configuration under which it is seen."""
 
 import copy
+import errno
 from typing import Any
 
 from pyrunc.learn import rights
 from pyrunc.seccomp import names
 from pyrunc.spec.types import Config
 
-ENOSYS = 38
 # Not asked about while learning, since the runtime makes them before anybody answers; and what ends every process.
 ALWAYS = ("close", "execve", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "write")
 UNASKED = ("close", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "sigreturn", "write")
@@ -30,7 +30,7 @@ def to_learn(config: Config, socket: str) -> Config:
     old = changed["linux"].get("seccomp") or {}
     changed["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": ENOSYS,
+        "defaultErrnoRet": errno.ENOSYS,
         "architectures": old.get("architectures") or names.architectures(),
         "listenerPath": socket,
         "syscalls": [

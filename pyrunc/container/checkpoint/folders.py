@@ -1,10 +1,11 @@
 """The folders of images and of logs: opened once, and shut to what a hostile archive may have put there."""
 
+import errno
 import posix
 import stat
 
 from pyrunc.errors import PyruncError, reason
-from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.fd import Fd, make_directories, open_at
 from pyrunc.linux.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -19,30 +20,16 @@ PARENT = "parent"  # CRIU's link to the images of an earlier checkpoint
 SOCKET = "lazy-pages.socket"  # of its daemon, where that works in the same folder
 INVENTORY = "inventory.img"  # in every image that is complete
 DESCRIPTORS = "descriptors.json"  # runc's, and ours: what the standard streams were
-EINVAL = 22
 
 
 def make(path: str, what: str) -> Fd:
     """A folder of our own making, or one that is there. The last component is no symlink: who can plant one would say
     where logs are written."""
     try:
-        _make_all(path)
+        make_directories(path, 0o700)
         return open_at(None, path, DIRECTORY | posix.O_NOFOLLOW)
     except OSError as error:
         raise PyruncError(what, path, reason(error)) from error
-
-
-def _make_all(path: str) -> None:
-    try:
-        posix.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        parent = path.rstrip("/").rpartition("/")[0]
-        if not parent:
-            raise
-        _make_all(parent)
-        posix.mkdir(path, 0o700)
 
 
 def open_images(path: str) -> Fd:
@@ -65,7 +52,7 @@ def guarded(folder: Fd, links: bool = False) -> Fd:
     try:
         mount_setattr(tree, set=flags | (0 if links else MOUNT_ATTR_NOSYMFOLLOW))
     except OSError as error:
-        if error.errno != EINVAL:
+        if error.errno != errno.EINVAL:
             raise
         mount_setattr(tree, set=flags)
     return tree
