@@ -1,5 +1,9 @@
 """One hierarchy of errors. Each says what was being done, to what, why it failed, and what to do about it."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
 
 class PyruncError(Exception):
     """An error for the user, in one line: `operation subject: cause; hint`.
@@ -76,6 +80,24 @@ class Overdue(StepError):
 
 class Interrupted(PyruncError):
     """Whoever asked for it has called it off."""
+
+
+class CalledOff(BaseException):
+    """Whoever asked for it has called it off: raised by a signal's handler, wherever we are. Who has asked is told
+    Interrupted. It is no Exception: nothing takes it for a failure of its own, and goes on.
+    """
+
+
+CLEANING_UP = ("__del__", "__exit__", "close", "give_up", "undo", "unlock")
+
+
+def is_cleaning_up(frame: "FrameType | None") -> bool:
+    """Whether a signal has come in the middle of a clean-up, of which an exception would skip the rest. From a
+    finalizer it would not even get out.
+    """
+    while frame is not None and frame.f_code.co_name not in CLEANING_UP:
+        frame = frame.f_back
+    return frame is not None
 
 
 def printable(text: str) -> str:

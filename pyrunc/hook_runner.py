@@ -8,7 +8,7 @@ import posix
 import select
 import time
 
-from pyrunc.errors import PyruncError, printable, reason
+from pyrunc.errors import CalledOff, PyruncError, printable, reason
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import kill_group, reap
@@ -48,6 +48,8 @@ def run_all(
         try:
             own = environment if hook.get("env") is None else as_mapping(hook["env"])
             run(hook, state, own, folder, started, filter, outputs)
+        except CalledOff as error:
+            raise CalledOff(f"running {kind} hook #{index}: {error}") from error
         except PyruncError as error:
             raise PyruncError(f"error running {kind} hook #{index}", "", str(error)) from error
 

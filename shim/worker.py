@@ -13,7 +13,7 @@ import select
 import sys
 
 from pyrunc.container import state
-from pyrunc.errors import Interrupted, reason
+from pyrunc.errors import CalledOff, is_cleaning_up, reason
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
@@ -26,6 +26,7 @@ from pyrunc.spec.jsonc import dumps, loads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
     from typing import Any
 
     from pyrunc.shim.loop import Loop, Timer
@@ -38,7 +39,8 @@ MOST_DESCRIPTORS = 8
 MOST_SECONDS = 600.0  # for what has no hooks, where its caller has no deadline
 GRACE_SECONDS = 3.0  # for undoing what was made, once it was called off
 DEATH_SECONDS = 2.0  # for dying, once it was killed
-SIGKILL, SIGTERM = 9, 15
+SIGKILL, SIGALRM, SIGTERM = 9, 14, 15
+SOON_SECONDS = 0.005
 HANGS = "it hangs in a system call, and outlives even SIGKILL"
 BORN, ENDS, MASTER, HOOKS, STEP, RESULT, ERROR = "born", "ends", "master", "hooks", "step", "result", "error"
 
@@ -268,15 +270,23 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
 def _do(work: "Work", line: Line) -> None:
     """In the child: everything that the work can raise becomes words."""
 
-    def called_off(_: int, __: object) -> None:
-        _signal.signal(SIGTERM, _signal.SIG_IGN)  # undoing is not to be interrupted
+    def called_off(_: int, frame: "FrameType | None") -> None:
+        if is_cleaning_up(frame):
+            _signal.setitimer(_signal.ITIMER_REAL, SOON_SECONDS)
+            return
+        no_more()  # undoing is not to be interrupted
         assert isinstance(line.log, _Log)
-        raise Interrupted("called off", "", line.log.doing and f"while it was at {line.log.doing}")
+        raise CalledOff(f"at {line.log.doing}" if line.log.doing else "at once")
+
+    def no_more() -> None:
+        for number in (SIGTERM, SIGALRM):
+            _signal.signal(number, _signal.SIG_IGN)
 
     try:
-        _signal.signal(SIGTERM, called_off)
+        for number in (SIGTERM, SIGALRM):
+            _signal.signal(number, called_off)
         value = work(line)
-        _signal.signal(SIGTERM, _signal.SIG_IGN)
+        no_more()
         line.say(RESULT, value)
     except BaseException as error:
         status = _failure(error)
@@ -286,6 +296,8 @@ def _do(work: "Work", line: Line) -> None:
 def _failure(error: BaseException) -> Status:
     if isinstance(error, Status):
         return error
+    if isinstance(error, CalledOff):
+        return Status(ttrpc.CANCELLED, f"called off: {error}")
     if isinstance(error, Malformed):
         return Status(ttrpc.INVALID_ARGUMENT, str(error))
     return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {reason(error)}")

@@ -6,7 +6,7 @@ from _signal import SIGKILL
 
 from pyrunc.container.recorded import Recorded, incomplete
 from pyrunc.container.state import FIFO, StateDirectory, StateRoot
-from pyrunc.errors import NotRunning, PyruncError, StateError, StepError, reason, unpacked
+from pyrunc.errors import CalledOff, NotRunning, PyruncError, StateError, StepError, reason, unpacked
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
 from pyrunc.linux.pid import has_ended, pidfd_open, reap
 
@@ -79,7 +79,7 @@ class Container(Recorded):
         except StateError:
             raise
         except BaseException as error:
-            if isinstance(error, PyruncError) and " hook #" in error.operation:
+            if isinstance(error, PyruncError | CalledOff) and " hook #" in error.args[0]:
                 self._destroy()
             else:
                 self.kill_quietly()  # runtime-spec 1.3: a failed start leaves the container stopped

@@ -7,7 +7,7 @@ from _signal import SIGKILL
 
 from pyrunc.container import patience, userns
 from pyrunc.container.state import is_root_of_host
-from pyrunc.errors import Interrupted, StepError, reason
+from pyrunc.errors import CalledOff, StepError, reason
 from pyrunc.hook_runner import describe
 from pyrunc.init import attributes, channel, hooks, namespaces, steps
 from pyrunc.init.channel import Channel, Message
@@ -179,8 +179,8 @@ class Launch:
                 return self.channel.receive()
             except TimeoutError:
                 self.look()
-            except Interrupted as error:
-                raise Interrupted(f"waiting for its process, which is {self._step()}", "", str(error)) from error
+            except CalledOff as error:
+                raise CalledOff(f"waiting for its process, which is {self._step()}: {error}") from error
 
     def _clone(self, clone_flags: int) -> None:
         """Clone it into its cgroup, if that is of v2. CLONE_INTO_CGROUP, Linux 5.7; threaded cgroups refuse it."""

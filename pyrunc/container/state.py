@@ -43,6 +43,7 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 # command line says so of itself; a program that uses the library is never ended.
 lives_for_one_verb = False
 _ourselves = 0, 0  # our pid and start time
+_locked: "set[int]" = set()  # descriptors by which we hold locks, or may
 
 
 class Holder:
@@ -60,6 +61,22 @@ class Holder:
         self.start = start
         self.verb = verb
         self.may_be_ended = may_be_ended
+
+
+def release_locks() -> None:
+    """Release all that we hold. For who was interrupted by a signal: that may come between taking a lock and the `try`
+    that releases it, or in the release itself.
+    """
+    for number in _locked:
+        _release(number)
+    _locked.clear()
+
+
+def _release(number: int) -> None:
+    try:
+        fcntl.flock(number, fcntl.LOCK_UN)
+    except (OSError, ValueError):
+        pass  # it is closed
 
 
 def is_root_of_host() -> bool:
@@ -127,11 +144,15 @@ class StateDirectory:
                 posix.mkdir(container_id, 0o700, dir_fd=top.number)
             except FileExistsError:
                 raise StateError("container with given ID already exists", container_id) from None
+            made = None
             try:
                 made = cls(root, container_id, open_at(top, container_id, DIRECTORY))
+                _locked.add(made.fd.number)
                 fcntl.flock(made.fd.number, fcntl.LOCK_EX)
                 made._sign("create")
             except BaseException:
+                if made is not None:
+                    _empty(made.fd)
                 posix.rmdir(container_id, dir_fd=top.number)
                 raise
         return made
@@ -162,6 +183,7 @@ class StateDirectory:
         By flock(2) on the directory: it needs no file, and the kernel releases it when its holder dies.
         """
         deadline = 0.0
+        _locked.add(self.fd.number)  # before: a signal may interrupt us between the two
         while True:
             try:
                 fcntl.flock(self.fd.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,6 +191,7 @@ class StateDirectory:
                 now = time.monotonic()
                 deadline = deadline or now + seconds
                 if now >= deadline:
+                    _locked.discard(self.fd.number)
                     return False
                 select.select([], [], [], 0.01)
                 continue
@@ -192,10 +215,8 @@ class StateDirectory:
                 unlink_quietly(self.fd, name)
         except OSError:
             pass  # of one who does not hold the lock any more nobody believes it
-        try:
-            fcntl.flock(self.fd.number, fcntl.LOCK_UN)
-        except OSError:
-            pass
+        _release(self.fd.number)
+        _locked.discard(self.fd.number)
 
     def _sign(self, verb: str) -> None:
         global _ourselves

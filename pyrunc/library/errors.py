@@ -1,7 +1,7 @@
 """What only the library raises. With pyrunc.errors it is one hierarchy, below PyruncError."""
 
 from pyrunc import errors
-from pyrunc.errors import PyruncError, reason
+from pyrunc.errors import CalledOff, PyruncError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class OutputLimitExceeded(LibraryError):
 
 def as_message(error: BaseException) -> "list[str]":
     """An error in the worker, for the line to who has asked."""
+    if isinstance(error, CalledOff):
+        return ["Interrupted", "called off", "", str(error), ""]
     if isinstance(error, PyruncError):
         return [type(error).__name__, error.operation, error.subject, error.cause, error.hint]
     if isinstance(error, OSError):

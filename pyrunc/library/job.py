@@ -6,17 +6,20 @@ import fcntl
 import posix
 import select
 
-from pyrunc.errors import Interrupted
+from pyrunc.errors import CalledOff, is_cleaning_up
 from pyrunc.library import wire
 from pyrunc.linux.fd import Fd
 from pyrunc.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pyrunc.library.wire import Message
 
 POLLRDHUP = 0x2000
 F_SETOWN = 8
+SOON_SECONDS = 0.005
 GONE, TOO_LATE, ENDING = "the caller has called it off", "time is up", "the program has ended"
 
 
@@ -27,7 +30,7 @@ class Job:
         line: to who has asked; None: nobody has.
         fds: what came with the request.
         log: whose warnings go with the answer.
-        armed: whether it may be called off here and now: then Interrupted is raised.
+        armed: whether it may be called off here and now: then CalledOff is raised.
         why: it was called off; one of the texts above.
         once: the runner is good for nothing else afterwards.
     """
@@ -45,8 +48,8 @@ class Job:
 
     def watch(self) -> None:
         """By signals: whatever the runtime does when somebody goes, or time is up, it is interrupted there."""
-        _signal.signal(_signal.SIGTERM, lambda *_: self._called_off(ENDING))
-        _signal.signal(_signal.SIGALRM, lambda *_: self._called_off(TOO_LATE))
+        _signal.signal(_signal.SIGTERM, lambda _, frame: self._called_off(ENDING, frame))
+        _signal.signal(_signal.SIGALRM, lambda _, frame: self._called_off(TOO_LATE, frame))
         _signal.signal(_signal.SIGIO, self._stirred)
         if self.line is not None:
             fcntl.fcntl(self.line.fileno(), F_SETOWN, posix.getpid())
@@ -55,19 +58,22 @@ class Job:
             if self.is_gone:
                 self.why = GONE
 
-    def _stirred(self, *_: object) -> None:
+    def _stirred(self, _: int, frame: "FrameType | None") -> None:
         """Something has happened on the line."""
         if self.is_gone:
-            self._called_off(GONE)
+            self._called_off(GONE, frame)
 
-    def _called_off(self, why: str) -> None:
+    def _called_off(self, why: str, frame: "FrameType | None" = None) -> None:
+        """`frame`: what a signal has interrupted."""
         self.why = self.why or why
-        if self.armed:
+        if self.armed and is_cleaning_up(frame):
+            self.alarm(SOON_SECONDS)
+        elif self.armed:
             self.armed = False  # undoing is not to be interrupted
-            raise Interrupted("called off", "", self.why)
+            raise CalledOff(self.why)
 
     def arm(self) -> None:
-        """From here to `disarm` it may be called off. Raises Interrupted, at once where it was before."""
+        """From here to `disarm` it may be called off. Raises CalledOff, at once where it was before."""
         self.armed = True
         if self.why:
             self._called_off(self.why)
@@ -89,11 +95,11 @@ class Job:
         return bool(poll.poll(0))
 
     def hear(self) -> "Message":
-        """What he says next. Raises Interrupted."""
+        """What he says next. Raises CalledOff."""
         assert self.line is not None
         received = wire.receive(self.line)
         if received is None:
-            raise Interrupted("called off", "", GONE)
+            raise CalledOff(GONE)
         return received[0]
 
     def answer(self, message: "Message", fds: "list[Fd] | None" = None) -> None:

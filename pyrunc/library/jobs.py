@@ -9,8 +9,9 @@ from pyrunc.container import create, events, forced, patience  # noqa: F401  # h
 from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
 from pyrunc.container.options import Options
-from pyrunc.container.state import StateRoot
-from pyrunc.errors import Interrupted, NoSuchContainer, PyruncError
+from pyrunc.container.patience import LOOK_SECONDS
+from pyrunc.container.state import StateRoot, release_locks
+from pyrunc.errors import CalledOff, NoSuchContainer, PyruncError
 from pyrunc.library import places, rootfs
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import has_ended, pidfd_open
@@ -131,6 +132,7 @@ def _checkpoint(job: "Job", message: "Message") -> None:
 
 def remove(job: "Job", root: StateRoot, container_id: str) -> None:
     """A container that we have made, and what it has needed; as much as there is of it."""
+    release_locks()
     try:
         Container.delete(root, container_id, True, job.log)
     except NoSuchContainer:
@@ -295,7 +297,7 @@ class Run:
                 began = time.monotonic()
             self.container.start(notified=False)
             spent = self._wait()
-        except Interrupted:
+        except CalledOff:
             if not job.why:
                 raise
         finally:
@@ -316,10 +318,14 @@ class Run:
     def _wait(self) -> "Any":
         assert self.container is not None
         try:
+            with pidfd_open(self.container.pid) as pidfd:
+                # A signal that comes right before a system call interrupts only the next one: none may last.
+                while not has_ended(pidfd, LOOK_SECONDS):
+                    pass
             _, status, spent = posix.wait4(self.container.pid, 0)
             self.status = status
             return spent
-        except ChildProcessError:
+        except (ChildProcessError, ProcessLookupError):
             self.status = SIGKILL
             return None
 

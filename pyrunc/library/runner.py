@@ -126,4 +126,5 @@ def _do(job: Job, message: "Message") -> "Message":
         job.once = job.once or not isinstance(error, PyruncError)
         return {"error": as_message(error)}
     finally:
+        job.once = job.once or bool(job.why)  # a signal may have interrupted a clean-up: what it left ends with us
         job.rest()

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import re
 import subprocess
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 import pyrunc
 from integration.support.bundle import BUSYBOX
 from pyrunc.library import client
+from sizes import size
 
 PYTHON = "/usr/bin/python3"
 
@@ -276,13 +278,30 @@ def test_a_mistake_is_an_error_of_ours_with_words(state, call, words):
         call(state)
 
 
+def nothing_but_caches(state):
+    return not [name for name in os.listdir(state) if ":" not in name]
+
+
+def test_a_run_that_is_called_off_at_any_moment_leaves_nothing(state):
+    """By its output, which comes while `start` ends; by the time, which comes while it is made."""
+    for _ in range(size(4000, 40)):
+        with pytest.raises(pyrunc.OutputLimitExceeded):
+            pyrunc.run(["yes"], output_limit=1000, state_root=state)
+        assert nothing_but_caches(state)
+    for _ in range(size(2000, 40)):
+        with pytest.raises(pyrunc.TimeoutExpired):
+            pyrunc.run(["sleep", "9"], timeout=random.uniform(0.0005, 0.03), state_root=state)
+        assert nothing_but_caches(state)
+
+
 def test_no_descriptor_is_left(state):
     pyrunc.run(["true"], state_root=state)
     before = len(os.listdir("/proc/self/fd"))
     pyrunc.run(["true"], state_root=state)
-    for wrong in (["nothing"], ["yes"]):
-        with pytest.raises(pyrunc.PyruncError):
-            pyrunc.run(wrong, output_limit=1000, state_root=state)
+    with pytest.raises(pyrunc.PyruncError, match="executable file not found"):
+        pyrunc.run(["nothing"], state_root=state)
+    with pytest.raises(pyrunc.OutputLimitExceeded):
+        pyrunc.run(["yes"], output_limit=1000, state_root=state)
     with pytest.raises(pyrunc.TimeoutExpired):
         pyrunc.run(["sleep", "9"], timeout=0.1, state_root=state)
     assert len(os.listdir("/proc/self/fd")) == before
