@@ -1,5 +1,7 @@
 """One hierarchy of errors. Each says what was being done, to what, why it failed, and what to do about it."""
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -98,6 +100,34 @@ def is_cleaning_up(frame: "FrameType | None") -> bool:
     while frame is not None and frame.f_code.co_name not in CLEANING_UP:
         frame = frame.f_back
     return frame is not None
+
+
+def raise_later(error: BaseException, frame: "FrameType | None") -> None:
+    """Raise it in the frame that goes on, as a debugger stops there: after a clean-up, and after a finalizer.
+
+    Args:
+        frame: what runs. Whatever it calls or returns to may be where the error is raised.
+    """
+
+    def trace(frame: "FrameType", _: str, __: object) -> None:
+        if not is_cleaning_up(frame):
+            sys.settrace(None)
+            raise error
+
+    while frame is not None:
+        frame.f_trace = trace
+        frame = frame.f_back
+    sys.settrace(trace)
+
+
+def lose_no_interruption() -> None:
+    """What a signal's handler raises in a finalizer would be printed and lost, as that can't raise."""
+    sys.unraisablehook = _raise_after
+
+
+def _raise_after(what: "sys.UnraisableHookArgs") -> None:
+    if isinstance(what.exc_value, (KeyboardInterrupt, CalledOff)):
+        raise_later(what.exc_value, sys._getframe(1))
 
 
 def printable(text: str) -> str:

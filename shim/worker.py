@@ -13,7 +13,7 @@ import select
 import sys
 
 from pyrunc.container import state
-from pyrunc.errors import CalledOff, is_cleaning_up, reason
+from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption, reason
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
@@ -265,6 +265,7 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
     keep_only(3, kept)
     gc.disable()  # it ends soon, and would copy every page that it looks at
     state.lives_for_one_verb = True
+    lose_no_interruption()
 
 
 def _do(work: "Work", line: Line) -> None:

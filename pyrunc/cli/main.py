@@ -8,20 +8,31 @@ from pyrunc.cli.arguments import Arguments, UnknownFlag, Usage, check_count, par
 from pyrunc.cli.call import USAGE, VERBS, Call, complain
 from pyrunc.container import state
 from pyrunc.container.state import StateRoot
-from pyrunc.errors import PyruncError, StepError, UsageError, printable, reason
+from pyrunc.errors import (
+    PyruncError,
+    StepError,
+    UsageError,
+    is_cleaning_up,
+    lose_no_interruption,
+    printable,
+    raise_later,
+    reason,
+)
 from pyrunc.log import Log, open_log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
 
 def main(words: "list[str]") -> int:
     """The command. Returns its exit status."""
     try:
-        return _lead(words)
+        status = _lead(words)
+        _ignore_signals()  # it is over, and our callers have nothing to catch one with
     except KeyboardInterrupt as error:  # out here: an error may just be put into words
-        return 128 + int(error.args[0] if error.args else _signal.SIGINT)
+        status = 128 + int(error.args[0] if error.args else _signal.SIGINT)
+    return status
 
 
 def _lead(words: "list[str]") -> int:
@@ -82,21 +93,20 @@ def _catch_signals() -> None:
     for number in FATAL:
         if _signal.getsignal(number) in (_signal.SIG_DFL, _signal.default_int_handler):
             _signal.signal(number, _interrupt)
-    sys.unraisablehook = _lost
+    lose_no_interruption()
 
 
-def _interrupt(number: int, _: object) -> None:
-    for fatal in FATAL:
-        _signal.signal(fatal, _signal.SIG_IGN)  # a second signal must not interrupt the clean-up
-    raise KeyboardInterrupt(number)
+def _interrupt(number: int, frame: "FrameType | None") -> None:
+    _ignore_signals()  # a second one must not interrupt the clean-up
+    error = KeyboardInterrupt(number)
+    if not is_cleaning_up(frame):  # as after a failure
+        raise error
+    raise_later(error, frame)
 
 
-def _lost(what: "sys.UnraisableHookArgs") -> None:
-    """A signal was caught in a finalizer, which can't raise anything. It is sent again."""
-    if isinstance(what.exc_value, KeyboardInterrupt):
-        number = what.exc_value.args[0]
-        _signal.signal(number, _interrupt)
-        _signal.raise_signal(number)
+def _ignore_signals() -> None:
+    for number in FATAL:
+        _signal.signal(number, _signal.SIG_IGN)
 
 
 def _run(verb: str, before: Arguments, log: Log) -> int:

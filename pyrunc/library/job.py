@@ -6,7 +6,7 @@ import fcntl
 import posix
 import select
 
-from pyrunc.errors import CalledOff, is_cleaning_up
+from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption
 from pyrunc.library import wire
 from pyrunc.linux.fd import Fd
 from pyrunc.log import Log
@@ -48,6 +48,7 @@ class Job:
 
     def watch(self) -> None:
         """By signals: whatever the runtime does when somebody goes, or time is up, it is interrupted there."""
+        lose_no_interruption()
         _signal.signal(_signal.SIGTERM, lambda _, frame: self._called_off(ENDING, frame))
         _signal.signal(_signal.SIGALRM, lambda _, frame: self._called_off(TOO_LATE, frame))
         _signal.signal(_signal.SIGIO, self._stirred)
