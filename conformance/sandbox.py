@@ -3,7 +3,9 @@
 What they do, and what is done about it here:
 
 - they leave mounts behind, and a teardown may `rm -rf` through one: each program runs in a mount namespace of its
-  own, whose mounts are private, and in which this repository is read-only;
+  own, whose mounts are private;
+- they write where a link of a root file system leads (`chmod go-x rootfs/bin/echo`, which may be /bin/busybox): this
+  repository and the host's programs are read-only for them;
 - they name the cgroups that they make alike: one run at a time on a host (a lock), and empty cgroups of those names
   are removed afterwards;
 - they leave processes behind: we are their subreaper, and at the end kill our own descendants and nothing else;
@@ -28,6 +30,7 @@ from types import FrameType
 from typing import BinaryIO, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PROGRAMS = Path("/usr")
 LOCK = Path("/run/lock/pyrunc-conformance")
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUPS_OF_THE_SUITES = ("testdir", "cgrouptest", "runc-cgroups-integration-test")
@@ -59,7 +62,9 @@ class Sandbox:
     protect: folders that are read-only for the programs.
     """
 
-    def __init__(self, cgroup: str = "host", timeout: float = 300, protect: tuple[Path, ...] = (REPOSITORY,)) -> None:
+    def __init__(
+        self, cgroup: str = "host", timeout: float = 300, protect: tuple[Path, ...] = (REPOSITORY, PROGRAMS)
+    ) -> None:
         self.timeout = timeout
         lines = [CGROUP_MODES[cgroup]]
         for folder in protect:

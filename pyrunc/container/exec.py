@@ -12,7 +12,7 @@ from pyrunc.init.capabilities import CAP_SYS_ADMIN, CAP_SYS_PTRACE, Sets
 from pyrunc.init.context import Context
 from pyrunc.linux import process
 from pyrunc.linux.fd import Fd, open_at
-from pyrunc.linux.pid import pidfd_open
+from pyrunc.linux.pid import has_namespaces, pidfd_open
 from pyrunc.spec import rules
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def execute(container: Container, what: "Process", options: Options, ignore_paus
     try:
         child.lead()
     except StepError as error:
-        if not container.is_alive():  # its namespaces have gone before the child could join them
+        if not (container.is_alive() and has_namespaces(container.pid)):  # they went before the child could join them
             raise StateError("cannot exec in a stopped container", container.id) from error
         raise
     prepare.write_pid_file(options.pid_file, child)

@@ -152,7 +152,7 @@ class StateDirectory:
                 made._sign("create")
             except BaseException:
                 if made is not None:
-                    _empty(made.fd)
+                    made.unlock()
                 posix.rmdir(container_id, dir_fd=top.number)
                 raise
         return made

@@ -35,6 +35,16 @@ def state_of(pid: int) -> str:
     return chr(text[text.rindex(b")") + 2])
 
 
+def has_namespaces(pid: int) -> bool:
+    """A process that is ending leaves them before anything else tells that it has ended."""
+    try:
+        return bool(posix.readlink(f"/proc/{pid}/ns/mnt"))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # we may not see them
+
+
 def pidfd_open(pid: int) -> Fd:
     """A descriptor of a process, which never means another one. pidfd_open(2), Linux 5.3. Raises ProcessLookupError.
 
