@@ -50,6 +50,7 @@ class Call:
 
     def _send(self, response: "Values") -> None:
         self.done = True
+        self.late = None
         self.loop.cancel(self.timer)
         if self.traced is not None:
             self.traced.answered(response["status"]["message"] if "status" in response else "")

@@ -60,8 +60,11 @@ class Loop:
         return timer
 
     def cancel(self, timer: "Timer | None") -> None:
+        """It lets go of its action: whoever has a timer is, as a rule, whom it refers to, and both would stay until the
+        collector comes."""
         if timer in self.timers:
             self.timers.remove(timer)
+            timer.action = _nothing_more
 
     def on_signals(self, actions: "dict[int, Callable[[], None]]") -> None:
         """Python's own handler only writes the signal's number to a pipe: what is to be done is done in the loop."""
@@ -87,8 +90,9 @@ class Loop:
                     self.call(handler, events)
             now = time.monotonic()
             for timer in [timer for timer in self.timers if timer.due <= now]:
+                action = timer.action  # of one that another one of these has cancelled, nothing
                 self.cancel(timer)
-                self.call(timer.action)
+                self.call(action)
             waiting, self.waiting = self.waiting, []
             for action in waiting:
                 self.call(action)
@@ -110,6 +114,10 @@ class Loop:
                 where = where.tb_next
             place = "" if where is None else f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
             self.log.error(f"internal error: {type(error).__name__}: {error} ({place})")
+
+
+def _nothing_more() -> None:
+    """The action of a timer that is over."""
 
 
 def _nothing(number: int, frame: object) -> None:

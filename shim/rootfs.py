@@ -55,7 +55,7 @@ class Mounting:
         self.log = log
         self.given = mounts[0] if mounts else None
         self.place = Place(root, "")
-        self.done = done
+        self.done: Done = done
         self.aside: Aside | None = None
         self.target: Fd | None = None
 
@@ -74,6 +74,7 @@ class Mounting:
         self.aside = self.children.aside(f"{kind} {source}", call, self._returned, self.log, "create.mount_rootfs")
 
     def _returned(self, result: int, error: "Exception | None") -> None:
+        done, self.done = self.done, _nobody  # its owner has us: only the collector would free both
         try:
             if error is not None:
                 raise error
@@ -83,17 +84,21 @@ class Mounting:
             else:
                 finish(self.place, self.options, None)
         except OSError as failed:
-            return self.done(PyruncError("mounting the root file system", str(self.place), reason(failed)))
+            return done(PyruncError("mounting the root file system", str(self.place), reason(failed)))
         except Exception as failed:
-            return self.done(failed)
+            return done(failed)
         finally:
             if self.target is not None:
                 self.target.close()
-        self.done(None)
+        done(None)
 
     def stop(self, why: "Status") -> None:
         if self.aside is not None:
             self.aside.call_off(why)
+
+
+def _nobody(_: "Exception | None") -> None:
+    """Whom it was to tell was told."""
 
 
 def unmount(children: "Children", root: str, done: "Done", log: "Log") -> Aside:

@@ -283,6 +283,7 @@ class Streams:
         for fd in [*self.child, *self.ours, *self.ends, self.master]:
             if fd is not None:
                 fd.close()
+        self.input, self.outputs = None, []  # they refer to us
 
 
 class StandardStreams:

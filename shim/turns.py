@@ -18,11 +18,10 @@ class Verb:
         stop: ends what is being done for the call, and says why. None: it ends by itself, soon.
     """
 
-    __slots__ = ("begin", "call", "stop")
+    __slots__ = ("call", "stop")
 
-    def __init__(self, call: "Call", begin: "Callable[[Verb], None]") -> None:
+    def __init__(self, call: "Call") -> None:
         self.call = call
-        self.begin = begin
         self.stop: Callable[[Status], None] | None = None
 
 
@@ -32,26 +31,28 @@ class Turns:
     def __init__(self, loop: "Loop") -> None:
         self.loop = loop
         self.now: Verb | None = None
-        self.waiting: list[Verb] = []
+        self.waiting: list[tuple[Verb, Callable[[Verb], None]]] = []
 
     def ask(self, call: "Call", begin: "Callable[[Verb], None]") -> None:
-        verb = Verb(call, begin)
+        verb = Verb(call)
         call.late = lambda why: self._late(verb, why)
-        self.waiting.append(verb)
+        self.waiting.append((verb, begin))
         self._next()
 
     def _next(self) -> None:
         if self.now is not None or not self.waiting:
             return
-        verb = self.now = self.waiting.pop(0)
+        verb, begin = self.waiting.pop(0)
+        self.now = verb
         try:
-            verb.begin(verb)
+            begin(verb)
         except BaseException as error:
             self.refuse(verb, error)
 
     def end(self, verb: Verb, answer: "Callable[[], Values | None]") -> None:
         if self.now is verb:
             self.now = None
+            verb.stop = None
             if self.waiting:
                 self.loop.soon(self._next)
         verb.call.answer(answer)
@@ -68,8 +69,7 @@ class Turns:
         """Its caller's deadline has passed."""
         if verb is self.now and verb.stop is not None:
             return verb.stop(why)
-        if verb in self.waiting:
-            self.waiting.remove(verb)
+        self.waiting = [each for each in self.waiting if each[0] is not verb]
         verb.call.answer(lambda: _throw(why))
 
 

@@ -4,7 +4,6 @@ import http.server
 import json
 import socket
 import threading
-import time
 
 import pytest
 
@@ -77,8 +76,8 @@ def test_a_call_and_its_steps_are_spans_of_the_callers_trace(traced, file):
     assert create["attributes"]["container.id"] == c.id
     steps = children(spans, create)
     assert {"create.make_cgroup", "launch.clone", "rootfs.pivot"} <= {span["name"] for span in steps}
-    longest = [span["name"] for span in sorted(steps, key=seconds)[-2:]]  # where the time went: one waits for the other
-    assert {*longest} == {"hooks.createRuntime", "hooks.ask_runtime"}
+    slow = {span["name"] for span in steps if seconds(span) > 0.25}  # on a busy machine there are more
+    assert {"hooks.createRuntime", "hooks.ask_runtime"} <= slow  # where the time went: one waits for the other
     for step in steps:
         assert int(create["startTimeUnixNano"]) <= int(step["startTimeUnixNano"])
         assert int(step["endTimeUnixNano"]) <= int(create["endTimeUnixNano"])
@@ -193,27 +192,34 @@ def test_a_collector_gets_them_as_soon_as_it_takes_them(traced):
     ]
 
 
-def test_a_collector_that_does_not_answer_holds_up_nobody(traced):
-    """It accepts, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        c = traced("/bin/sleep", "1000", traces={
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{mute.getsockname()[1]}",
-            "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
-        })  # fmt: skip
-        c.create()
-        connection = mute.accept()[0]
-        began = time.monotonic()
-        c.call("State")
-        assert time.monotonic() - began < 0.9
-        said = ""
+@pytest.fixture
+def mute():
+    """A collector that accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
 
-        def lost():
-            nonlocal said
-            said += c.messages()
-            return "spans are lost" in said
 
-        wait_until(lost)
-        connection.close()
+def sent_to(server, milliseconds):
+    address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_EXPORTER_OTLP_TIMEOUT": str(milliseconds)}
+
+
+def test_a_collector_that_does_not_answer_holds_up_nobody(traced, mute):
+    c = traced("/bin/sleep", "1000", traces=sent_to(mute, 600_000)).create()
+    with mute.accept()[0]:
+        c.call("State")  # whoever waited for the collector would not be answered
+
+
+def test_what_a_collector_has_not_taken_after_its_time_is_lost(traced, mute):
+    c = traced("/bin/sleep", "1000", traces=sent_to(mute, 200)).create()
+    said = ""
+
+    def lost():
+        nonlocal said
+        said += c.messages()
+        return "spans are lost" in said
+
+    wait_until(lost)
     assert "timed out" in said
 
 

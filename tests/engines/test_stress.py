@@ -17,7 +17,7 @@ CONTAINERS = size(200, 24)
 PROCESSES = size(2000, 150)
 EXECS = size(5000, 120)
 AT_A_TIME = 8
-KILOBYTES = 512  # that the allocator may take meanwhile
+KILOBYTES = 256  # that the allocator may take meanwhile. Nothing waits for the collector: that would take more
 
 
 def descriptors(pid):

@@ -1,9 +1,11 @@
 """The shim's loop, and what it knows of ends: what fails in between is done again."""
 
+import gc
 import os
 import select
 import subprocess
 import sys
+import weakref
 
 from pyrunc.log import Log
 from pyrunc.shim.loop import Loop
@@ -29,6 +31,46 @@ def test_what_poll_has_told_of_a_descriptor_that_is_gone_is_not_told_of_the_next
         loop.watch(mine[0], select.POLLIN, lambda _, mine=mine, other=other: replace(mine[0], other[0]))
     loop.run()
     assert told == []
+
+
+def test_a_timer_that_another_one_of_the_same_moment_has_cancelled_does_nothing():
+    loop = Loop(Log())
+    done = []
+
+    def act(number: int) -> None:
+        done.append(number)
+        for timer in timers:
+            loop.cancel(timer)
+        loop.after(0, lambda: setattr(loop, "over", True))
+
+    timers = [loop.after(0, lambda number=number: act(number)) for number in range(3)]
+    loop.run()
+    assert done == [0]
+
+
+class Waiting:
+    """Whoever has a timer, and is what it calls."""
+
+    def __init__(self, loop: Loop, seconds: float) -> None:
+        self.loop = loop
+        self.timer = loop.after(seconds, self.over)
+
+    def over(self) -> None:
+        self.loop.over = True
+
+
+def test_who_has_a_timer_that_is_over_is_free_without_the_collector():
+    loop = Loop(Log())
+    gc.disable()
+    try:
+        due, cancelled = Waiting(loop, 0), Waiting(loop, 1000)
+        loop.cancel(cancelled.timer)
+        loop.run()
+        gone = [weakref.ref(each) for each in (due, cancelled)]
+        del due, cancelled
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 ENDED = """
