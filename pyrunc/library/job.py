@@ -33,12 +33,16 @@ class Job:
         armed: whether it may be called off here and now: then CalledOff is raised.
         why: it was called off; one of the texts above.
         once: the runner is good for nothing else afterwards.
+        signals: a pipe that every signal writes to.
     """
 
-    __slots__ = ("armed", "fds", "line", "log", "once", "why", "worker")
+    __slots__ = ("armed", "fds", "line", "log", "once", "signals", "why", "worker")
 
-    def __init__(self, worker: "_socket.socket", line: "_socket.socket | None", fds: "list[Fd]") -> None:
+    def __init__(
+        self, worker: "_socket.socket", line: "_socket.socket | None", fds: "list[Fd]", signals: Fd
+    ) -> None:  # fmt: skip
         self.worker = worker
+        self.signals = signals
         self.line = line
         self.fds = fds
         self.log = Warnings()
@@ -95,9 +99,22 @@ class Job:
         poll.register(self.line.fileno(), POLLRDHUP)
         return bool(poll.poll(0))
 
+    def wait_for(self, file: "Fd | _socket.socket") -> None:
+        """Until there is something to read. Raises CalledOff.
+
+        What may take long is waited for here. A signal that comes right before a system call does not interrupt that:
+        the pipe does.
+        """
+        poll = select.poll()
+        poll.register(file.fileno(), select.POLLIN)
+        poll.register(self.signals.number, select.POLLIN)
+        while [number for number, _ in poll.poll()] == [self.signals.number]:
+            posix.read(self.signals.number, 4096)
+
     def hear(self) -> "Message":
         """What he says next. Raises CalledOff."""
         assert self.line is not None
+        self.wait_for(self.line)
         received = wire.receive(self.line)
         if received is None:
             raise CalledOff(GONE)

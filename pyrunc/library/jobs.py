@@ -9,12 +9,11 @@ from pyrunc.container import create, events, forced, patience  # noqa: F401  # h
 from pyrunc.container.container import Container
 from pyrunc.container.exec import execute
 from pyrunc.container.options import Options
-from pyrunc.container.patience import LOOK_SECONDS
 from pyrunc.container.state import StateRoot, release_locks
 from pyrunc.errors import CalledOff, NoSuchContainer, PyruncError
 from pyrunc.library import places, rootfs
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.pid import has_ended, pidfd_open
+from pyrunc.linux.pid import pidfd_open
 from pyrunc.seccomp import cache  # noqa: F401  # as those above
 from pyrunc.spec import jsonc, load
 
@@ -137,6 +136,11 @@ def remove(job: "Job", root: StateRoot, container_id: str) -> None:
         Container.delete(root, container_id, True, job.log)
     except NoSuchContainer:
         pass
+    leave(root, container_id)
+
+
+def leave(root: StateRoot, container_id: str) -> None:
+    """What it has needed besides."""
     rootfs.leave(places.bundle(root, container_id))
     places.remove_bundle(root, container_id)
 
@@ -233,8 +237,8 @@ def _await(job: "Job", message: "Message") -> None:
     job.arm()
     try:
         with pidfd_open(container.pid) as pidfd:
-            while container.is_alive() and not has_ended(pidfd, 10.0):
-                pass
+            if container.is_alive():
+                job.wait_for(pidfd)
     except ProcessLookupError:
         pass
     finally:
@@ -259,17 +263,13 @@ def _run(job: "Job", message: "Message") -> "dict[str, Any]":
     With `hold`, it says when the container waits for start, and goes on when it is told; then the result is said before
     the container is removed, as nobody shall wait for that.
     """
-    root, hold = StateRoot(message["root"]), message["hold"]
     run = Run(job, message)
     try:
         run.go()
-    except BaseException:
-        if run.container is not None:
-            remove(job, root, message["id"])
-        raise
-    if hold:
-        job.answer({"made": run.result})
-    remove(job, root, message["id"])
+        if message["hold"]:
+            job.answer({"made": run.result})
+    finally:
+        run.remove()
     return run.result
 
 
@@ -289,19 +289,21 @@ class Run:
         began = time.monotonic()
         spent = None
         try:
-            self.container = make(job, message, Options())
-            job.arm()
-            if message["hold"]:
-                job.answer({"ready": True})
-                job.alarm(job.hear()["timeout"] or 0.0)
-                began = time.monotonic()
-            self.container.start(notified=False)
-            spent = self._wait()
+            try:
+                self.container = make(job, message, Options())
+                job.arm()
+                if message["hold"]:
+                    job.answer({"ready": True})
+                    job.alarm(job.hear()["timeout"] or 0.0)
+                    began = time.monotonic()
+                self.container.start(notified=False)
+                spent = self._wait()
+            finally:
+                job.disarm()  # here, as it may be called off here too
         except CalledOff:
             if not job.why:
                 raise
         finally:
-            job.disarm()
             job.alarm(0)
         if self.container is None and job.why:
             self.result = {"status": SIGKILL, "why": job.why, "duration": time.monotonic() - began,
@@ -315,13 +317,26 @@ class Run:
             spent = self._wait()
         self.result = {"status": self.status, "why": job.why, "duration": duration, **self._used(spent)}
 
+    def remove(self) -> None:
+        """What there is of it. It has ended, and nearly always nobody has to be waited for."""
+        container = self.container
+        if container is None:
+            return
+        release_locks()
+        try:
+            gone = container.delete_at_once(self.job.log)
+        except (PyruncError, OSError):
+            gone = False
+        if gone:
+            leave(container.directory.root, container.id)
+        else:
+            remove(self.job, container.directory.root, container.id)
+
     def _wait(self) -> "Any":
         assert self.container is not None
         try:
             with pidfd_open(self.container.pid) as pidfd:
-                # A signal that comes right before a system call interrupts only the next one: none may last.
-                while not has_ended(pidfd, LOOK_SECONDS):
-                    pass
+                self.job.wait_for(pidfd)
             _, status, spent = posix.wait4(self.container.pid, 0)
             self.status = status
             return spent

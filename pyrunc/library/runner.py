@@ -73,8 +73,8 @@ class Runner:
             return cls(pid, pidfd, ours)
         status = 1
         try:
-            _become_runner(worker, theirs.fileno())
-            _serve(theirs)
+            signals = _become_runner(worker, theirs.fileno())
+            _serve(theirs, signals)
             status = 0
         finally:
             posix._exit(status)
@@ -91,22 +91,26 @@ def descriptors_of_modules() -> "list[int]":
     return [finder.descriptor for finder in sys.meta_path if hasattr(finder, "descriptor")]
 
 
-def _become_runner(worker: int, line: int) -> None:
+def _become_runner(worker: int, line: int) -> Fd:
+    """Returns what signals write to: see Job.wait_for."""
     _signal.set_wakeup_fd(-1)
     prctl(PR_SET_PDEATHSIG, _signal.SIGTERM)
     if posix.getppid() != worker:
         posix._exit(1)  # it was killed before it could be ours to die of
     keep_only(3, [line, *descriptors_of_modules()])
+    read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+    _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return Fd(read, "signals")
 
 
-def _serve(worker: "_socket.socket") -> None:
+def _serve(worker: "_socket.socket", signals: Fd) -> None:
     for number in range(MOST_JOBS):
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
         received = wire.receive(worker)
         if received is None:
             return
         message, fds = received
-        job = Job(worker, _socket.socket(fileno=fds[0].take()) if fds else None, fds[1:])
+        job = Job(worker, _socket.socket(fileno=fds[0].take()) if fds else None, fds[1:], signals)
         answer = _do(job, message)
         again = message["verb"] not in jobs.ONCE and not job.once and number < MOST_JOBS - 1
         if again:
