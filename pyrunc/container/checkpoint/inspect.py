@@ -7,12 +7,14 @@ asked what has come of it, while every process still stands still.
 import _stat
 import posix
 
+from pyrunc.container.checkpoint import held
 from pyrunc.container.checkpoint.external import BIND, CGROUP, kind_of
 from pyrunc.container.checkpoint.mountinfo import Mounted, mount_of, mounts_of
+from pyrunc.container.checkpoint.rights import Rights, refuse
 from pyrunc.container.errand import Errand
-from pyrunc.errors import PyruncError, reason
-from pyrunc.init import dev, labels, namespaces
-from pyrunc.init.capabilities import CAP_SYS_ADMIN, Sets, names_of
+from pyrunc.errors import reason
+from pyrunc.init import dev, namespaces
+from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at, read_file
@@ -24,45 +26,90 @@ from pyrunc.linux.mount import (
     mount_setattr,
 )
 from pyrunc.linux.mount_options import MountOptions
+from pyrunc.linux.pid import state_of
 from pyrunc.linux.process import CLONE_NEWNS, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.cgroups.cgroup import Cgroup
-    from pyrunc.spec.types import Config, IDMapping, Mount, Process
+    from typing import Any
 
-SECCOMP_FILTER = "2"
+    from pyrunc.cgroups.cgroup import Cgroup
+    from pyrunc.container.recorded import Recorded
+    from pyrunc.spec.types import Config, Device, IDMapping, Mount
+
 WORDS = {MOUNT_ATTR_RDONLY: "ro", MOUNT_ATTR_NOSUID: "nosuid", MOUNT_ATTR_NODEV: "nodev", MOUNT_ATTR_NOEXEC: "noexec"}
 WITH_MASKS = ("proc", "sysfs")
-OWN_KINDS = ("tmpfs", "devpts", "mqueue")  # each mount of them is a new one, or of the container's own namespace
+ENDED = ("Z", "X")
+CGROUPS = ("cgroup", "cgroup2")
+# What is in these is the kernel's, and whoever has CAP_SYS_ADMIN can mount them
+VIRTUAL = (*WITH_MASKS, *CGROUPS, "bpf", "debugfs", "devpts", "hugetlbfs", "mqueue", "securityfs", "tracefs")
 
 
-def look_before_it_runs(pid: int, config: "Config", cgroup: "Cgroup", rootfs: str, bundle: str, profile: str) -> None:
-    """Raises PyruncError when it could do more than its configuration lets a new container do.
+class Expected:
+    """What is to come out.
 
     Args:
+        criu: the number of CRIU's process.
         profile: of --lsm-profile.
+        terminals: whether processes may have a terminal of the host's (--shell-job).
     """
-    found = descendants(pid)
-    process: Process = config.get("process") or {"cwd": "/"}
-    bounding = Sets(process.get("capabilities") or {}).any()
-    for each in found:
-        _namespaces(each, config)
-        _cgroups(each, cgroup)
-        _rights(each, config, bounding)
-        _labels(each, config, profile)
-    _mappings(pid, config)
-    own_mounts = any(n["type"] == "mount" and not n.get("path") for n in config["linux"].get("namespaces") or [])
-    if own_mounts:
-        with open_at(None, f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY) as root:
-            _root(root, rootfs)
-            if not bounding & CAP_SYS_ADMIN:  # with it a container mounts what it likes
-                _Mounts(pid, root, config, rootfs, bundle).look()
 
+    __slots__ = ("cgroup", "config", "container", "criu", "own_mounts", "rights", "terminals")
 
-def refuse(what: str, cause: str) -> PyruncError:
-    hint = "the checkpoint was made with another configuration, or changed: it is not let run"
-    return PyruncError("restoring", what, cause, hint)
+    def __init__(
+        self, container: "Recorded", config: "Config", cgroup: "Cgroup", criu: int, profile: str, terminals: bool
+    ) -> None:
+        self.container = container
+        self.config = config
+        self.cgroup = cgroup
+        self.criu = criu
+        self.terminals = terminals
+        self.rights = Rights(config, config.get("process") or {"cwd": "/"}, profile)
+        wanted = config["linux"].get("namespaces") or []
+        self.own_mounts = any(n["type"] == "mount" and not n.get("path") for n in wanted)
+
+    def look(self, pid: int) -> None:
+        """Before it runs. Raises PyruncError when it could do more than its configuration lets a new container do."""
+        found = [each for each in descendants(pid) if state_of(each) not in ENDED]
+        for each in found:
+            self._namespaces(each)
+            _cgroups(each, self.cgroup)
+            self.rights.look(each)
+        _mappings(pid, self.config)
+        if self.own_mounts:
+            self._mounts(pid, found)
+
+    def _namespaces(self, pid: int) -> None:
+        for wanted in self.config["linux"].get("namespaces") or []:
+            kind = wanted["type"]
+            there = namespaces.identity(namespaces.own(kind, pid))
+            if wanted.get("path"):
+                if there != namespaces.identity(wanted["path"]):
+                    raise refuse(f"process {pid}", f"it is not in the {kind} namespace {wanted['path']}")
+            elif there == namespaces.identity(namespaces.own(kind)):
+                raise refuse(f"process {pid}", f"it is in the host's {kind} namespace")
+            elif kind == "mount" and there == namespaces.identity(namespaces.own(kind, self.criu)):
+                raise refuse(f"process {pid}", "it is in CRIU's mount namespace, which has all of the host's")
+
+    def _mounts(self, pid: int, found: "list[int]") -> None:
+        """Whoever has CAP_SYS_ADMIN makes namespaces, and mounts what he likes; but nothing of the host's."""
+        may_mount = bool(self.rights.bounding & CAP_SYS_ADMIN)
+        first = namespaces.identity(namespaces.own("mount", pid))
+        there: dict[Any, set[int]] = {}
+        for each in found:
+            own = namespaces.identity(namespaces.own("mount", each))
+            if own not in there:
+                if own != first and not may_mount:
+                    raise refuse(f"process {each}", "it has a mount namespace of its own, which it could not make")
+                with open_at(None, f"/proc/{each}/root", posix.O_PATH | posix.O_DIRECTORY) as root:
+                    if own == first:
+                        _root(root, self.container.record["rootfs"])
+                    mounts = _Mounts(each, root, self)
+                    mounts.nothing_of_the_host()
+                    if not may_mount:
+                        mounts.look()
+                there[own] = {*mounts.mounted}
+            held.look(each, there[own], self.rights.bounding, self.terminals)
 
 
 def descendants(pid: int) -> "list[int]":
@@ -76,17 +123,6 @@ def descendants(pid: int) -> "list[int]":
     return found
 
 
-def _namespaces(pid: int, config: "Config") -> None:
-    for wanted in config["linux"].get("namespaces") or []:
-        kind = wanted["type"]
-        there = namespaces.identity(namespaces.own(kind, pid))
-        if wanted.get("path"):
-            if there != namespaces.identity(wanted["path"]):
-                raise refuse(f"process {pid}", f"it is not in the {kind} namespace {wanted['path']}")
-        elif there == namespaces.identity(namespaces.own(kind)):
-            raise refuse(f"process {pid}", f"it is in the host's {kind} namespace")
-
-
 def _cgroups(pid: int, cgroup: "Cgroup") -> None:
     there = {}
     for line in read_file(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape").splitlines():
@@ -96,39 +132,6 @@ def _cgroups(pid: int, cgroup: "Cgroup") -> None:
         place = directory[len(cgroup.mounts[name]) :] if name in cgroup.mounts else ""
         if place and not f"{there.get(name, '')}/".startswith(f"{place}/"):
             raise refuse(f"process {pid}", f"it is in the cgroup {there.get(name)}, and not in {place} ({name})")
-
-
-def _rights(pid: int, config: "Config", bounding: int) -> None:
-    """Of each thread: rights, no_new_privs and the filter are its own."""
-    process = config.get("process")
-    if process is None:
-        return
-    for thread in posix.listdir(f"/proc/{pid}/task"):
-        lines = read_file(f"/proc/{pid}/task/{thread}/status").decode("utf-8", "replace").splitlines()
-        status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        has = int(status["CapBnd"], 16) | int(status["CapPrm"], 16) | int(status["CapInh"], 16)
-        if has & ~bounding:
-            names = ", ".join(names_of(has & ~bounding)) or "capabilities"
-            raise refuse(f"process {pid}", f"it has {names}, which config.json does not grant")
-        if process.get("noNewPrivileges") and status["NoNewPrivs"] != "1":
-            raise refuse(f"process {pid}", "it may get new privileges, and /process/noNewPrivileges is true")
-        if config["linux"].get("seccomp") and status["Seccomp"] != SECCOMP_FILTER:
-            raise refuse(f"process {pid}", "it has no seccomp filter, and /linux/seccomp asks for one")
-
-
-def _labels(pid: int, config: "Config", profile: str) -> None:
-    process = config.get("process")
-    if process is None:
-        return
-    given = profile.partition(":")[2]
-    for wanted, file, there in (
-        (process.get("apparmorProfile"), "apparmor/current", labels.has_apparmor),
-        (process.get("selinuxLabel"), "current", labels.has_selinux),
-    ):
-        if wanted and there():
-            has = read_file(f"/proc/{pid}/attr/{file}").decode("utf-8", "replace").strip("\0\n").partition(" (")[0]
-            if has not in (wanted, given):
-                raise refuse(f"process {pid}", f"its label is {has}, and config.json has {wanted} (see --lsm-profile)")
 
 
 def _mappings(pid: int, config: "Config") -> None:
@@ -156,17 +159,28 @@ def _root(root: Fd, rootfs: str) -> None:
 class _Mounts:
     """What is mounted in the container, beside what its configuration has."""
 
-    __slots__ = ("bundle", "config", "host", "lacking", "mounted", "pid", "root", "rootfs")
+    __slots__ = ("bundle", "cgroup", "config", "host", "known", "lacking", "mounted", "pid", "root", "rootfs")
 
-    def __init__(self, pid: int, root: Fd, config: "Config", rootfs: str, bundle: str) -> None:
+    def __init__(self, pid: int, root: Fd, expected: Expected) -> None:
         self.pid = pid
         self.root = root
-        self.config = config
-        self.rootfs = rootfs
-        self.bundle = bundle
+        self.config = expected.config
+        self.cgroup = expected.cgroup
+        self.rootfs: str = expected.container.record["rootfs"]
+        self.bundle: str = expected.container.record["bundle"]
         self.mounted = {mount.number: mount for mount in mounts_of(pid)}
         self.host = mounts_of("self")
+        self.known = self._known()
         self.lacking: dict[str, int] = {}  # MOUNT_ATTR_* by place
+
+    def nothing_of_the_host(self) -> None:
+        """Of the host's file systems only what the configuration has of them."""
+        host = {mounted.device for mounted in self.host}
+        for mounted in self.mounted.values():
+            is_hosts = mounted.device in host or not mounted.device.startswith("0:")
+            if is_hosts and mounted.kind not in VIRTUAL and not (self._is_known(mounted) or self._is_node(mounted)):
+                cause = f"it shows {mounted.root} of a file system of the host's ({mounted.kind}), and config.json does"
+                raise refuse(f"mount {mounted.place}", f"{cause} not")
 
     def look(self) -> None:
         if self.config["root"].get("readonly"):
@@ -237,36 +251,58 @@ class _Mounts:
             raise refuse(f"path {place}", "it is not masked, as config.json has it")
 
     def _only_what_is_known(self) -> None:
-        """Of the host's file systems those that the configuration has. proc and sysfs only where it has them: in
-        another one nothing would be masked."""
-        known = self._known_devices()
-        entries = self.config.get("mounts") or []
-        kinds = {entry.get("type") or "" for entry in entries} - {*WITH_MASKS}
-        kinds |= {"cgroup", "cgroup2"} if any(kind_of(entry) == CGROUP for entry in entries) else set()
-        nodes = {normal(device["path"]) for device in dev.wanted(self.config["linux"])}
-        nodes |= {*(self.config["linux"].get("maskedPaths") or [])}
+        """proc and sysfs only where the configuration has them: in another one nothing would be masked. Of other kinds
+        those that are the container's own."""
         masked = {kind: self._places_of(kind) for kind in WITH_MASKS}
+        covered = {*(self.config["linux"].get("maskedPaths") or [])}  # `_masked` has seen them
         for mounted in self.mounted.values():
-            if mounted.kind in WITH_MASKS and mounted.device not in known:
+            if self._is_known(mounted) or self._is_node(mounted):
+                continue
+            if mounted.kind in WITH_MASKS:
                 below = "" if mounted.root == "/" else mounted.root
                 fits = any(mounted.place == place + below for place in masked[mounted.kind])
+            elif mounted.kind in CGROUPS:
+                fits = self._is_own_cgroup(mounted)
+            elif mounted.kind == "mqueue":
+                fits = any(entry.get("type") == "mqueue" for entry in self.config.get("mounts") or [])
             else:
-                fits = (
-                    mounted.device in known or mounted.kind in kinds or mounted.place in nodes or self._is_new(mounted)
-                )
+                fits = mounted.kind in ("tmpfs", "devpts") or mounted.place in covered
             if not fits:
                 raise refuse(f"mount {mounted.place}", f"config.json has no such file system ({mounted.kind})")
+
+    def _is_known(self, mounted: Mounted) -> bool:
+        return any(mounted.device == device and _is_below(mounted.root, root) for device, root in self.known)
+
+    def _is_node(self, mounted: Mounted) -> bool:
+        """The device that config.json has there, or the null device over a file that is to be masked."""
+        wanted = {normal(each["path"]): (each.get("major", 0), each.get("minor", 0)) for each in self._devices()}
+        wanted |= dict.fromkeys(self.config["linux"].get("maskedPaths") or [], (1, 3))
+        if mounted.place not in wanted:
+            return False
+        try:
+            with path.resolve(self.root, mounted.place) as target:
+                status = posix.fstat(target.number)
+        except OSError:
+            return False
+        is_device = _stat.S_ISCHR(status.st_mode) or _stat.S_ISBLK(status.st_mode)
+        there = (posix.major(status.st_rdev), posix.minor(status.st_rdev)) if is_device else (0, 0)
+        return (is_device or _stat.S_ISFIFO(status.st_mode)) and there == wanted[mounted.place]
+
+    def _devices(self) -> "list[Device]":
+        return dev.wanted(self.config["linux"])
+
+    def _is_own_cgroup(self, mounted: Mounted) -> bool:
+        own = [directory[len(self.cgroup.mounts.get(name, "")) :] for name, directory in self.cgroup.paths.items()]
+        has = any(kind_of(entry) == CGROUP for entry in self.config.get("mounts") or [])
+        return has and any(_is_below(mounted.root, each) for each in own)
 
     def _places_of(self, kind: str) -> "set[str]":
         """Where config.json has a file system of that kind."""
         found = {self._at(e["destination"]) for e in self.config.get("mounts") or [] if e.get("type") == kind}
         return {mounted.place for mounted in found if mounted is not None}
 
-    def _is_new(self, mounted: Mounted) -> bool:
-        return mounted.kind in OWN_KINDS and all(mounted.device != other.device for other in self.host)
-
-    def _known_devices(self) -> "set[str]":
-        """The root's, those of what is bound, and of all that is mounted below them."""
+    def _known(self) -> "set[tuple[str, str]]":
+        """The root, what is bound, and all that is mounted below them: each a device, and what of it."""
         places = [self.rootfs]
         for entry in self.config.get("mounts") or []:
             if kind_of(entry) == BIND:
@@ -279,10 +315,19 @@ class _Mounts:
                     own, real = by_number.get(mount_of(there)), posix.readlink(f"/proc/self/fd/{there.number}")
             except OSError as error:
                 raise refuse(f"mount source {place}", reason(error)) from error
-            found |= {own.device} if own is not None else set()
-            found |= {each.device for each in self.host if each.place.startswith(real.rstrip("/") + "/")}
+            if own is not None:
+                found.add((own.device, _joined(own.root, real[len(own.place.rstrip("/")) :])))
+            found |= {(each.device, each.root) for each in self.host if each.place.startswith(real.rstrip("/") + "/")}
         return found
 
     def _source(self, entry: "Mount") -> str:
         source = entry.get("source") or ""
         return source if source.startswith("/") else f"{self.bundle}/{source}"
+
+
+def _joined(root: str, below: str) -> str:
+    return root.rstrip("/") + below or "/"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

@@ -12,7 +12,7 @@ from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import dev
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
-from pyrunc.linux.fd import Fd, open_at
+from pyrunc.linux.fd import Fd, open_at, write_all
 from pyrunc.linux.mount import (
     MS_REC,
     MS_SLAVE,
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from pyrunc.init.channel import Channel
     from pyrunc.spec.types import Config, Mount
 
-CHAIN, IMAGES, WORK = "chain", ":images", "work"  # an image's name has no colon: it is a folder of a path
+CHAIN, IMAGES, WORK, COPIES = (
+    "chain",
+    ":images",
+    "work",
+    "copies",
+)  # an image's name has no colon: it is a folder of a path
 
 
 class Points:
@@ -43,7 +48,7 @@ class Points:
         root: where in it the root file system is.
     """
 
-    __slots__ = ("along", "config", "container", "files", "no_pivot", "place", "root", "rootfs", "state")
+    __slots__ = ("along", "config", "container", "copies", "files", "no_pivot", "place", "root", "rootfs", "state")
 
     def __init__(self, container: "Recorded", config: "Config", state: str, place: str, no_pivot: bool) -> None:
         self.container = container
@@ -55,15 +60,18 @@ class Points:
         self.no_pivot = no_pivot
         self.along: dict[str, Fd] = {}
         self.files: dict[str, Fd] = {}
+        self.copies: dict[str, bytes] = {}
 
-    def bring_along(self, images: Fd, parents: "dict[str, Fd]", work: "Fd | None") -> None:
+    def bring_along(self, images: Fd, parents: "dict[str, Fd]", work: "Fd | None", copies: "dict[str, bytes]") -> None:
         """In the parent, whose descriptors they are: the folders as mounts, which the child puts where CRIU finds them.
-        Links from images to earlier ones go to folders beside them, and so they do there.
+        Links from images to earlier ones go to folders beside them, and so they do there. `copies` of images cover
+        those of their names.
 
         In a user namespace the restored processes read images themselves, without a right of the host's: their folder,
         which is closed to everybody, is none for them. They get another one with the same files, in which nothing can
         be written: CRIU's log and the like go to where they always go.
         """
+        self.copies = copies
         chain = {IMAGES: images, **parents}
         last = [*chain][-1]
         if any(n["type"] == "user" for n in self.config["linux"].get("namespaces") or []):
@@ -85,7 +93,7 @@ class Points:
             _be_on_a_mount()
         with open_at(None, self.place, posix.O_PATH | posix.O_DIRECTORY) as place:
             move_mount(new_filesystem("tmpfs", "tmpfs", [("mode", "700")]), place)
-        for name in ("root", CHAIN, *self.along):
+        for name in ("root", CHAIN, COPIES, *self.along):
             posix.mkdir(f"{self.place}/{name}", 0o700)
         for name, source in self._prepare().items():
             line.send(EXTERNAL, name, source)
@@ -94,6 +102,7 @@ class Points:
             with open_at(None, f"{self.place}/{name}", posix.O_PATH | posix.O_DIRECTORY) as there:
                 move_mount(mount, there)
         self._make_folder_of_files()
+        self._cover()
         kept = {"images": open_at(None, f"{self.place}/{CHAIN}/{IMAGES}", posix.O_RDONLY | posix.O_DIRECTORY)}
         if WORK in self.along:
             kept["work"] = open_at(None, f"{self.place}/{WORK}", posix.O_RDONLY | posix.O_DIRECTORY)
@@ -107,6 +116,17 @@ class Points:
         for name, mount in self.files.items():
             with open_at(None, f"{folder}/{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o600) as there:
                 move_mount(mount, there)
+
+    def _cover(self) -> None:
+        """In a user namespace too they can be read: their folders are closed to everybody else."""
+        for name, data in self.copies.items():
+            place = f"{self.place}/{COPIES}/{name}"
+            with open_at(None, place, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644) as copy:
+                posix.fchmod(copy.number, 0o644)
+                write_all(copy, data)
+            there = f"{self.place}/{CHAIN}/{IMAGES}/{name}"
+            with open_at(None, there, posix.O_PATH | posix.O_NOFOLLOW) as image:
+                move_mount(open_tree(place), image)
 
     def _mount_root(self) -> Fd:
         """A mount, as CRIU asks for; its top."""

@@ -8,12 +8,12 @@ import _signal
 import posix
 
 from pyrunc.cgroups.hierarchy import find
-from pyrunc.container import notify
-from pyrunc.container.checkpoint import criu, folders, host, messages
+from pyrunc.container import notify, prepare
+from pyrunc.container.checkpoint import criu, folders, host, images, messages
 from pyrunc.container.checkpoint.criu import Criu
 from pyrunc.container.checkpoint.dump import common, numbered
 from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, JOINED_NAMESPACES, key_of, refuse_mapped
-from pyrunc.container.checkpoint.inspect import descendants, look_before_it_runs
+from pyrunc.container.checkpoint.inspect import Expected, descendants
 from pyrunc.container.checkpoint.points import Points
 from pyrunc.container.create import Creation, plan
 from pyrunc.container.errand import Errand
@@ -130,7 +130,7 @@ class Restoration(Creation):
         posix.mkdir(PLACE, 0o700, dir_fd=directory.fd.number)
         state = posix.readlink(f"/proc/self/fd/{directory.fd.number}")
         points = Points(container, self.config, state, f"{state}/{PLACE}", self.options.no_pivot)
-        points.bring_along(self.images, self.parents, self.work)
+        points.bring_along(self.images, self.parents, self.work, self._vetted())
         self.tasks = self.cgroup.open_tasks()
         external: dict[str, str] = {}
         with self.log.step("restore.start_criu"):
@@ -146,6 +146,19 @@ class Restoration(Creation):
         with self.log.step("restore.ask"):
             self._ask(process, self._wanted(process, points, external))
         process.close()
+
+    def _vetted(self) -> "dict[str, bytes]":
+        """Images that CRIU is not to read as they lie there."""
+        context = Context()
+        context.config = self.config
+        prepare.use_filter(context, self.container)
+        return images.vetted(self.images, self.restoring.images, self._hierarchies(), context.bpf, context.bpf_flags)
+
+    def _hierarchies(self) -> "list[str] | None":
+        """In which CRIU may restore cgroups; None: it is to leave them alone."""
+        if self.options.no_cgroup or self.restoring.cgroups == "ignore":
+            return None
+        return [*(self.cgroup.paths or self.cgroup.mounts)]
 
     def _set_up(self, points: Points, line: "Channel") -> "dict[str, Fd]":
         """In the child, which becomes CRIU."""
@@ -180,6 +193,8 @@ class Restoration(Creation):
                 if namespace.get("path") and namespace["type"] in JOINED_NAMESPACES
             ],
         }
+        if self._hierarchies() is None:
+            wanted["manage_cgroups_mode"] = messages.CGROUP_MODES["ignore"]
         for name, value in (("lsm_profile", restoring.lsm_profile), ("lsm_mount_context", restoring.lsm_mount_context)):
             if value:
                 wanted[name] = value
@@ -223,17 +238,18 @@ class Restoration(Creation):
 
     def _look(self) -> None:
         """CRIU takes no answer here, and would let them run: they are killed first, then CRIU, which holds them."""
-        record = self.container.record
-        pid = self.container.pid
+        assert self.process is not None
+        pid, restoring = self.container.pid, self.restoring
         try:
-            look_before_it_runs(
-                pid, self.config, self.cgroup, record["rootfs"], record["bundle"], self.restoring.lsm_profile
-            )
+            Expected(
+                self.container, self.config, self.cgroup, self.process.pid, restoring.lsm_profile, restoring.shell_job
+            ).look(pid)
+            if restoring.cgroups in ("full", "strict"):
+                self._limit()  # CRIU has written what the images say
         except BaseException:
             for each in descendants(pid):
                 _kill(each)
-            if self.process is not None:
-                self.process.kill()
+            self.process.kill()
             raise
 
     def _hold(self) -> None:

@@ -3,7 +3,6 @@ the bundle gives."""
 
 import os
 import shutil
-import struct
 
 import pytest
 
@@ -199,76 +198,3 @@ def test_another_root_file_system_is_that_of_the_bundle(written, tmp_path):
     s.container.bundle.write()
     s.restore()
     assert os.stat(f"/proc/{s.container.pid}/root").st_ino == os.stat(other).st_ino
-
-
-def test_an_image_that_was_edited_to_have_more_capabilities(written):
-    """What a process is to be allowed stands in its image."""
-    s = written()
-    add_capability(s.images / "core-1.img", 21)
-    assert "it has CAP_SYS_ADMIN, which config.json does not grant" in s.refused()
-
-
-THREAD_CORE, CREDS = 5, 10  # numbers of fields in criu's images/core.proto
-SETS = (10, 11, 12)  # and in creds.proto: permitted, effective, bounding, each of two numbers of 32 bits
-
-
-def add_capability(file, bit):
-    """An image is two magic numbers, a length, and a message."""
-    data = file.read_bytes()
-    core = fields(data[12:])
-    at = next(index for index, (number, _) in enumerate(core) if number == THREAD_CORE)
-    thread = fields(core[at][1])
-    inner = next(index for index, (number, _) in enumerate(thread) if number == CREDS)
-    seen, creds = set(), []
-    for number, value in fields(thread[inner][1]):
-        if number in SETS and number not in seen:
-            value |= 1 << bit
-            seen.add(number)
-        creds.append((number, value))
-    thread[inner] = (CREDS, joined(creds))
-    core[at] = (THREAD_CORE, joined(thread))
-    body = joined(core)
-    file.write_bytes(data[:8] + struct.pack("<I", len(body)) + body)
-
-
-def fields(data):
-    """(number, value) of a message's fields: a number, or bytes."""
-    found, position = [], 0
-    while position < len(data):
-        key, position = varint(data, position)
-        if key & 7 == 0:
-            value, position = varint(data, position)
-        else:
-            assert key & 7 == 2
-            size, position = varint(data, position)
-            value = data[position : position + size]
-            position += size
-        found.append((key >> 3, value))
-    return found
-
-
-def varint(data, position):
-    value = shift = 0
-    while True:
-        value |= (data[position] & 0x7F) << shift
-        position += 1
-        if data[position - 1] < 0x80:
-            return value, position
-        shift += 7
-
-
-def joined(found):
-    return b"".join(
-        number_of(number << 3) + number_of(value)
-        if isinstance(value, int)
-        else number_of(number << 3 | 2) + number_of(len(value)) + value
-        for number, value in found
-    )
-
-
-def number_of(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
