@@ -170,8 +170,10 @@ class Criu:
             kind = response["type"]
             if not response["success"]:
                 raise CriuFailed(kind, response["cr_errno"], response["cr_errmsg"].decode("utf-8", "replace").strip())
-            if kind != messages.NOTIFY:
+            if kind == request["type"]:
                 return response
+            if kind != messages.NOTIFY:
+                raise PyruncError("criu's answer", "", f"it is one to something else (type {kind})")
             note = response["notify"] or {"script": "", "pid": 0}
             self.log.debug(f"notify: {note['script']}")
             if notified is not None:
@@ -191,16 +193,18 @@ class Criu:
             data, control, flags, _ = self.socket.recvmsg(LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             raise self._gone() from None
-        fd = None
-        for level, kind, payload in control:
-            if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                fd = Fd(int.from_bytes(payload[:4], sys.byteorder), "a descriptor from criu")
+        fds = [
+            Fd(int.from_bytes(payload[at : at + 4], sys.byteorder), "a descriptor from criu")
+            for level, kind, payload in control
+            if level == SOL_SOCKET and kind == SCM_RIGHTS
+            for at in range(0, len(payload) - 3, 4)
+        ]
         if not data:
             raise self._gone()
         try:
             if flags & _socket.MSG_TRUNC:
                 raise Malformed("it is too large")
-            return decode(messages.RESPONSE, data), fd
+            return decode(messages.RESPONSE, data), fds[0] if fds else None
         except Malformed as error:
             raise PyruncError("criu's answer", "", str(error)) from error
 

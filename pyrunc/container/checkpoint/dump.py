@@ -8,7 +8,7 @@ from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, Mounts, ke
 from pyrunc.errors import PyruncError, StateError, UsageError, reason
 from pyrunc.init.namespaces import own
 from pyrunc.linux import encoded
-from pyrunc.linux.fd import Fd, open_at, replace_file
+from pyrunc.linux.fd import Fd, open_at, replace_file, unlink_quietly
 from pyrunc.linux.process import CLONE_NEWNET, refuse_threads, set_dumpable
 from pyrunc.spec.jsonc import dumps
 
@@ -162,7 +162,10 @@ class Dump:
         if not options.pre_dump:
             replace_file(self.images, folders.DESCRIPTORS, dumps(self._streams()).encode("utf-8", "surrogateescape"))
         what = messages.PRE_DUMP if options.pre_dump else messages.DUMP
+        unlink_quietly(self.images, folders.INVENTORY)  # what is left of a failure looks like no checkpoint
         process.ask({"type": what, "opts": numbered(wanted, process.numbers)}, self._notified)
+        if folders.INVENTORY not in posix.listdir(self.images.number):
+            raise PyruncError("criu", process.program, f"it says that it is done, and there is no {folders.INVENTORY}")
 
     def _streams(self) -> "list[str]":
         """What the first process's standard streams are: pipes are joined to others at restore."""

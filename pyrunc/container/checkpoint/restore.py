@@ -67,7 +67,7 @@ def restore(
 class Restoration(Creation):
     """One container in the making, of a checkpoint."""
 
-    __slots__ = ("images", "namespaces", "parents", "process", "restoring", "streams", "tasks", "work")
+    __slots__ = ("images", "looked", "namespaces", "parents", "process", "restoring", "streams", "tasks", "work")
 
     def __init__(self, restoring: "RestoreOptions", record: "dict[str, Any]", config: "Config", *others: "Any") -> None:
         """Look at what is asked for, and at what is there; nothing is made."""
@@ -76,6 +76,7 @@ class Restoration(Creation):
         common(restoring)
         self.restoring = restoring
         self.process: Criu | None = None
+        self.looked = False
         self.images = folders.open_images(restoring.images)
         self.parents = folders.verify(self.images, restoring.images)
         self.streams = self._streams()
@@ -217,10 +218,14 @@ class Restoration(Creation):
             place = self.restoring.work or self.restoring.images
             host.explain(error, self.container.log, self.work or self.images, LOG, place)
             raise
+        if not self.looked:
+            raise PyruncError("criu's answer", "", "it is done, and nobody has looked at what it has made")
 
     # --- what CRIU says
 
     def _notified(self, what: str, pid: int, fd: "Fd | None") -> None:
+        if pid and not _is_our_child(pid):
+            raise PyruncError("criu's answer", "", f"process {pid} is none that it has made")
         if what == "setup-namespaces":
             self.born(pid)
             self._set_up_network(pid)
@@ -251,6 +256,7 @@ class Restoration(Creation):
                 _kill(each)
             self.process.kill()
             raise
+        self.looked = True
 
     def _hold(self) -> None:
         """Frozen before CRIU lets them go. CRIU itself is moved out first: it was born among them."""
@@ -335,6 +341,15 @@ def _cgroup_roots(pid: int) -> "list[dict[str, Any]]":
         _, names, path = line.split(":", 2)
         found += [{"ctrl": name, "path": encoded(path)} for name in names.split(",")]
     return found
+
+
+def _is_our_child(pid: int) -> bool:
+    """Its parent is CRIU's (rst_sibling)."""
+    try:
+        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOWAIT | posix.WNOHANG)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _kill(pid: int) -> None:
