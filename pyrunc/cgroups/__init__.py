@@ -47,10 +47,16 @@ def load(record: "dict[str, Any]") -> "Cgroup":
     return _kind(record["unified"], record["paths"], record["mounts"], record.get("unit"))
 
 
-def load_code() -> None:
-    """Load what makes and limits a cgroup on this host, which else the first container would wait for."""
+def load_code(to_stay: bool = False) -> None:
+    """Load what makes and limits a cgroup on this host, which else the first container would wait for.
+
+    Args:
+        to_stay: from now on hierarchies count as mounted where they are.
+    """
     from pyrunc.cgroups import controllers, device_rules, hierarchy  # noqa: F401
 
+    if to_stay:
+        hierarchy.known = {}
     _kind(hierarchy.is_unified(hierarchy.find()), {}, {}, None)
 
 

@@ -10,6 +10,9 @@ from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type, mount_table
 CGROUP_SUPER_MAGIC = 0x27E0EB
 ROOT = "/sys/fs/cgroup"
 NAME_MAX = 255
+# Where those are mounted that were looked for; None: they are looked for each time. Should one go, no directory and no
+# file of it is there, and that is an error.
+known: "dict[str, str] | None" = None
 MOST = 3072  # of PATH_MAX: the hierarchy's mount point and the name of a file come to it
 
 
@@ -79,6 +82,14 @@ def _directory(hierarchy: Hierarchy, path: str, beside: bool) -> str:
 
 
 def _mount_of(name: str) -> str:
+    if known is None:
+        return _look_for(name)
+    if name not in known:
+        known[name] = _look_for(name)
+    return known[name]
+
+
+def _look_for(name: str) -> str:
     """Where a hierarchy is mounted: at the usual place, if the file system there is a cgroup's; else where mountinfo
     says, which costs more. "": nowhere."""
     if name == UNIFIED:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyrunc.container.notify import Proxy
     from pyrunc.container.options import Options
     from pyrunc.log import Log
+    from pyrunc.spec.types import Config
 
 GO = b"0"
 
@@ -31,12 +32,18 @@ class Container(Recorded):
 
     @classmethod
     def create(
-        cls, root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
+        cls,
+        root: StateRoot,
+        container_id: str,
+        bundle: str,
+        options: "Options | None" = None,
+        log: "Log | None" = None,
+        config: "Config | None" = None,
     ) -> "Container":
         """Make a container that waits for start. Nothing of it is left when this raises. See create.py."""
         from pyrunc.container.create import create
 
-        made = create(root, container_id, bundle, options, log)
+        made = create(root, container_id, bundle, options, log, config)
         container = cls(made.directory, made.record, made.log)
         container.known_config = made.known_config
         return container

@@ -34,10 +34,19 @@ if TYPE_CHECKING:
 
 
 def create(
-    root: StateRoot, container_id: str, bundle: str, options: "Options | None" = None, log: "Log | None" = None
+    root: StateRoot,
+    container_id: str,
+    bundle: str,
+    options: "Options | None" = None,
+    log: "Log | None" = None,
+    config: "Config | None" = None,
 ) -> Recorded:
-    """Make a container. Nothing is left when this raises."""
-    creation = plan(container_id, bundle, options or Options(), log or Log())
+    """Make a container. Nothing is left when this raises.
+
+    Args:
+        config: what would be read from the bundle; valid.
+    """
+    creation = plan(container_id, bundle, options or Options(), log or Log(), config)
     creation.run(root)
     return creation.container
 
@@ -59,6 +68,7 @@ def plan(
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
         bundle = posix.readlink(f"/proc/self/fd/{folder.number}")
         config = config or read_config(folder, log, options.config)
+    config["linux"] = config.get("linux") or {}
     for pointer, doubt, hint in rules.warnings(config):
         log.warning(f"config.json {pointer}: {doubt}{hint and '; '}{hint}")
     if config.get("annotations"):
@@ -83,9 +93,7 @@ def plan(
 def read_config(bundle: Fd, log: Log, other: str = "") -> "Config":
     """`other`: the path of a file in place of the bundle's."""
     with log.step("create.read_config"):
-        config = load.config(bundle.number, other or "config.json")
-    config["linux"] = config.get("linux") or {}
-    return config
+        return load.config(bundle.number, other or "config.json")
 
 
 def waits(config: "Config", options: Options, root: StateRoot) -> bool:

@@ -20,6 +20,7 @@ from pyrunc.errors import ConfigError, PyruncError, UsageError
 from pyrunc.library import given, wire
 from pyrunc.library.errors import TimeoutExpired, WorkerError, of_message
 from pyrunc.linux.fd import Fd
+from pyrunc.spec.jsonc import dumps
 
 PROGRAM = "pyrunc-worker"
 CONTROL = 3
@@ -179,11 +180,14 @@ def _program() -> list[str]:
 
 def request(message: dict[str, Any], fds: "tuple[int, ...] | list[int]" = ()) -> Line:
     """Ask for something. The worker is started when there is none, or none of this process."""
+    config = _text(message["config"]) if "config" in message else None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         for attempt in range(2):
             worker = _current()
             try:
+                if config is not None:
+                    message["config"] = config
                 wire.send(cast("Any", worker.socket), message, [theirs.fileno(), *fds])
                 return Line(ours, worker)
             except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
@@ -192,13 +196,17 @@ def request(message: dict[str, Any], fds: "tuple[int, ...] | list[int]" = ()) ->
                 if attempt:
                     ours.close()
                     raise WorkerError("asking the worker", "", cause) from None
-            except (TypeError, ValueError, RecursionError) as error:
-                ours.close()
-                raise ConfigError("config.json", "", f"it has a value that JSON has not: {error}") from error
             except BaseException:
                 ours.close()
                 raise
     raise AssertionError
+
+
+def _text(config: object) -> bytes:
+    try:
+        return dumps(config).encode("utf-8", "surrogateescape")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError("config.json", "", f"it has a value that JSON has not: {error}") from error
 
 
 def ask(message: dict[str, Any], what: str, timeout: float | None = None) -> Any:

@@ -91,10 +91,10 @@ def _create(job: "Job", message: "Message") -> None:
 def make(job: "Job", message: "Message", options: Options) -> Container:
     """A container of its own bundle, whose standard streams are what came with the request."""
     root = StateRoot(message["root"])
+    if not rootfs.needs_bundle(message):
+        return _without_bundle(job, root, message, options)
     folder = places.make_bundle(root, message["id"], message["shared"])
     try:
-        if message["verb"] == "run":
-            places.own(root, message["id"])
         job.arm()
         try:
             config = rootfs.settle(job, folder, message)
@@ -110,6 +110,22 @@ def make(job: "Job", message: "Message", options: Options) -> Container:
         raise
     finally:
         folder.close()
+
+
+def _without_bundle(job: "Job", root: StateRoot, message: "Message", options: Options) -> Container:
+    """The same where nothing but what all share is needed: the folder of our worker is its bundle."""
+    try:
+        job.arm()
+        try:
+            config: Any = load.config_of(message["config"])
+            config["root"]["path"] = rootfs.of_host(message["shared"])
+            with Streams(job.fds):
+                return Container.create(root, message["id"], message["shared"], options, job.log, config)
+        finally:
+            job.disarm()
+    except BaseException:
+        remove(job, root, message["id"])
+        raise
 
 
 def _restored(root: StateRoot, message: "Message", bundle: str, options: Options, job: "Job") -> Container:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FOLDER = ":library"
 OWNER = "owner"  # a symlink: PID-START of the worker that made it
 OWNED = "owned"  # a folder: the container is to go with its program
+OURS = "run"  # in the ID of one that nobody else has asked for
 
 _own: "dict[str, str]" = {}  # by the state root: the folder that is ours
 
@@ -112,6 +113,14 @@ def _sweep(root: StateRoot, top: str) -> None:
     """Remove what nobody will remove any more: the folders of workers that are gone, and of containers that are; and
     the containers that nobody but their worker knew of (`run`, `Pool`)."""
     ids = {*root.ids()}
+    for container_id in [*ids]:
+        maker = _maker(container_id)
+        if maker and not _lives(maker):
+            try:
+                Container.delete(root, container_id, force=True)
+                ids.discard(container_id)
+            except PyruncError:
+                continue  # as below
     for name in posix.listdir(top):
         place = f"{top}/{name}"
         try:
@@ -130,11 +139,22 @@ def _sweep(root: StateRoot, top: str) -> None:
 _last = 0
 
 
-def anonymous() -> str:
-    """A new ID, of a container that only this worker knows of."""
+def anonymous(ours: bool) -> str:
+    """A new ID.
+
+    Args:
+        ours: only this worker knows of it. If the worker is killed, the next one sees that by the ID.
+    """
     global _last
     _last += 1
-    return f"pyrunc-{_identity(posix.getpid())}-{_last}"
+    return f"pyrunc-{_identity(posix.getpid())}-{OURS if ours else ''}{_last}"
+
+
+def _maker(container_id: str) -> str:
+    """Which worker had made it for itself alone; "": none."""
+    words = container_id.split("-")
+    ours = len(words) == 4 and words[0] == "pyrunc" and words[3].startswith(OURS)
+    return f"{words[1]}-{words[2]}" if ours else ""
 
 
 def remove_folder(place: str) -> None:

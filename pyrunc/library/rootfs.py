@@ -13,6 +13,7 @@ from pyrunc.linux.fd import Fd, open_at, write_file
 from pyrunc.linux.mount import MS_REC, MS_SLAVE, mount, set_propagation, umount_detach
 from pyrunc.linux.pid import pidfd_send_signal, reap
 from pyrunc.linux.process import CLONE_NEWNS, CLONE_NEWUSER, in_child, set_dumpable, unshare
+from pyrunc.spec.jsonc import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,15 +38,22 @@ FILES = {
 HAS_OWN_MOUNTS = False  # of this runner
 
 
+def needs_bundle(message: "Message") -> bool:
+    """Whether there is something that this container alone has; or it may outlive the worker."""
+    plan = message["rootfs"]
+    return message["verb"] != "run" or plan is None or plan["kind"] != "usr" or bool(plan["more"])
+
+
 def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":
     """The configuration, with its root file system in place."""
-    config: dict[str, Any] = message["config"]
+    document: Any = loads(message["config"].decode("utf-8", "surrogateescape"))
+    config: dict[str, Any] = document
     plan = message["rootfs"]
     if plan is None:
         return config
     try:
         if plan["kind"] == "usr":
-            config["root"]["path"] = _of_host(message["shared"], bundle, bool(plan["more"]))
+            config["root"]["path"] = of_host(bundle.name, True) if plan["more"] else of_host(message["shared"])
             return config
         _have_own_mounts(job, config)
         lower = plan["layers"] if plan["kind"] == "layers" else [_unpacked(message["shared"], plan["tar"])]
@@ -68,10 +76,14 @@ def leave(bundle: str) -> None:
 # --- the host's /usr
 
 
-def _of_host(shared: str, bundle: Fd, own: bool) -> str:
-    """A few folders, with places for mounts. The same for all, but for a container that has further mounts: the places
-    for those tell something of it."""
-    place = f"{bundle.name}/rootfs" if own else f"{shared}/rootfs"
+def of_host(folder: str, own: bool = False) -> str:
+    """A few folders, with places for mounts.
+
+    Args:
+        folder: of our worker, the same for all; or the bundle of a container that has further mounts: the places for
+            those tell something of it.
+    """
+    place = f"{folder}/rootfs"
     if own or not posix.access(place, posix.F_OK):
         making = f"{place}.{posix.getpid()}"
         posix.mkdir(making, 0o755)

@@ -1,7 +1,8 @@
 """Messages between a program, its worker and the worker's runners: JSON, and descriptors with it.
 
 The sockets are of the kind SEQPACKET: a message is sent and received whole, by whichever thread, without a lock. One
-that is larger than a socket takes is sent as a file in memory.
+that is larger than a socket takes is sent as a file in memory. The member "config" is a text of JSON, which goes behind
+the rest: who passes it on need not read it.
 """
 
 import _socket
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 LARGEST = 1 << 16
 MOST_DESCRIPTORS = 8
 IN_MEMORY = b"\0"  # the text is in the first descriptor
+SEPARATOR = b"\0"  # what JSON has not
 
 
 def send(socket: "_socket.socket", message: "Message", fds: "Sequence[int | Fd]" = ()) -> None:
     """Raises OSError where nobody listens any more."""
+    config: bytes | None = message.pop("config", None)
     data = dumps(message).encode("utf-8", "surrogateescape")
+    if config is not None:
+        data += SEPARATOR + config
     numbers = [int(fd) for fd in fds]
     if len(data) <= LARGEST:
         return _send(socket, data, numbers)
@@ -57,5 +62,8 @@ def receive(socket: "_socket.socket", flags: int = 0) -> "tuple[Message, list[Fd
     if data == IN_MEMORY:
         with fds.pop(0) as file:
             data = read_all(file)
-    message: Any = loads(data.decode("utf-8", "surrogateescape"))
+    text, separator, config = data.partition(SEPARATOR)
+    message: Any = loads(text.decode("utf-8", "surrogateescape"))
+    if separator:
+        message["config"] = config
     return message, fds

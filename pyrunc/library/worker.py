@@ -47,7 +47,7 @@ def main(_: "list[str]") -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
-    cgroups.load_code()
+    cgroups.load_code(to_stay=True)
     gc.collect()
     gc.freeze()  # a runner that looks at it would copy it
     gc.disable()
@@ -152,7 +152,7 @@ class Worker:
             root = state.StateRoot(message["root"])
             places.prepare(root)
             message["shared"] = places.shared(root)
-            message["id"] = message["id"] or places.anonymous()
+            message["id"] = message["id"] or places.anonymous(ours=message["verb"] == "run")
         runner = self._runner()
         runner.request = message
         wire.send(runner.socket, message, [line.fileno(), *fds])

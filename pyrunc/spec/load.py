@@ -36,6 +36,11 @@ def config(bundle_fd: int, name: str = "config.json") -> "Config":
     return cast("Config", _checked(read(bundle_fd, name), name, "config", _checker.config, rules.config))
 
 
+def config_of(text: bytes, name: str = "config.json") -> "Config":
+    """The same of a text that was read already."""
+    return cast("Config", _checked(text, name, "config", _checker.config, rules.config))
+
+
 def process(text: bytes, name: str = "process.json") -> "Process":
     """What `exec --process` reads: config.json's `process` by itself."""
     return cast("Process", _checked(text, name, "process", _checker.process, rules.process))

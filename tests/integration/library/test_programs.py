@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import pyrunc
 from integration.support.host import cgroups_of
 from integration.support.runtime import bury_orphans
+from pyrunc.library import client
 
 PROGRAMS = Path(__file__).parent / "programs.py"
 RUNS, AT_ONCE = ("1000", "16") if os.environ.get("PYRUNC_FULL") else ("8", "4")
@@ -84,6 +86,41 @@ def test_what_belongs_to_a_program_goes_with_it_however_it_ends(state, killed):
                 container.delete(force=True)
             bury_orphans()
     assert wait_for(lambda: not cgroups_of(f"pyrunc-{worker}-")), cgroups_of(f"pyrunc-{worker}-")
+
+
+def children_of(pid):
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@pytest.mark.parametrize("root", [None, "/usr"])  # without a bundle of its own, and with one
+def test_what_a_worker_killed_with_its_runners_has_left_is_removed_by_the_next(state, root):
+    client._at_exit()
+    failed = []
+
+    def run():
+        with pytest.raises(pyrunc.WorkerError) as caught:
+            pyrunc.run(
+                ["/usr/bin/sleep", "1000"] if root is None else ["/bin/sleep", "1000"], root=root, state_root=state
+            )
+        failed.append(str(caught.value))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert wait_for(lambda: [each for each in pyrunc.Container.list(state) if each.status == "running"])
+    (container,) = pyrunc.Container.list(state)
+    sleeping, worker = container.pid, client._worker.pid
+    runners = children_of(worker)
+    for pid in runners:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (worker, *runners):
+        os.kill(pid, signal.SIGKILL)
+    thread.join(30)
+    assert len(failed) == 1
+    assert containers(state) == [container.id]
+    pyrunc.run(["true"], state_root=state)
+    assert containers(state) == []
+    assert wait_for(lambda: bury_orphans() or not os.path.exists(f"/proc/{sleeping}"))
+    assert not cgroups_of(container.id)
 
 
 def test_a_fork_has_a_worker_of_its_own_and_none_of_its_parent_s_containers(state):
