@@ -23,7 +23,7 @@ from pyrunc.library.process import Terminal, signal_number
 from pyrunc.library.result import Result
 from pyrunc.library.running import GRACE_SECONDS, OUTPUT_LIMIT, Running
 from pyrunc.library.sandbox import Options, sandbox
-from pyrunc.library.streams import DEVNULL, PIPE, File, Streams, Text
+from pyrunc.library.streams import DEVNULL, PIPE, File, Streams, Text, remaining
 
 __all__ = ["Container", "Pool", "Process", "run"]
 
@@ -58,6 +58,51 @@ async def _receive(line: client.Line, what: str) -> tuple[dict[str, Any], list[A
     if line.fileno() >= 0:
         await _readable(line.fileno())
     return line.receive(None, what)
+
+
+class _Hearing:
+    """Hears the next message on a line for all who wait for it: a loop has one reader of a socket."""
+
+    def __init__(self, line: client.Line, what: str) -> None:
+        self._line = line
+        self._what = what
+        self._heard: asyncio.Future[dict[str, Any] | None] | None = None
+        self._waiting = 0
+
+    async def message(self) -> dict[str, Any] | None:
+        """None: it is not to be heard any more."""
+        loop = asyncio.get_running_loop()
+        if self._heard is None:
+            if self._line.fileno() < 0:
+                return self._line.receive(None, self._what)[0]  # raises why not
+            self._heard = loop.create_future()
+            loop.add_reader(self._line.fileno(), self._hear, self._heard)
+        heard = self._heard
+        self._waiting += 1
+        try:
+            return await asyncio.shield(heard)
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not heard.done():
+                self._leave(heard)
+                self._heard = None
+
+    def _hear(self, heard: "asyncio.Future[dict[str, Any] | None]") -> None:
+        self._leave(heard)
+        try:
+            heard.set_result(self._line.receive(None, self._what)[0])
+        except Exception as error:
+            heard.set_exception(error)
+
+    def _leave(self, heard: "asyncio.Future[dict[str, Any] | None]") -> None:
+        heard.get_loop().remove_reader(self._line.fileno())
+
+    def stop(self) -> None:
+        """Somebody else is at the line now."""
+        heard = self._heard
+        if heard is not None and not heard.done():
+            self._leave(heard)
+            heard.set_result(None)
 
 
 async def _ask(message: dict[str, Any], what: str) -> Any:
@@ -104,16 +149,18 @@ async def run(
 
 async def _complete(running: Running, key: str = "result") -> "Result[Any]":
     exchange = running.exchange_begins()
+    for number in exchange.reading:
+        os.set_blocking(number, False)
     end: asyncio.Future[Any] = asyncio.ensure_future(_receive(running.line, running.name))
     flows = [asyncio.ensure_future(_flow_in(exchange)), *(_flow(exchange, number) for number in exchange.reading)]
     flowing: asyncio.Future[Any] = asyncio.gather(*flows)
-    grace = None if running.timeout is None else running.timeout + GRACE_SECONDS
+    deadline = None if running.timeout is None else time.monotonic() + running.timeout + GRACE_SECONDS
     told = None
     try:
         try:
-            await asyncio.wait({end, flowing}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({end, flowing}, timeout=remaining(deadline), return_when=asyncio.FIRST_COMPLETED)
             if not end.done() and not exchange.too_much:
-                await asyncio.wait({end}, timeout=grace)
+                await asyncio.wait({end}, timeout=remaining(deadline))
             if not end.done():
                 running.line.call_off()
                 await asyncio.wait({end}, timeout=GRACE_SECONDS)
@@ -123,7 +170,7 @@ async def _complete(running: Running, key: str = "result") -> "Result[Any]":
             raise
         if end.done():
             told = end.result()[0][key]
-            await asyncio.wait({flowing}, timeout=GRACE_SECONDS)
+            _read_the_rest(exchange)
         return running.finish(told)
     finally:
         end.cancel()
@@ -133,7 +180,6 @@ async def _complete(running: Running, key: str = "result") -> "Result[Any]":
 
 def _flow(exchange: Any, number: int) -> "asyncio.Future[None]":
     async def flow() -> None:
-        os.set_blocking(number, False)
         while number in exchange.reading:
             await _readable(number)
             if number in exchange.reading:
@@ -145,6 +191,16 @@ def _flow(exchange: Any, number: int) -> "asyncio.Future[None]":
             raise _TooMuchError
 
     return asyncio.ensure_future(flow())
+
+
+def _read_the_rest(exchange: Any) -> None:
+    """Nobody is left who writes. The end may not come: a fork of the program may have the other end of the pipe."""
+    for number in [*exchange.reading]:
+        try:
+            while number in exchange.reading:
+                exchange.read(number)
+        except BlockingIOError:
+            continue
 
 
 class _TooMuchError(Exception):
@@ -188,6 +244,8 @@ class Pool:
         except TimeoutExpired as error:
             raise TimeoutExpired(running.name, timeout or 0.0, error.stdout, error.stderr) from None
         finally:
+            if running.coming is not None:
+                running.coming.stop()
             running.close_streams()
             self._inner._replace(running)
         return found.check_returncode() if check else found
@@ -195,12 +253,12 @@ class Pool:
     async def close(self) -> None:
         for running in self._inner._those_waiting():
             if running.coming is not None:
-                running.coming.cancel()
+                running.coming.stop()
         self._inner._call_off()
         deadline = time.monotonic() + END_SECONDS
         while self._inner._is_leaving() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
-        self._inner.close()
+        self._inner._let_go(0.001)
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,18 +268,16 @@ class Pool:
 
 
 async def _hear_ready(running: Running, seconds: float) -> None:
-    """One task hears it for all who wait: a loop has one reader of a socket."""
+    """It waits for start, or is another one's to hear of."""
     if running.is_ready:
         return
     if running.coming is None:
-        running.coming = asyncio.ensure_future(_receive(running.line, running.name))
+        running.coming = _Hearing(running.line, running.name)
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.shield(running.coming)
+            running.is_ready = bool(await running.coming.message())
     except TimeoutError:
-        running.coming.cancel()
         raise TimeoutExpired(running.name, seconds) from None
-    running.is_ready = True
 
 
 # --- processes
@@ -244,6 +300,7 @@ class Process:
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
         self._transports: list[asyncio.BaseTransport] = []
+        self._end = _Hearing(inner._line, self._name)
 
     @classmethod
     async def _of(
@@ -257,13 +314,17 @@ class Process:
                 await _readable(line.fileno())
                 made = cls(BlockingProcess(line, streams, Text(False, None, None), args))
             except BaseException:
-                line.call_off()
-                line.close()
+                line.abandon()
                 raise
         except BaseException:
             streams.close()
             raise
-        await made._connect()
+        try:
+            await made._connect()
+        except BaseException:
+            line.abandon()
+            made.close()
+            raise
         return made
 
     async def _connect(self) -> None:
@@ -273,11 +334,11 @@ class Process:
             if file is not None:
                 reader = asyncio.StreamReader()
                 pipe = file.detach() if hasattr(file, "detach") else file
+                setattr(self._inner, name, None)
                 transport, _ = await loop.connect_read_pipe(
                     functools.partial(asyncio.StreamReaderProtocol, reader), pipe
                 )
                 setattr(self, name, reader)
-                setattr(self._inner, name, None)
                 self._transports.append(transport)
         if self._inner.stdin is not None:
             pipe = self._inner.stdin.detach() if hasattr(self._inner.stdin, "detach") else self._inner.stdin
@@ -295,12 +356,15 @@ class Process:
         if inner.returncode is None:
             try:
                 async with asyncio.timeout(timeout):
-                    message, _ = await _receive(inner._line, self._name)
+                    message = await self._end.message()
             except TimeoutError:
                 raise TimeoutExpired(self._name, timeout or 0.0) from None
             except WorkerError as error:
                 raise WorkerError(self._name, "", "nobody knows how it has ended", "the worker has died") from error
-            inner._ended(message)
+            if inner.returncode is None:
+                if message is None:
+                    raise UsageError(self._name, "", "it was closed")
+                inner._ended(message)
         assert inner.returncode is not None
         return inner.returncode
 
@@ -338,6 +402,7 @@ class Process:
         self._inner.kill()
 
     def close(self) -> None:
+        self._end.stop()
         for transport in self._transports:
             transport.close()
         self._inner.close()
@@ -346,6 +411,8 @@ class Process:
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
+        if self._inner.is_of_parent:
+            return self.close()
         if kind is not None:
             self.kill()
         if self.stdin is not None:
@@ -483,6 +550,7 @@ class Container:
                 await self.process.wait(2.0)
             except (TimeoutExpired, WorkerError, UsageError):
                 pass  # nobody can say
+            self.process._end.stop()
             self.process._inner._line.close()
 
     async def __aenter__(self) -> Self:
@@ -490,6 +558,8 @@ class Container:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self.process is not None and self.process._inner.is_of_parent:
+            return
         await asyncio.shield(self.delete(force=True))
         if self.process is not None:
             self.process.close()

@@ -77,6 +77,11 @@ class Line:
         except OSError:
             pass
 
+    def abandon(self) -> None:
+        """Nobody will know of what was asked for: it goes, if it is there already."""
+        self.tell({"own": True})
+        self.close()
+
     def close(self) -> None:
         self.socket.close()
 

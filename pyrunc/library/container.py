@@ -221,6 +221,8 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.is_of_parent:
+            return  # who was forked in the block leaves it too
         self.delete(force=True)
         if self.process is not None:
             self.process.close()
@@ -309,7 +311,7 @@ def _process(
         try:
             return Process(line, streams, text, args)
         except BaseException:
-            line.close()
+            line.abandon()
             raise
     except BaseException:
         streams.close()

@@ -1,6 +1,7 @@
 """Containers that are made and wait at `start`: a request costs a start only."""
 
 import collections
+import os
 import threading
 import time
 from typing import Any, Self, Unpack
@@ -49,6 +50,7 @@ class Pool:
         self._leaving: collections.deque[Running] = collections.deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._pid = os.getpid()
         for _ in range(size):
             self._waiting.append(self._another())
 
@@ -127,6 +129,8 @@ class Pool:
 
     def close(self) -> None:
         """Remove those that wait, and wait until all are removed."""
+        if self._pid != os.getpid():
+            return  # they are our parent's
         self._call_off()
         self._let_go(END_SECONDS)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from typing import IO, Any, Self
 
@@ -35,6 +36,7 @@ class Process:
         self.returncode: int | None = None
         self._exchange: Exchange | None = None
         self._streams = streams
+        self._turn = threading.Lock()  # of who waits: one is told of the end, and tells the others
         message, fds = line.receive(None, args[0] if args else "process")
         self.made: dict[str, Any] = message["made"]
         self.pid: int = self.made["pid"]
@@ -58,12 +60,30 @@ class Process:
         """Until it ends: its returncode. Raises TimeoutExpired."""
         timeout = given.seconds(timeout)
         if self.returncode is None:
-            try:
-                self._ended(self._line.receive(timeout, self._name)[0])
-            except WorkerError as error:
-                raise WorkerError(self._name, "", "nobody knows how it has ended", "the worker has died") from error
+            self._hear_of_end(timeout)
         assert self.returncode is not None
         return self.returncode
+
+    def _hear_of_end(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self.is_of_parent:
+            self._line.receive(timeout, self._name)  # says so; the lock may be held in our parent for ever
+        if not self._turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            raise TimeoutExpired(self._name, timeout or 0.0)
+        try:
+            if self.returncode is None:
+                self._ended(self._line.receive(remaining(deadline), self._name)[0])
+        except TimeoutExpired:
+            raise TimeoutExpired(self._name, timeout or 0.0) from None
+        except WorkerError as error:
+            raise WorkerError(self._name, "", "nobody knows how it has ended", "the worker has died") from error
+        finally:
+            self._turn.release()
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether we were forked, and it is our parent's."""
+        return self._line.pid != os.getpid()
 
     def _ended(self, message: dict[str, Any]) -> None:
         self.returncode = returncode(message["ended"])
@@ -168,6 +188,8 @@ class Process:
 
     def __exit__(self, kind: object, *_: object) -> None:
         """It is waited for, as of subprocess; after an error it is killed first."""
+        if self.is_of_parent:
+            return self.close()
         if kind is not None:
             self.kill()
         if self.stdin is not None:

@@ -172,13 +172,22 @@ class Worker:
         except BlockingIOError:
             return  # what was heard was on another line, which had the number before
         if received is not None:
-            if received[0].get("own") and made.place is not None and not made.owned:
-                made.owned = True
-                places.own(state.StateRoot(made.place[0]), made.place[1])
+            if received[0].get("own") and not made.owned:
+                self._own(made)
             return
         if made.owned and made.place is not None:
             self._remove(*made.place)
+        elif made.owned and made.pid:
+            posix.kill(made.pid, _signal.SIGKILL)  # our child, for whose end we have not waited
         self._forget(made)
+
+    def _own(self, made: Made) -> None:
+        made.owned = True
+        if made.place is not None:
+            try:
+                places.own(state.StateRoot(made.place[0]), made.place[1])
+            except FileNotFoundError:
+                pass  # it is not there yet, or not any more
 
     def _forget(self, made: Made) -> None:
         if made.line.fileno() >= 0:

@@ -7,6 +7,8 @@ import pytest
 
 import pyrunc
 from pyrunc import PIPE, aio, sandbox
+from pyrunc.library.running import GRACE_SECONDS
+from sizes import size
 
 
 def test_a_run(state):
@@ -42,6 +44,124 @@ def test_a_run_that_is_cancelled_leaves_nothing_when_it_returns(state):
             async with asyncio.timeout(0.3):
                 await aio.run(["sleep", "1000"], state_root=state)
         assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(main())
+
+
+def left(state):
+    return [name for name in os.listdir(state) if ":" not in name]
+
+
+def moments():
+    """Up to the time that a container takes here."""
+    return [number / size(4000, 400) for number in range(size(100, 12))]
+
+
+@pytest.mark.parametrize("what", ["run", "create", "pool", "exec"])
+def test_whatever_is_cancelled_at_any_moment_leaves_nothing(state, what):
+    async def main():
+        config = sandbox(["sleep", "1000"])
+        async with await aio.Container.run(config, state_root=state) as other:
+            await aio.run(["true"], state_root=state)
+            before = len(os.listdir("/proc/self/fd"))
+
+            async def from_a_pool():
+                async with aio.Pool(config, 1, state_root=state) as pool:
+                    await pool.run()
+
+            actions = {
+                "run": lambda: aio.run(["sleep", "1000"], state_root=state),
+                "create": lambda: aio.Container.run(config, stdin=PIPE, stdout=PIPE, stderr=PIPE, state_root=state),
+                "pool": from_a_pool,
+                "exec": lambda: other.exec(["sleep", "1000"], stdin=PIPE, stdout=PIPE, stderr=PIPE),
+            }
+            for seconds in moments():
+                task = asyncio.ensure_future(actions[what]())
+                await asyncio.sleep(seconds)
+                task.cancel()
+                try:
+                    made = await task
+                except asyncio.CancelledError:
+                    continue
+                if what == "create":
+                    await made.delete(force=True)
+                    made.process.close()
+                else:
+                    made.kill()
+                    await made.wait()
+                    made.close()
+            for _ in range(1000):  # what was made when nobody waited any more is removed behind us
+                if left(state) == [other.id] and await other.ps() == [other.process.pid]:
+                    break
+                await asyncio.sleep(0.02)
+            assert left(state) == [other.id]
+            assert await other.ps() == [other.process.pid]
+            assert len(asyncio.all_tasks()) == 1
+            await asyncio.sleep(0)
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(main())
+
+
+def test_several_tasks_wait_for_the_same_end(state):
+    async def main():
+        config = sandbox(["sh", "-c", "read x; exit 3"])
+        async with await aio.Container.run(config, stdin=PIPE, state_root=state) as container:
+            process = container.process
+            waiting = [asyncio.ensure_future(process.wait()) for _ in range(3)]
+            with pytest.raises(pyrunc.TimeoutExpired):
+                await process.wait(0.01)
+            await asyncio.sleep(0)
+            waiting.pop().cancel()
+            await process.communicate(b"\n")
+            assert await asyncio.wait_for(asyncio.gather(*waiting), 30) == [3, 3]
+        other = await aio.Container.run(sandbox(["sleep", "1000"]), state_root=state)
+        waiting = asyncio.ensure_future(other.process.wait())
+        await asyncio.sleep(0)
+        other.process.close()
+        with pytest.raises(pyrunc.UsageError, match="it was closed"):
+            await asyncio.wait_for(waiting, 30)
+        await other.delete(force=True)
+
+    asyncio.run(main())
+
+
+def test_a_pool_s_containers_are_awaited_by_several_and_called_off(state):
+    """Who awaits `ready` shares the socket with who awaits `run`, and is cancelled or not."""
+
+    async def main():
+        async with aio.Pool(["cat"], 2, state_root=state) as pool:
+            ready = [asyncio.ensure_future(pool.ready()) for _ in range(2)]
+            runs = [asyncio.ensure_future(pool.run(b"x")) for _ in range(3)]
+            await asyncio.sleep(0)
+            runs.pop(0).cancel()
+            ready.pop().cancel()
+            assert [each.stdout for each in await asyncio.wait_for(asyncio.gather(*runs), 60)] == [b"x", b"x"]
+            await asyncio.wait_for(ready[0], 60)
+        assert left(state) == []
+
+    asyncio.run(main())
+
+
+def test_a_fork_that_has_the_other_end_of_a_pipe_holds_nobody_up(state):
+    async def main():
+        pipes, made = [], os.pipe
+
+        def pipe():
+            ends = made()
+            pipes.extend(map(os.dup, ends))  # as a fork between pipe(2) and close(2) has them
+            return ends
+
+        os.pipe = pipe
+        try:
+            began = asyncio.get_running_loop().time()
+            done = await aio.run(["echo", "out"], timeout=60, state_root=state)
+        finally:
+            os.pipe = made
+            for number in pipes:
+                os.close(number)
+        assert done.stdout == b"out\n"
+        assert asyncio.get_running_loop().time() - began < GRACE_SECONDS
 
     asyncio.run(main())
 

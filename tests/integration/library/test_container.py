@@ -104,6 +104,41 @@ def test_who_has_not_made_it_can_wait_and_nobody_knows_the_status(state):
         assert other.wait(10) is None
 
 
+def test_several_threads_wait_for_the_same_end(state):
+    with Container.run(sandbox(["sh", "-c", "read x; exit 3"]), stdin=PIPE, state_root=state) as container:
+        ends = []
+        threads = [threading.Thread(target=lambda: ends.append(container.wait(60))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        assert container.process.poll() is None
+        with pytest.raises(pyrunc.TimeoutExpired):
+            container.wait(0.05)
+        container.process.communicate(b"\n")
+        for thread in threads:
+            thread.join(30)
+        assert ends == [3, 3, 3]
+
+
+def test_who_is_forked_in_a_block_leaves_it_and_its_parent_s_containers_alone(state):
+    config = sandbox(["sleep", "1000"])
+    with Container.run(config, state_root=state) as container, container.exec(["sleep", "1000"]) as process:
+        with Pool(["cat"], 1, state_root=state) as pool:
+            pool.ready()
+            child = os.fork()
+            if not child:
+                try:
+                    for block in (pool, process, container):
+                        block.__exit__(SystemExit, SystemExit(5), None)
+                    os._exit(7)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert pool.run(b"x").stdout == b"x"
+        assert process.poll() is None
+        assert container.status == "running"
+        process.kill()
+
+
 def test_a_terminal(state):
     config = sandbox(["sh", "-c", "stty size; read x; echo got $x"]).terminal(rows=33, columns=99)
     with Container.run(config, state_root=state) as container:
