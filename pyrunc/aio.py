@@ -411,7 +411,7 @@ class Process:
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        if self._inner.is_of_parent:
+        if self._inner._is_of_parent:
             return self.close()
         if kind is not None:
             self.kill()
@@ -558,7 +558,7 @@ class Container:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self.process is not None and self.process._inner.is_of_parent:
+        if self.process is not None and self.process._inner._is_of_parent:
             return
         await asyncio.shield(self.delete(force=True))
         if self.process is not None:

@@ -221,7 +221,7 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.is_of_parent:
+        if self.process is not None and self.process._is_of_parent:
             return  # who was forked in the block leaves it too
         self.delete(force=True)
         if self.process is not None:

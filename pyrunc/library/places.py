@@ -6,6 +6,7 @@
 What workers that were killed have left is removed by the next one that comes.
 """
 
+import errno
 import fcntl
 import posix
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FOLDER = ":library"
 OWNER = "owner"  # a symlink: PID-START of the worker that made it
 OWNED = "owned"  # a folder: the container is to go with its program
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 OURS = "run"  # in the ID of one that nobody else has asked for
 
 _own: "dict[str, str]" = {}  # by the state root: the folder that is ours
@@ -167,17 +169,35 @@ def remove_folder(place: str) -> None:
 
 
 def _empty(folder: Fd, device: int) -> None:
-    """All that is in it, by descriptors, two at a time; what is mounted there is not ours to empty."""
-    for name in posix.listdir(folder.number):
+    """All that is in it, by descriptors, two at a time: what is deeper comes up first, as a tar may be deep. What is
+    mounted there is not ours to empty."""
+    while names := posix.listdir(folder.number):
+        for name in names:
+            try:
+                unlink_quietly(folder, name)
+            except (IsADirectoryError, PermissionError):
+                posix.chmod(name, 0o700, dir_fd=folder.number)
+                with open_at(folder, name, DIRECTORY | posix.O_NOFOLLOW) as inner:
+                    if posix.fstat(inner.number).st_dev != device:
+                        raise
+                    for below in posix.listdir(inner.number):
+                        _unlink_or_lift(inner, below, folder)
+                posix.rmdir(name, dir_fd=folder.number)
+
+
+def _unlink_or_lift(inner: Fd, name: str, folder: Fd) -> None:
+    try:
+        return unlink_quietly(inner, name)
+    except (IsADirectoryError, PermissionError):
+        posix.chmod(name, 0o700, dir_fd=inner.number)
+    number = 0
+    while True:
         try:
-            unlink_quietly(folder, name)
-        except (IsADirectoryError, PermissionError):
-            with open_at(folder, name, DIRECTORY | posix.O_NOFOLLOW) as inner:
-                if posix.fstat(inner.number).st_dev != device:
-                    raise
-                posix.fchmod(inner.number, 0o700)
-                _empty(inner, device)
-            posix.rmdir(name, dir_fd=folder.number)
+            return posix.rename(name, f"{number}", src_dir_fd=inner.number, dst_dir_fd=folder.number)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            number += 1
 
 
 def write_config(folder: Fd, config: "dict[str, Any]") -> None:

@@ -66,7 +66,7 @@ class Process:
 
     def _hear_of_end(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self.is_of_parent:
+        if self._is_of_parent:
             self._line.receive(timeout, self._name)  # says so; the lock may be held in our parent for ever
         if not self._turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutExpired(self._name, timeout or 0.0)
@@ -81,7 +81,7 @@ class Process:
             self._turn.release()
 
     @property
-    def is_of_parent(self) -> bool:
+    def _is_of_parent(self) -> bool:
         """Whether we were forked, and it is our parent's."""
         return self._line.pid != os.getpid()
 
@@ -188,7 +188,7 @@ class Process:
 
     def __exit__(self, kind: object, *_: object) -> None:
         """It is waited for, as of subprocess; after an error it is killed first."""
-        if self.is_of_parent:
+        if self._is_of_parent:
             return self.close()
         if kind is not None:
             self.kill()

@@ -5,7 +5,9 @@ In a runner. A root file system that is put together is an overlay with a tmpfs 
 runner's: the host sees none of it, and when the last process that has it is gone, so is the overlay.
 """
 
+import fcntl
 import posix
+import time
 
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.library import places
@@ -17,6 +19,8 @@ from pyrunc.spec.jsonc import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Iterator
     from typing import Any
 
     from pyrunc.library.job import Job
@@ -36,6 +40,9 @@ FILES = {
     "etc/resolv.conf": "",
 }
 HAS_OWN_MOUNTS = False  # of this runner
+TREE = "tree-"  # what the name of one that was unpacked begins with
+MOST_TREES = 4
+_in_use: "Fd | None" = None  # the tree of the container that this runner is at
 
 
 def needs_bundle(message: "Message") -> bool:
@@ -53,10 +60,11 @@ def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":
         return config
     try:
         if plan["kind"] == "usr":
-            config["root"]["path"] = of_host(bundle.name, True) if plan["more"] else of_host(message["shared"])
+            own = message["verb"] != "run" or plan["more"]
+            config["root"]["path"] = of_host(bundle.name, True) if own else of_host(message["shared"])
             return config
         _have_own_mounts(job, config)
-        lower = plan["layers"] if plan["kind"] == "layers" else [_unpacked(message["shared"], plan["tar"])]
+        lower = plan["layers"] if plan["kind"] == "layers" else [_unpacked(bundle, message, plan["tar"])]
         config["root"]["path"] = _overlay(f"{bundle.name}", lower, plan["size"])
     except OSError as error:
         raise PyruncError("root file system", "", reason(error)) from error
@@ -64,7 +72,11 @@ def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":
 
 
 def leave(bundle: str) -> None:
-    """Unmount what a runner has mounted for a container: one that goes on would keep it."""
+    """Unmount what a runner has mounted for a container, and release its tree: one that goes on would keep them."""
+    global _in_use
+    if _in_use is not None:
+        _in_use.close()
+        _in_use = None
     if HAS_OWN_MOUNTS:
         for name in ("rootfs", "top"):
             try:
@@ -163,30 +175,66 @@ def _overlay(bundle: str, layers: "list[str]", size: int) -> str:
 # --- a tar
 
 
-def _unpacked(shared: str, path: str) -> str:
-    """The folder that the tar at `path` was unpacked to: once, for as long as the worker lives, and the file is the
-    same."""
+def _unpacked(bundle: Fd, message: "Message", path: str) -> str:
+    """The folder that the tar at `path` was unpacked to. For runs once, as long as the file is the same: the trees that
+    were used last are kept. A container that may outlive the worker has one of its own.
+    """
     with open_at(None, path, posix.O_RDONLY) as file:
-        status = posix.fstat(file.number)
-        key = f"tree-{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
-        place = f"{shared}/{key}"
-        if posix.access(place, posix.F_OK):
+        if message["verb"] != "run":
+            place = f"{bundle.name}/tree"
+            posix.mkdir(place, 0o755)
+            _unpack_to(place, file)
             return place
-        making = f"{place}.{posix.getpid()}"
-        posix.mkdir(making, 0o755)
-        try:
-            _unpack_to(making, file)
-            posix.rename(making, place)
-        except BaseException:
-            places.remove_folder(making)
-            if not posix.access(place, posix.F_OK):  # else another runner was quicker
-                raise
+        status = posix.fstat(file.number)
+        shared = message["shared"]
+        place = f"{shared}/{TREE}{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+        while not _is_used(place):
+            _evict(shared)
+            making = f"{place}.{posix.getpid()}"
+            posix.mkdir(making, 0o755)
+            try:
+                _unpack_to(making, file)
+                posix.rename(making, place)
+            except BaseException:
+                places.remove_folder(making)
+                if not posix.access(place, posix.F_OK):  # else another runner was quicker
+                    raise
     return place
+
+
+def _is_used(tree: str) -> bool:
+    """Whether it is there, and ours to use until `leave`: it is not removed meanwhile."""
+    global _in_use
+    try:
+        folder = open_at(None, tree, posix.O_RDONLY | posix.O_DIRECTORY)
+        fcntl.flock(folder.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        posix.utime(tree, ns=(time.time_ns(), posix.fstat(folder.number).st_mtime_ns))
+    except (FileNotFoundError, BlockingIOError):
+        return False  # or it is being removed
+    _in_use = folder
+    return True
+
+
+def _evict(shared: str) -> None:
+    """Make room for one more: the tree whose last use is longest ago goes, unless a container has it."""
+    trees = [f"{shared}/{name}" for name in posix.listdir(shared) if name.startswith(TREE) and "." not in name]
+    trees.sort(key=lambda tree: posix.stat(tree).st_atime_ns if posix.access(tree, posix.F_OK) else 0)
+    for tree in trees[: 1 - MOST_TREES]:
+        try:
+            with open_at(None, tree, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+                fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                going = f"{tree}.{posix.getpid()}"
+                posix.rename(tree, going)
+            places.remove_folder(going)
+        except (FileNotFoundError, BlockingIOError):
+            continue
 
 
 def _unpack_to(folder: str, file: Fd) -> None:
     with Fd(posix.memfd_create("words", posix.MFD_CLOEXEC), "words") as words:
-        _, pidfd = in_child(lambda: _unpack(file, folder, words))
+        free = posix.statvfs(folder)
+        room = free.f_bavail * free.f_frsize // 2, (free.f_favail or 1 << 40) // 2  # some file systems count no inodes
+        _, pidfd = in_child(lambda: _unpack(file, folder, words, *room))
         with pidfd:
             try:
                 ended = reap(pidfd)
@@ -200,7 +248,7 @@ def _unpack_to(folder: str, file: Fd) -> None:
             raise PyruncError("unpacking", file.name, text or "the process that does it has died")
 
 
-def _unpack(file: Fd, folder: str, words: Fd) -> None:
+def _unpack(file: Fd, folder: str, words: Fd, most_bytes: int, most_files: int) -> None:
     """In a child. What an archive may do by its names and links, it does below `folder`: that is our root, and nothing
     is loaded from there."""
     import sys
@@ -217,9 +265,19 @@ def _unpack(file: Fd, folder: str, words: Fd) -> None:
         posix.chdir("/")
         sys.meta_path.clear()
         kinds = (tarfile.CHRTYPE, tarfile.BLKTYPE)
-        kept = (member for member in archive if member.type not in kinds)
+
+        def kept() -> "Iterator[tarfile.TarInfo]":
+            size = 0
+            for number, member in enumerate(archive):
+                size += member.size
+                if size > most_bytes or number > most_files:
+                    half = f"half of what is free where the state is ({most_bytes >> 20} MiB, {most_files} files)"
+                    raise ValueError(f"it needs more than {half}; state_root names another place")
+                if member.type not in kinds:
+                    yield member
+
         archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # here nothing leads out
-        archive.extractall("/", members=kept, numeric_owner=True)  # by names the image's own NSS would be asked
+        archive.extractall("/", members=kept(), numeric_owner=True)  # by names the image's own NSS would be asked
     except BaseException as error:
         posix.write(words.number, reason(error).partition("\n")[0].encode("utf-8", "replace"))
         raise

@@ -2,8 +2,8 @@
 
     python tests/integration/library/programs.py KIND [RUNS [AT-ONCE]]
 
-KIND: threads, http, asyncio, asyncio-http, forkserver, fork, gevent. Prints how many results were right, and how many
-descriptors and children the program has more than after its first run.
+KIND: threads, fifty-threads, http, asyncio, asyncio-http, aiohttp, forkserver, fork, gevent. Prints how many results
+were right, and how many descriptors and children the program has more than after its first run.
 """
 
 import gc
@@ -28,6 +28,27 @@ def threads(runs, at_once):
 
     with ThreadPoolExecutor(at_once) as pool:
         return sum(pool.map(square, range(runs)))
+
+
+def fifty_threads(runs, at_once):
+    """In a process of fifty threads that are at work themselves, as a notebook's is."""
+    import threading
+
+    over = threading.Event()
+
+    def work():
+        while not over.wait(0.01):
+            sum(range(1000))
+
+    others = [threading.Thread(target=work) for _ in range(50)]
+    for thread in others:
+        thread.start()
+    try:
+        return threads(runs, at_once)
+    finally:
+        over.set()
+        for thread in others:
+            thread.join()
 
 
 def http(runs, at_once):
@@ -113,6 +134,36 @@ def asyncio_http(runs, at_once):
     return asyncio.run(serve())
 
 
+def aiohttp(runs, at_once):
+    """aiohttp's server, and its client, in one loop."""
+    import asyncio
+
+    from aiohttp import ClientSession, TCPConnector, web
+
+    async def serve():
+        async def answer(request):
+            return web.Response(text="right" if await _square(int(request.match_info["number"])) else "wrong")
+
+        app = web.Application()
+        app.router.add_get("/{number}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        async with ClientSession(connector=TCPConnector(force_close=True)) as session:
+
+            async def ask(number):
+                async with session.get(f"http://127.0.0.1:{port}/{number}") as found:
+                    return await found.text() == "right"
+
+            right = await _all(runs, at_once, ask)
+        await runner.cleanup()
+        return right
+
+    return asyncio.run(serve())
+
+
 def _processes(kind, runs, at_once):
     import multiprocessing
 
@@ -139,8 +190,8 @@ def gevent(runs, at_once):
 
 
 KINDS = {
-    "threads": threads, "http": http, "asyncio": asyncio_, "asyncio-http": asyncio_http, "forkserver": forkserver,
-    "fork": fork, "gevent": gevent,
+    "threads": threads, "fifty-threads": fifty_threads, "http": http, "asyncio": asyncio_, "asyncio-http": asyncio_http,
+    "aiohttp": aiohttp, "forkserver": forkserver, "fork": fork, "gevent": gevent,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pyrunc
+from integration.support.bundle import BUSYBOX
 from integration.support.host import cgroups_of
 from integration.support.runtime import bury_orphans
 from pyrunc.library import client
@@ -22,10 +24,12 @@ SECONDS = 1800 if os.environ.get("PYRUNC_FULL") else 90
 
 
 @pytest.mark.timeout(SECONDS + 10)
-@pytest.mark.parametrize("kind", ["threads", "http", "asyncio", "asyncio-http", "forkserver", "fork", "gevent"])
+@pytest.mark.parametrize(
+    "kind", ["threads", "fifty-threads", "http", "asyncio", "asyncio-http", "aiohttp", "forkserver", "fork", "gevent"]
+)
 def test_a_program_with_many_runs_at_once(state, kind):
-    if kind == "gevent":
-        pytest.importorskip("gevent")
+    if kind in ("aiohttp", "gevent"):
+        pytest.importorskip(kind)
     program = subprocess.run(
         [sys.executable, PROGRAMS, kind, RUNS, AT_ONCE], env={**os.environ, "STATE_ROOT": state},
         capture_output=True, text=True, timeout=SECONDS, check=False,
@@ -86,6 +90,35 @@ def test_what_belongs_to_a_program_goes_with_it_however_it_ends(state, killed):
                 container.delete(force=True)
             bury_orphans()
     assert wait_for(lambda: not cgroups_of(f"pyrunc-{worker}-")), cgroups_of(f"pyrunc-{worker}-")
+
+
+def test_a_container_that_stays_has_all_that_it_had_when_its_program_has_ended(state, binary, tmp_path):
+    with tarfile.open(tmp_path / "root.tar", "w") as archive:
+        for name in ("bin/busybox", "bin/sh", "bin/sleep", "tmp", "proc", "dev"):
+            member = tarfile.TarInfo(name)
+            if name == "bin/busybox":
+                archive.add(BUSYBOX, name)
+            else:
+                member.type, member.linkname = (tarfile.SYMTYPE if "bin" in name else tarfile.DIRTYPE), "busybox"
+                member.mode = 0o755
+                archive.addfile(member)
+    program = """
+import pyrunc, sys
+state, tar = sys.argv[1:]
+for id, root in (("usr", None), ("tar", tar)):
+    config = pyrunc.sandbox(["sleep", "1000"], root=root)
+    pyrunc.Container.run(config, id, stdout=pyrunc.DEVNULL, stderr=pyrunc.DEVNULL, state_root=state)
+"""
+    subprocess.run([sys.executable, "-c", program, state, tmp_path / "root.tar"], cwd="/", timeout=60, check=True)
+    try:
+        for container in containers(state):
+            done = subprocess.run([binary, "--root", state, "exec", container, "sh", "-c", "echo $PWD"], text=True,
+                                  capture_output=True, timeout=60, check=False)  # fmt: skip
+            assert done.stdout == "/tmp\n", (container, done.stderr)
+    finally:
+        for container in pyrunc.Container.list(state):
+            container.delete(force=True)
+        bury_orphans()
 
 
 def children_of(pid):

@@ -199,6 +199,57 @@ def test_a_tar_is_unpacked_and_what_is_odd_in_it_stays_within(state, folder, tmp
     assert (tmp_path / "canary").read_text() == "as it was"
 
 
+def test_trees_of_tars_are_kept_but_not_for_ever(state, folder, tmp_path):
+    def packed(number):
+        (folder / "etc/name").write_text(f"{number}")
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            archive.add(folder, ".")
+        return tmp_path / f"{number}.tar"
+
+    def trees():
+        (shared,) = Path(state, ":library").glob(":*")
+        return {each.name for each in shared.glob("tree-*")}
+
+    def name(tar):
+        return pyrunc.run(["cat", "/etc/name"], root=tar, text=True, state_root=state).stdout
+
+    tars = [packed(number) for number in range(7)]
+    with pyrunc.Pool(["cat", "/etc/name"], 1, root=tars[0], text=True, state_root=state) as pool:
+        pool.ready()
+        first = trees()
+        assert [name(tar) for tar in tars[1:]] == list("123456")
+        assert len(trees()) <= 5
+        assert first < trees(), "a tree goes that a container has"
+        assert pool.run().stdout == "0"
+    kept = trees()
+    assert name(tars[6]) == "6"
+    assert trees() == kept
+    assert name(tars[1]) == "1"
+    assert len(trees()) == 4
+
+
+def test_a_tar_that_is_deep_or_large_leaves_nothing(state, folder, tmp_path):
+    with tarfile.open(tmp_path / "deep.tar", "w") as archive:
+        archive.add(folder, ".")
+        for depth in range(1, 1900, 10):
+            member = tarfile.TarInfo("d/" * depth)
+            member.type, member.mode = tarfile.DIRTYPE, 0o500
+            archive.addfile(member)
+    config = pyrunc.Config(pyrunc.sandbox(["cat", "/etc/name"], root=folder).document).tar(tmp_path / "deep.tar")
+    with pyrunc.Container.run(config, stdout=pyrunc.PIPE, text=True, state_root=state) as container:
+        assert container.process.communicate() == ("folder", None)
+    assert pyrunc.run(["cat", "/etc/name"], root=tmp_path / "deep.tar", state_root=state).stdout == b"folder"
+    with tarfile.open(tmp_path / "large.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("large")
+        member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "large",
+                              "GNU.sparse.size": str(1 << 50), "GNU.sparse.map": "0,0"}  # fmt: skip
+        archive.addfile(member)
+    with pytest.raises(pyrunc.PyruncError, match="it needs more than half of what is free where the state is"):
+        pyrunc.run(["true"], root=tmp_path / "large.tar", state_root=state)
+    client._at_exit()  # its trees go too
+    assert not [*Path(state, ":library").glob(":*")]
+
+
 def test_an_image_s_archive_is_told_from_a_root_file_system(state, tmp_path):
     with tarfile.open(tmp_path / "image.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("oci-layout"))
