@@ -14,17 +14,22 @@ from integration.support.runtime import wait_until
 
 STOPPER = "cd /proc; touch /tmp/ready; while :; do for p in [0-9]*; do [ $p = 1 ] || kill -STOP $p; done; done"
 
+TRIES = 30
+
 
 def test_exec_whose_process_is_stopped_by_the_container_ends_and_says_so(container):
     c = container(capabilities={"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]})
     c.up("sh", "-c", STOPPER)
     wait_until((c.bundle.rootfs / "tmp/ready").exists, "the container")
-    before = time.monotonic()
-    result = c.attempt_exec("true")
+    for _ in range(TRIES):  # on a busy machine it may be quicker than who stops it
+        before = time.monotonic()
+        result = c.attempt_exec("true")
+        if result.code:
+            break
     assert result.code == 255, repr(result)
     assert "stopped by a signal" in result.err, repr(result)
     assert "waiting for its process" in result.err
-    assert time.monotonic() - before < 25
+    assert time.monotonic() - before < 60
     assert len(result.err.splitlines()) == 1
     assert len(processes_of(str(c.bundle.path))) == 1, "the stopped process is gone"
 
@@ -34,7 +39,11 @@ def test_create_whose_process_is_stopped_ends_and_leaves_nothing(container):
     other = container().up("sh", "-c", STOPPER)
     wait_until((other.bundle.rootfs / "tmp/ready").exists, "the other container")
     c = container(namespaces=namespaces("mount", "uts", "ipc", pid=f"/proc/{other.pid}/ns/pid"))
-    result = c.create("sleep", "1000", check=False)
+    for _ in range(TRIES):
+        result = c.create("sleep", "1000", check=False)
+        if result.code:
+            break
+        c.delete("--force")
     other.delete("--force")
     assert result.code == 1, repr(result)
     assert "stopped by a signal" in result.err, repr(result)
