@@ -671,6 +671,18 @@ def few_descriptors(pod: Pod, more: int) -> Iterator[None]:
         resource.prlimit(pod.shim, resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def created_once_it_is_undone(c: Container) -> None:
+    """On a busy machine what undoes the first Create may be taken for one that hangs: that is answered before."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return c.create()
+        except Failed as error:
+            assert "already exists" in str(error)
+            assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 5, 8])
 def test_no_descriptors_are_left(pod, host, more):
     """Each verb is answered. When there are some again, nothing is left of what has failed, and all goes."""
@@ -685,7 +697,7 @@ def test_no_descriptors_are_left(pod, host, more):
         c.call("Delete")
     wait_until(lambda: not os.path.exists(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}"))
     nothing_is_left(c, host)
-    c.create()
+    created_once_it_is_undone(c)
     attempt(c, "Start")
     pod.runs_on()
     with contextlib.suppress(Failed):  # what did not start has ended
