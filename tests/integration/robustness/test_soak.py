@@ -4,49 +4,42 @@ PYRUNC_FULL=1: 500 and 100 containers, 1,000 processes."""
 import os
 import resource
 import statistics
-import time
 
 import pytest
 
 from integration.support.container import MARK
 from integration.support.host import all_cgroups, cgroups_of, host_mounts
-from sizes import size
+from sizes import FULL, size
 
 pytestmark = pytest.mark.slow
 LOOP, ALIVE, EXECS, PART = size(500, 60), size(100, 15), size(1000, 80), size(100, 20)
 
-MOST = ("on the clock", 2.0), ("of the processor", 1.2)
+MOST = 1.2 if FULL else 2.0  # times what it was. On a busy machine all is slower, for a while
 
 
-def now():
-    """Wall clock, and what children of ours have used of the processor, in seconds."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.monotonic(), used.ru_utime + used.ru_stime
+def used():
+    """What children of ours have used of the processor, in seconds."""
+    counted = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return counted.ru_utime + counted.ru_stime
 
 
-def assert_flat(costs):
-    """Compare the quickest quarter at the start and at the end. The slower ones tell what else the machine does. On a
-    busy machine all of them may: so the clock may double."""
-    for (what, factor), times in zip(MOST, zip(*costs, strict=True), strict=True):
-        first, last = (statistics.median(sorted(part)[: PART // 4]) for part in (times[:PART], times[-PART:]))
-        assert last < first * factor + 0.002, f"{first * 1000:.1f} ms {what} became {last * 1000:.1f} ms"
-
-
-def cost(began):
-    return tuple(end - begin for end, begin in zip(now(), began, strict=True))
+def assert_flat(times):
+    """Compare the quickest quarter at the start and at the end. The slower ones tell what else the machine does."""
+    first, last = (statistics.median(sorted(part)[: PART // 4]) for part in (times[:PART], times[-PART:]))
+    assert last < first * MOST + 0.002, f"{first * 1000:.1f} ms became {last * 1000:.1f} ms"
 
 
 def test_many_containers_one_after_the_other(container):
     made = container()
     made._prepare(("true",))
-    cgroups, mounts, costs = all_cgroups(), host_mounts(), []
+    cgroups, mounts, times = all_cgroups(), host_mounts(), []
     for _ in range(LOOP):
-        began = now()
+        so_far = used()
         made.runtime("run", "--bundle", made.bundle.path, made.id)
-        costs.append(cost(began))
+        times.append(used() - so_far)
     assert host_mounts() == mounts
     assert not [path for path in all_cgroups() - cgroups if MARK in path]
-    assert_flat(costs)
+    assert_flat(times)
 
 
 def test_many_containers_at_once(container):
@@ -73,12 +66,12 @@ def test_many_execs_into_one_container(container):
         return cgroups_of(MARK), host_mounts(), os.listdir(f"/proc/{c.pid}/fd"), os.listdir(c.runtime.root / c.id)
 
     before = there()
-    costs = []
+    times = []
     for number in range(EXECS):
-        began = now()
+        so_far = used()
         result = c.attempt_exec("sh", "-c", f"exit {number % 200}")
-        costs.append(cost(began))
+        times.append(used() - so_far)
         assert result.code == number % 200, repr(result)
     assert there() == before
     assert int(c.exec_sh("ls -d /proc/[0-9]* | wc -l")) <= 4  # the first, the shell, ls, and wc, which may come later
-    assert_flat(costs)
+    assert_flat(times)
