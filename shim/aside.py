@@ -54,12 +54,17 @@ class Aside:
         """It says nothing before its end."""
 
     def ended(self, _: int) -> None:
-        """It was waited for. What the call has returned stands in our memory."""
-        result = self.call.result
-        if result >= 0:
-            self._finish(result, None)
+        """It was waited for. One that was called off has failed, even if it was as quick as that: its caller is told
+        that nothing was made."""
+        result = self.call.take()
+        if self.called_off is not None:
+            if self.call.opens and result >= 0:
+                posix.close(result)
+            self._finish(0, self.called_off)
+        elif result < 0:
+            self._finish(0, OSError(-result, posix.strerror(-result), self.what))
         else:
-            self._finish(0, self.called_off or OSError(-result, posix.strerror(-result), self.what))
+            self._finish(result, None)
         if self.after is not None:
             self.after()
 

@@ -1,7 +1,8 @@
 """One request of containerd's, and its answer, now or later."""
 
-from pyrunc.protobuf import Malformed, encode
+from pyrunc.protobuf import encode
 from pyrunc.shim import messages, ttrpc
+from pyrunc.shim.failure import in_words
 from pyrunc.shim.ttrpc import Status
 
 TYPE_CHECKING = False
@@ -39,14 +40,11 @@ class Call:
             values = work()
             if values is not None:
                 self._send({"payload": encode(self.message, values)})
-        except Status as status:
-            self._send({"status": {"code": status.code, "message": status.message}})
-        except Malformed as error:
-            self._send({"status": {"code": ttrpc.INVALID_ARGUMENT, "message": f"{self.name}: {error}"}})
         except Exception as error:
-            self.log.error(f"internal error: {self.name}: {type(error).__name__}: {error}")
-            text = f"internal error: {type(error).__name__}: {error}"
-            self._send({"status": {"code": ttrpc.INTERNAL, "message": text}})
+            status = in_words(error)
+            if status.code == ttrpc.INTERNAL:
+                self.log.error(f"{self.name}: {status.message}")
+            self._send({"status": {"code": status.code, "message": status.message}})
 
     def _send(self, response: "Values") -> None:
         self.done = True

@@ -12,7 +12,7 @@ from pyrunc.linux import nearby
 from pyrunc.shim import messages, options, ttrpc
 from pyrunc.shim.children import AGAIN_SECONDS
 from pyrunc.shim.ends import open_at_once
-from pyrunc.shim.failure import failure
+from pyrunc.shim.failure import failure, in_words
 from pyrunc.shim.leading import Leading
 from pyrunc.shim.rootfs import is_simple, unmount
 from pyrunc.shim.task import ROOTFS, Process
@@ -105,7 +105,7 @@ class Creating:
     def _led(self, leading: Leading, container: "Container | None", error: "Exception | None") -> None:
         if container is not None:
             return self._made(container)
-        why = self._in_words(error or Status(ttrpc.INTERNAL, "it was not made"))
+        why = in_words(error or Status(ttrpc.INTERNAL, "it was not made"), CREATE_FAILED)
         claimed = leading.creation.is_claimed
         if leading.stuck is None:
             return self._undo(why, claimed)
@@ -142,7 +142,7 @@ class Creating:
                 root = StateRoot(options.state_root(self.options, self.tasks.namespace))
                 container = Container.load(root, self.task.id, self.task.log)
             except (PyruncError, OSError) as found:
-                return self._undo(self._in_words(found))
+                return self._undo(in_words(found, CREATE_FAILED))
             return self._made(container)
         if worker.hangs:
             self.task.turns.refuse(self.verb, error)
@@ -159,7 +159,7 @@ class Creating:
         try:
             self._adopt(container)
         except Exception as error:
-            self._undo(self._in_words(error))
+            self._undo(in_words(error, CREATE_FAILED))
 
     def _adopt(self, container: Container) -> None:
         task, tasks, request = self.task, self.tasks, self.request
@@ -174,14 +174,6 @@ class Creating:
         pid = self.init.pid
         task.turns.end(self.verb, lambda: {"pid": pid})
         tasks.tell(task)
-
-    @staticmethod
-    def _in_words(error: Exception) -> Exception:
-        if isinstance(error, Status):
-            return error
-        if isinstance(error, PyruncError | OSError):
-            return failure(error, CREATE_FAILED)
-        return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {error}")
 
     def _undo(self, error: "Exception | None", claimed: bool = True) -> None:
         """Args:
@@ -281,24 +273,15 @@ class Deleting:
             else:
                 self._leave_to_worker()
         except (PyruncError, OSError) as error:
-            task.turns.refuse(self.verb, failure(error))
+            task.turns.refuse(self.verb, error)
 
     def _leave_to_worker(self) -> None:
-        task = self.task
-
-        def work(line: "Line") -> None:
-            try:
-                task.delete(line)
-            except (PyruncError, OSError) as error:
-                raise failure(error) from error
-
-        self.verb.stop = self.tasks.children.worker(f"delete {task.id}", work, self._done, log=self.log).call_off
+        worker = self.tasks.children.worker(f"delete {self.task.id}", self.task.delete, self._done, log=self.log)
+        self.verb.stop = worker.call_off
 
     def _done(self, _: object, error: "Exception | None") -> None:
         task = self.task
         if error is not None:
-            if isinstance(error, PyruncError | OSError):
-                error = failure(error)
             return task.turns.refuse(self.verb, error)
         answer = answer_of(task.init)
         task.close()

@@ -7,7 +7,7 @@ from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
 from pyrunc.protobuf import encode
 from pyrunc.shim import messages, ttrpc
-from pyrunc.shim.failure import failure
+from pyrunc.shim.failure import failure, in_words
 from pyrunc.shim.making import Creating, Deleting, answer_of, when_drained
 from pyrunc.shim.starting import Entering, Starting
 from pyrunc.shim.task import Task
@@ -102,7 +102,7 @@ class Service:
                 self.publisher.publish("/tasks/start", container_id=task.id, pid=process.pid)
                 task.turns.end(verb, lambda: {"pid": process.pid})
             else:
-                task.turns.refuse(verb, _in_words(error, START_FAILED))
+                task.turns.refuse(verb, in_words(error, START_FAILED))
             self.tasks.tell(task)
 
         def work(line: "Line") -> None:
@@ -154,7 +154,7 @@ class Service:
             else:
                 process.end = NOT_STARTED, time.time_ns()  # who waits for it need not wait
                 process.told = True
-                refusal = _in_words(error, EXEC_FAILED)
+                refusal = in_words(error, EXEC_FAILED)
                 call.answer(lambda: _throw(refusal))
                 self.tasks.wake(process)
             self.tasks.tell(task)
@@ -229,10 +229,7 @@ class Service:
         task = self.task(request["id"])
 
         def work(line: "Line") -> None:
-            try:
-                change(task.opened_again(line))
-            except (PyruncError, OSError) as error:
-                raise failure(error) from error
+            change(task.opened_again(line))
 
         def begin(verb: "Verb") -> None:
             self.still(task)
@@ -284,8 +281,6 @@ class Service:
             if stopped:
                 return {}  # it died of that
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found") from None
-        except (PyruncError, OSError) as error:
-            raise failure(error) from error
         return {}
 
     def _kill_making(self, task: Task, signal: int) -> "Values":
@@ -357,11 +352,6 @@ class Service:
 
 def _end(process: "Process") -> "Values":
     return {"exit_status": process.status or 0, "exited_at": messages.timestamp(process.ended_at)}
-
-
-def _in_words(error: Exception, start: str) -> Exception:
-    """What a start can fail with, for containerd. Anything else is a mistake of ours, and stays as it is."""
-    return failure(error, start) if isinstance(error, PyruncError | OSError) else error
 
 
 def _throw(error: BaseException) -> "Values":

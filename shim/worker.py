@@ -13,13 +13,13 @@ import select
 import sys
 
 from pyrunc.container import state
-from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption, reason
+from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
 from pyrunc.log import Log, Timed
-from pyrunc.protobuf import Malformed
 from pyrunc.shim import ttrpc
+from pyrunc.shim.failure import in_words
 from pyrunc.shim.ttrpc import Status
 from pyrunc.spec.jsonc import dumps, loads
 
@@ -290,15 +290,5 @@ def _do(work: "Work", line: Line) -> None:
         no_more()
         line.say(RESULT, value)
     except BaseException as error:
-        status = _failure(error)
+        status = in_words(error)
         line.say(ERROR, [status.code, status.message[:LONGEST_TEXT]])
-
-
-def _failure(error: BaseException) -> Status:
-    if isinstance(error, Status):
-        return error
-    if isinstance(error, CalledOff):
-        return Status(ttrpc.CANCELLED, f"called off: {error}")
-    if isinstance(error, Malformed):
-        return Status(ttrpc.INVALID_ARGUMENT, str(error))
-    return Status(ttrpc.INTERNAL, f"internal error: {type(error).__name__}: {reason(error)}")

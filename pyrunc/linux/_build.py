@@ -60,7 +60,7 @@ int sys_landlock_restrict_self(int ruleset);
 int reset_signals(void);
 unsigned char *shared_page(void);
 void drop_shared_page(unsigned char *page);
-struct apart { const char *folder; long number, arguments[5], result; int times; ...; };
+struct apart { const char *folder; long number, arguments[5], result; int times, gives; ...; };
 static const int NR_MOUNT, NR_UMOUNT, NR_OPEN_TREE;
 int start_apart(struct apart *call);
 """
@@ -81,6 +81,7 @@ SOURCE = r"""
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -348,11 +349,14 @@ static void drop_shared_page(unsigned char *page) { munmap(page, 1); }
 
 /* One system call in a task that shares our memory and our descriptors, and nothing else: see apart.py. It has our
    thread's storage too, so it touches no errno: the calls are made without the C library. Nor does a handler of ours run
-   there, on its small stack: all signals are blocked from its first instruction on, but SIGKILL. */
+   there, on its small stack: all signals are blocked from its first instruction on, but SIGKILL.
+   A call that opens something (`gives` is a socket) is made with descriptors of the task's own, of which it keeps none,
+   and what it opens is sent. Were it opened among ours, a task that is killed in the instant would leave it there, and
+   nobody would know its number. */
 struct apart {
     const char *folder;
     long number, arguments[5], result, caller;
-    int times;
+    int times, gives;
     char stack[8192] __attribute__((aligned(16)));
 };
 enum { NR_MOUNT = SYS_mount, NR_UMOUNT = SYS_umount2, NR_OPEN_TREE = SYS_open_tree };
@@ -379,6 +383,18 @@ static inline long raw_call(long number, const long *a)
 #endif
 
 #ifndef NO_RAW_CALL
+static long send_apart(int socket, int fd)
+{
+    char byte = 0;
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof fd)]; } control = {
+        .header = { .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+    struct iovec data = { .iov_base = &byte, .iov_len = 1 };
+    struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    *(int *)CMSG_DATA(&control.header) = fd;
+    const long arguments[5] = { socket, (long)&message, MSG_NOSIGNAL };
+    return raw_call(SYS_sendmsg, arguments);
+}
+
 static int run_apart(void *argument)
 {
     struct apart *call = argument;
@@ -386,10 +402,18 @@ static int run_apart(void *argument)
     long done = raw_call(SYS_prctl, death); /* or our descriptors would stay open after us, and nobody see our end */
     if (raw_call(SYS_getppid, none) != call->caller)
         return 0;
-    if (call->folder)
+    if (call->gives >= 0) { /* or whoever waits for the end of a pipe of ours would wait for the call */
+        const long below[5] = { 0, call->gives - 1 }, above[5] = { call->gives + 1, ~0U };
+        done = raw_call(SYS_close_range, above);
+        if (done >= 0 && call->gives > 0)
+            done = raw_call(SYS_close_range, below);
+    }
+    if (call->folder && done >= 0)
         done = raw_call(SYS_chdir, folder);
     for (int i = 0; i < call->times && done >= 0; i++)
         done = raw_call(call->number, call->arguments);
+    if (call->gives >= 0 && done >= 0)
+        done = send_apart(call->gives, done);
     call->result = done;
     return 0;
 }
@@ -407,7 +431,8 @@ static int start_apart(struct apart *call)
     call->caller = getpid();
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &ours);
-    int pid = clone(run_apart, call->stack + sizeof call->stack, CLONE_VM | CLONE_FILES | SIGCHLD, call), error = errno;
+    int shared = CLONE_VM | (call->gives < 0 ? CLONE_FILES : 0);
+    int pid = clone(run_apart, call->stack + sizeof call->stack, shared | SIGCHLD, call), error = errno;
     sigprocmask(SIG_SETMASK, &ours, NULL);
     errno = error;
     return pid;

@@ -1,9 +1,13 @@
 """System calls in a task of their own, for a caller who has something else to do while the kernel makes them wait.
 
-The task is a child that shares our memory and our descriptors (clone(2), CLONE_VM | CLONE_FILES). So it costs a tenth
-of a fork, and what it opens is ours. It runs no Python: a second thread of the interpreter would not be safe beside
-clone3.
+The task is a child that shares our memory and, unless its call opens something, our descriptors (clone(2), CLONE_VM |
+CLONE_FILES). So it costs a tenth of a fork. It runs no Python: a second thread of the interpreter would not be safe
+beside clone3.
 """
+
+import _socket
+import errno
+import sys
 
 from pyrunc.linux import encoded, kernel_error
 from pyrunc.linux._kernel import ffi, lib
@@ -16,12 +20,15 @@ class Apart:
     """One call.
 
     Attributes:
-        pid: a child of ours. When we have waited for it, `result` is what the call has returned.
+        pid: a child of ours. When we have waited for it, we can take what the call has returned.
+        opens: that is a descriptor.
     """
 
-    __slots__ = ("call", "kept", "pid")
+    __slots__ = ("call", "kept", "opens", "pid", "socket")
 
-    def __init__(self, number: int, arguments: "tuple[int | bytes, ...]", folder: str = "", times: int = 1) -> None:
+    def __init__(
+        self, number: int, arguments: "tuple[int | bytes, ...]", folder: str = "", times: int = 1, opens: bool = False
+    ) -> None:
         """Raises OSError. What the kernel reads stays where it is for as long as this object, which must outlive the
         task.
 
@@ -34,6 +41,12 @@ class Apart:
         self.call.folder = self.kept[0] if folder else ffi.NULL
         self.call.number = number
         self.call.times = times
+        self.call.gives = -1
+        self.opens = opens
+        if opens:
+            kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+            self.socket, theirs = _socket.socketpair(_socket.AF_UNIX, kind, 0)
+            self.call.gives = theirs.fileno()
         texts = iter(self.kept[1:])
         for index, each in enumerate(arguments):
             self.call.arguments[index] = int(ffi.cast("intptr_t", next(texts))) if isinstance(each, bytes) else each
@@ -41,11 +54,22 @@ class Apart:
         if self.pid < 0:
             raise kernel_error("clone", "a task for a system call")
 
-    @property
-    def result(self) -> int:
-        """Of the last call. Negative: an errno."""
+    def take(self) -> int:
+        """What the last call has returned: a descriptor is the caller's to close. Negative: an errno."""
         result: int = self.call.result
-        return result
+        return self._received(result) if self.opens else result
+
+    def _received(self, result: int) -> int:
+        """What was sent has arrived, even if its task was killed before it could say so."""
+        with_it: list[tuple[int, int, bytes]] = []
+        try:
+            with_it = self.socket.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)[1]
+        except OSError:
+            pass  # the call has failed, or its task was killed before
+        self.socket.close()
+        for _, _, payload in with_it:
+            return int.from_bytes(payload[:4], sys.byteorder)
+        return -errno.EMFILE if result >= 0 else result  # we had no number left for it
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str, folder: str = "") -> Apart:
@@ -59,6 +83,6 @@ def umount_all(path: str, flags: int) -> Apart:
 
 
 def open_tree(source: str, recursive: bool) -> Apart:
-    """A detached copy: the result is a descriptor of ours."""
+    """A detached copy."""
     flags = OPEN_TREE_CLOEXEC | OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0)
-    return Apart(lib.NR_OPEN_TREE, (AT_FDCWD, encoded(source) + b"\0", flags))
+    return Apart(lib.NR_OPEN_TREE, (AT_FDCWD, encoded(source) + b"\0", flags), opens=True)
