@@ -46,17 +46,22 @@ def _wrong(name: str, cause: str, hint: str = "") -> ConfigError:
     return ConfigError("config.json", f"/annotations/{name.replace('/', '~1')}", cause, hint)
 
 
-def _handler(_: "Config", __: "Options", value: str) -> None:
-    if value:
-        raise _wrong(HANDLER, f'there is no handler "{value}": pyrunc runs programs of Linux only', "crun has some")
+def _handler(config: "Config", _: "Options", value: str) -> None:
+    if not value:
+        return
+    from pyrunc.container import wasm
+
+    if value not in wasm.HANDLERS:
+        raise _wrong(HANDLER, f'there is no handler "{value}"', f"one of: {', '.join(wasm.HANDLERS)}")
+    wasm.use(config, value, f"/annotations/{HANDLER}")
 
 
-def _wasm(config: "Config", _: "Options", value: str) -> None:
+def _variant(config: "Config", _: "Options", value: str) -> None:
     """Engines mark images of WebAssembly so, whose program the kernel can't execute."""
-    process: Process = config.get("process") or {"cwd": "/"}
-    words = process.get("args") or [""]
-    if value in ("compat", "compat-smart") and words[0].endswith((".wasm", ".wat")):
-        raise _wrong("module.wasm.image/variant", f"{words[0]} is WebAssembly, which takes a handler", "crun has some")
+    from pyrunc.container import wasm
+
+    if wasm.is_asked_for(config, value) and not (config.get("annotations") or {}).get(HANDLER):
+        wasm.use(config, wasm.ANY, f"/annotations/{wasm.VARIANT.replace('/', '~1')}")
 
 
 def _pidfd_receiver(_: "Config", options: "Options", value: str) -> None:
@@ -148,7 +153,7 @@ def _unsupported(name: str) -> "Callable[[Config, Options, str], None]":
 
 KNOWN: "dict[str, Callable[[Config, Options, str], None]]" = {
     HANDLER: _handler,
-    "module.wasm.image/variant": _wasm,
+    "module.wasm.image/variant": _variant,
     f"{START}pidfd_receiver": _pidfd_receiver,
     f"{START}timens_offset": _time_offsets,
     f"{START}seccomp_fail_unknown_syscall": _fail_unknown,

@@ -228,7 +228,8 @@ def _record(container_id: str, config: "Config", bundle: str, rootfs: str) -> "d
 
 
 HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
-MAY_WAIT = ("run.oci.hooks.", "run.oci.pidfd_receiver")  # a file that may be a fifo, somebody who may not accept
+# A file that may be a fifo, somebody who may not accept, a helper of the host's.
+MAY_WAIT = ("run.oci.hooks.", "run.oci.pidfd_receiver", "run.oci.handler", "module.wasm.")
 CAN_NOT_KILL = "nothing tells which processes are the container's, so kill and delete can't end them all"
 
 

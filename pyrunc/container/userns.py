@@ -1,20 +1,16 @@
 """User namespaces: the maps of IDs, and who may write them. user_namespaces(7)"""
 
 import posix
-from _signal import SIGKILL
 
 from pyrunc.container import ids
-from pyrunc.container.patience import HELPER_SECONDS
-from pyrunc.errors import Overdue, PyruncError, reason
+from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, read_file, write_file
-from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import IDMapping, Linux, Process
 
 HELPERS = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
-SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin")  # the last one is of NixOS
 
 
 def write_maps(pid: int, linux: "Linux") -> None:
@@ -56,28 +52,16 @@ def _write(pid: int, file: str, text: str) -> None:
     write_file(f"/proc/{pid}/{file}", text.encode())
 
 
-def _program(name: str) -> "str | None":
-    """Where a program is: first by the caller's PATH, since nothing runs with more rights than the caller has, then
-    in the usual places.
-    """
-    own = posix.environ.get(b"PATH", b"").decode("utf-8", "surrogateescape").split(":")
-    places = [f"{directory}/{name}" for directory in (*own, *SEARCH) if directory.startswith("/")]
-    return next((place for place in places if posix.access(place, posix.X_OK)), None)
-
-
 def _by_helper(name: str, pid: int, mappings: "list[IDMapping]") -> None:
     """Have newuidmap(1) write the map: it is set-uid, and grants a user what /etc/subuid has for them."""
-    path = _program(name)
+    from pyrunc.container import helper
+
+    path = helper.find(name)
     if path is None:
         raise PyruncError("mapping IDs", "", f"{name} is not installed", "install the package uidmap")
     arguments = [name, str(pid)]
     for mapping in mappings:
         arguments += [str(mapping["containerID"]), str(mapping["hostID"]), str(mapping["size"])]
-    with pidfd_open(posix.posix_spawn(path, arguments, posix.environ)) as helper:
-        if not has_ended(helper, HELPER_SECONDS):
-            pidfd_send_signal(helper, SIGKILL)
-            reap(helper)
-            raise Overdue("mapping IDs", "", f"{name} has not ended in {HELPER_SECONDS:.0f} s")
-        status = reap(helper)
+    status, _ = helper.run(path, arguments, "mapping IDs")
     if status:
         raise PyruncError("mapping IDs", " ".join(arguments[2:]), f"{name} refused", "see /etc/subuid and /etc/subgid")

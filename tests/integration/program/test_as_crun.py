@@ -184,15 +184,10 @@ def test_a_receiver_of_the_pidfd(container, tmp_path):
         c.delete("--force")
 
 
-@pytest.mark.parametrize("name", ["handler", "systemd.subgroup", "delegate-cgroup", "systemd.force_cgroup_v1"])
+@pytest.mark.parametrize("name", ["systemd.subgroup", "delegate-cgroup", "systemd.force_cgroup_v1"])
 def test_what_is_not_there_is_said(container, name):
     c = container(annotations={f"run.oci.{name}": "wasm"})
     assert f"/annotations/run.oci.{name}" in c.refused("true")
-
-
-def test_webassembly_needs_a_handler(container):
-    c = container(annotations={"module.wasm.image/variant": "compat"})
-    assert "is WebAssembly" in c.refused("/app.wasm")
 
 
 def test_features_names_what_strangers_must_not_set(runtime):
