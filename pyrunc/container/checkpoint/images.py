@@ -46,12 +46,13 @@ KEPT_FLAGS = 2 | 4  # SECCOMP_FILTER_FLAG_LOG and _SPEC_ALLOW: the others are fo
 
 
 def vetted(
-    folder: Fd, path: str, hierarchies: "list[str] | None", program: "bytes | None", flags: int
+    folder: Fd, path: str, hierarchies: "list[str] | None", is_soft: bool, program: "bytes | None", flags: int
 ) -> "dict[str, bytes]":
     """Copies by their names. Raises PyruncError.
 
     Args:
         hierarchies: in which the container has a cgroup; None: CRIU is to leave cgroups alone, and finds none.
+        is_soft: whether what is there is left as it is (--manage-cgroups-mode soft).
         program: the seccomp filter that is to be below every other one, with its flags; None: none is.
     """
     names = posix.listdir(folder.number)
@@ -72,10 +73,15 @@ def vetted(
     for name in mounts:
         look(name, lambda messages: _mounts(messages, len(mounts) == 1, hierarchies))
     if CGROUPS in names:
-        look(CGROUPS, lambda messages: _cgroups(messages, hierarchies))
+        look(CGROUPS, lambda messages: _cgroups(messages, hierarchies, is_soft))
     if FILTERS in names and program is not None:
         look(FILTERS, lambda messages: _filters(messages, program, flags))
     return found
+
+
+def leaves_cgroups(copies: "dict[str, bytes]") -> bool:
+    """Whether CRIU is to leave them alone: it finds none."""
+    return len(copies.get(CGROUPS, b"")) <= HEAD
 
 
 def _read(folder: Fd, name: str) -> "tuple[bytes, list[bytes]]":
@@ -136,13 +142,13 @@ def _options(options: bytes, hierarchies: "list[str]") -> None:
             raise Malformed(f"a cgroup hierarchy has the option {_shown(option)}")
 
 
-def _cgroups(messages: "list[bytes]", hierarchies: "list[str] | None") -> "list[bytes]":
+def _cgroups(messages: "list[bytes]", hierarchies: "list[str] | None", is_soft: bool) -> "list[bytes]":
     """Everything lies in the one folder of a controller that the image's sets are in: CRIU puts the container's cgroup
-    in its place (cg_root)."""
+    in its place (cg_root). Where all are in the top one nothing is to be made, and CRIU would take long for it."""
     if hierarchies is None:
         return []
-    for message in messages:
-        entry = decode(CGROUP, message)
+    entries = [decode(CGROUP, message) for message in messages]
+    for entry in entries:
         members = [member for each in entry["sets"] for member in each["members"]]
         for controller in entry["controllers"]:
             _controller(controller, hierarchies, members)
@@ -151,7 +157,16 @@ def _cgroups(messages: "list[bytes]", hierarchies: "list[str] | None") -> "list[
             if member["name"] not in known:
                 name = _shown(member["name"].encode())
                 raise Malformed(f"a process is in the cgroup of a controller {name} that it does not have")
-    return messages
+    return [] if is_soft and all(map(_is_plain, entries)) else messages
+
+
+def _is_plain(entry: "Values") -> bool:
+    """Whether every process is in the top cgroup, and there is no other, nor a cgroup namespace."""
+    tops = {name: b"/" + each["folders"][0]["name"]
+            for each in entry["controllers"] if each["folders"] for name in each["names"]}  # fmt: skip
+    members = [member for each in entry["sets"] for member in each["members"]]
+    below = any(folder["below"] for each in entry["controllers"] for folder in each["folders"])
+    return not below and all(m["path"] == tops.get(m["name"]) and not m["prefix"] for m in members)
 
 
 def _controller(controller: "Values", hierarchies: "list[str]", members: "list[Values]") -> None:

@@ -131,7 +131,8 @@ class Restoration(Creation):
         posix.mkdir(PLACE, 0o700, dir_fd=directory.fd.number)
         state = posix.readlink(f"/proc/self/fd/{directory.fd.number}")
         points = Points(container, self.config, state, f"{state}/{PLACE}", self.options.no_pivot)
-        points.bring_along(self.images, self.parents, self.work, self._vetted())
+        copies = self._vetted()
+        points.bring_along(self.images, self.parents, self.work, copies)
         self.tasks = self.cgroup.open_tasks()
         external: dict[str, str] = {}
         with self.log.step("restore.start_criu"):
@@ -145,7 +146,7 @@ class Restoration(Creation):
             self.group.join(process.pid)
         process.go(external.__setitem__)
         with self.log.step("restore.ask"):
-            self._ask(process, self._wanted(process, points, external))
+            self._ask(process, self._wanted(process, points, external, images.leaves_cgroups(copies)))
         process.close()
 
     def _vetted(self) -> "dict[str, bytes]":
@@ -153,7 +154,9 @@ class Restoration(Creation):
         context = Context()
         context.config = self.config
         prepare.use_filter(context, self.container)
-        return images.vetted(self.images, self.restoring.images, self._hierarchies(), context.bpf, context.bpf_flags)
+        is_soft = self.restoring.cgroups in ("", "soft")
+        place, hierarchies = self.restoring.images, self._hierarchies()
+        return images.vetted(self.images, place, hierarchies, is_soft, context.bpf, context.bpf_flags)
 
     def _hierarchies(self) -> "list[str] | None":
         """In which CRIU may restore cgroups; None: it is to leave them alone."""
@@ -174,7 +177,9 @@ class Restoration(Creation):
 
     # --- the request
 
-    def _wanted(self, process: Criu, points: Points, external: "dict[str, str]") -> "dict[str, Any]":
+    def _wanted(
+        self, process: Criu, points: Points, external: "dict[str, str]", leave_cgroups: bool
+    ) -> "dict[str, Any]":
         restoring, record = self.restoring, self.container.record
         wanted: dict[str, Any] = {
             **common(restoring),
@@ -194,7 +199,7 @@ class Restoration(Creation):
                 if namespace.get("path") and namespace["type"] in JOINED_NAMESPACES
             ],
         }
-        if self._hierarchies() is None:
+        if leave_cgroups:
             wanted["manage_cgroups_mode"] = messages.CGROUP_MODES["ignore"]
         for name, value in (("lsm_profile", restoring.lsm_profile), ("lsm_mount_context", restoring.lsm_mount_context)):
             if value:
