@@ -10,6 +10,7 @@ that it was the parent of. CRIU is the one in PATH. For root.
 """
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,7 @@ class Runtime:
             cost = common.run(*self.command, verb, *folders, *where, "saved")
             if table is not None:
                 table.add(verb, self.name, cost)
-                table.add(f"{verb}: CRIU", self.name, common.Cost(self.crius(verb), 1))
+                table.add(f"{verb}: CRIU", self.name, common.Cost(self.crius(verb), math.nan))
         shutil.rmtree(self.images)
         shutil.rmtree(self.work)
 

@@ -14,8 +14,10 @@ from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at, write_all
 from pyrunc.linux.mount import (
+    MOUNT_ATTR_RDONLY,
     MS_REC,
     MS_SLAVE,
+    mount_setattr,
     move_mount,
     new_filesystem,
     open_tree,
@@ -97,7 +99,7 @@ class Points:
             posix.mkdir(f"{self.place}/{name}", 0o700)
         for name, source in self._prepare().items():
             line.send(EXTERNAL, name, source)
-        self._mount_root().close()
+        self._mount_root(bool(self.config["root"].get("readonly"))).close()
         for name, mount in self.along.items():
             with open_at(None, f"{self.place}/{name}", posix.O_PATH | posix.O_DIRECTORY) as there:
                 move_mount(mount, there)
@@ -128,10 +130,12 @@ class Points:
             with open_at(None, there, posix.O_PATH | posix.O_NOFOLLOW) as image:
                 move_mount(open_tree(place), image)
 
-    def _mount_root(self) -> Fd:
-        """A mount, as CRIU asks for; its top."""
+    def _mount_root(self, readonly: bool = False) -> Fd:
+        """A mount, as CRIU asks for, which takes its flags from it; its top."""
         with open_at(None, self.rootfs, posix.O_PATH | posix.O_DIRECTORY) as rootfs:
             tree = open_tree(rootfs, recursive=True)
+        if readonly:
+            mount_setattr(tree, set=MOUNT_ATTR_RDONLY)
         with open_at(None, self.root, posix.O_PATH | posix.O_DIRECTORY) as place:
             move_mount(tree, place)
         return open_at(None, self.root, posix.O_PATH | posix.O_DIRECTORY)

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from integration.support.bundle import MAPS, NAMESPACES, namespaces
+from integration.support.bundle import MAPS, NAMESPACES, full, namespaces
 from integration.support.runtime import wait_until
 from integration.support.terminal import receive_descriptor
 
@@ -160,6 +160,16 @@ def test_each_of_two_bind_mounts_of_a_file_system_stays_read_only(saved, tmp_pat
     s.restore()
     for place in ("/one", "/two", "/one/inner"):
         assert s.container.attempt_exec("touch", f"{place}/x").code == 1
+
+
+@pytest.mark.parametrize("capabilities", [(), ("CAP_SYS_ADMIN",)])
+def test_a_read_only_root_stays_so(saved, tmp_path, capabilities):
+    mount = {"destination": "/tmp", "type": "bind", "source": str(tmp_path), "options": ["bind"]}
+    s = saved(root={"path": "rootfs", "readonly": True}, mounts=[mount], capabilities=full(*capabilities)).counting()
+    s.checkpoint()
+    s.restore()
+    assert s.container.attempt_exec("touch", "/x").code == 1
+    assert (s.rootfs / "tmp").is_dir()
 
 
 def test_masked_and_read_only_paths_stay_so(saved):
