@@ -22,14 +22,21 @@ INVENTORY = "inventory.img"  # in every image that is complete
 DESCRIPTORS = "descriptors.json"  # runc's, and ours: what the standard streams were
 
 
-def make(path: str, what: str) -> Fd:
+def make(path: str, what: str, bundle: str = "") -> Fd:
     """A folder of our own making, or one that is there. The last component is no symlink: who can plant one would say
-    where logs are written."""
+    where logs are written. But in the bundle, which is the engine's, and has its configuration: containerd's `work` is
+    one."""
     try:
         make_directories(path, 0o700)
-        return open_at(None, path, DIRECTORY | posix.O_NOFOLLOW)
+        is_bundles = bundle and _is_same(path.rpartition("/")[0] or "/", bundle)
+        return open_at(None, path, DIRECTORY | (0 if is_bundles else posix.O_NOFOLLOW))
     except OSError as error:
         raise PyruncError(what, path, reason(error)) from error
+
+
+def _is_same(one: str, other: str) -> bool:
+    a, b = posix.stat(one), posix.stat(other)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
 
 def open_images(path: str) -> Fd:

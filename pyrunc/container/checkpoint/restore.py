@@ -126,7 +126,8 @@ class Restoration(Creation):
         restoring, container = self.restoring, self.container
         directory = container.directory
         self.make_surroundings()
-        self.work = folders.make(restoring.work, "--work-path") if restoring.work else None
+        bundle = container.record["bundle"]
+        self.work = folders.make(restoring.work, "--work-path", bundle) if restoring.work else None
         self._make_notify_folder()
         posix.mkdir(PLACE, 0o700, dir_fd=directory.fd.number)
         state = posix.readlink(f"/proc/self/fd/{directory.fd.number}")

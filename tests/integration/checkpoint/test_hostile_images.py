@@ -56,6 +56,15 @@ def test_the_work_folder_is_no_symlink(written, canary):
     assert sorted(os.listdir(canary)) == ["file", "ptmx"]
 
 
+def test_the_work_folder_of_containerd_is_a_symlink_in_the_bundle(written, tmp_path):
+    s = written()
+    (tmp_path / "elsewhere").mkdir()
+    s.work = s.container.bundle.path / "work"
+    s.work.symlink_to(tmp_path / "elsewhere")
+    s.restore()
+    assert (tmp_path / "elsewhere/restore.log").exists()
+
+
 def test_a_fifo_and_a_device_in_a_checkpoint(written):
     s = written()
     os.mkfifo(s.images / "restore.log")
