@@ -103,16 +103,19 @@ class Proxy:
     def wait(self, pid: int) -> None:
         """For `start`: until the container is ready and the manager has heard of it, or until it has ended."""
         self.pid = pid
-        with pidfd_open(pid) as pidfd:
-            poll = select.poll()
-            poll.register(self, select.POLLIN)
+        try:
+            pidfd: Fd | None = pidfd_open(pid)
+        except ProcessLookupError:
+            pidfd = None  # its parent was quicker than we: what it has said is here all the same
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        if pidfd is not None:
             poll.register(pidfd, select.POLLIN)
-            while not self.done:
-                ready = [number for number, _ in poll.poll()]
-                if self.fileno() in ready:
-                    self.turn()
-                elif ready:
-                    return
+        while not self.done:
+            ready = [number for number, _ in poll.poll(None if pidfd is not None else 0)]
+            if self.fileno() not in ready:
+                return
+            self.turn()
         self._wait_for_manager()
 
     def _wait_for_manager(self) -> None:

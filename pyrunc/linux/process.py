@@ -1,5 +1,6 @@
 """Processes and namespaces: clone3, setns, unshare, prctl, credentials, keyrings."""
 
+import _signal
 import errno
 import fcntl
 import posix
@@ -13,6 +14,7 @@ from pyrunc.linux.fd import Fd
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
@@ -65,10 +67,9 @@ def clone3(flags: int, cgroup: "Fd | None" = None) -> "tuple[int, Fd | None]":
     pidfd = ffi.new("int *", -1)
     if cgroup is not None:
         flags |= CLONE_INTO_CGROUP
-    pid: int = lib.sys_clone3(flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND, -1 if cgroup is None else cgroup.number, pidfd)
-    if pid < 0:
-        raise kernel_error("clone3", "a new process")
-    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+    flags |= CLONE_PIDFD | CLONE_CLEAR_SIGHAND
+    directory = -1 if cgroup is None else cgroup.number
+    return _undisturbed("clone3", lambda: lib.sys_clone3(flags, directory, pidfd), pidfd)
 
 
 def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
@@ -96,12 +97,48 @@ def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
 def clone() -> "tuple[int, Fd | None]":
     """As clone3(0), for where a seccomp filter may be in force. The profiles of engines refuse clone3, since a
     filter can't see its flags. clone(2) with CLONE_PIDFD, Linux 5.2.
+
+    The child has our signal handlers, which serve us alone. So all signals are blocked in it until reset_signals.
     """
     pidfd = ffi.new("int *", -1)
-    pid: int = lib.sys_clone(SIGCHLD | CLONE_PIDFD, pidfd)
-    if pid < 0:
-        raise kernel_error("clone", "a new process")
-    return (pid, Fd(pidfd[0], f"pidfd of {pid}")) if pid else (0, None)
+    return _undisturbed("clone", lambda: lib.sys_clone(SIGCHLD | CLONE_PIDFD, pidfd), pidfd, blocked=True)
+
+
+def _undisturbed(call: str, make: "Callable[[], int]", pidfd: "Any", blocked: bool = False) -> "tuple[int, Fd | None]":
+    """Make a child while no signal arrives.
+
+    A signal that has arrived is a flag in the interpreter's memory until its handler runs. The child gets a copy of
+    that memory: it would run the handler too, and undo what is its parent's. To block signals runs the handlers that
+    are due. So does to allow them again: if one raises then, nobody gets to know of the child, and it is ended.
+
+    Args:
+        blocked: they stay so in the child.
+    """
+    pid, child = -1, None
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    try:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        pid = make()
+        if pid < 0:
+            raise kernel_error(call, "a new process")
+        child = Fd(pidfd[0], f"pidfd of {pid}") if pid else None
+    finally:
+        if pid or not blocked:
+            _allow(before, child)
+    return pid, child
+
+
+def _allow(signals: "set[int]", child: "Fd | None") -> None:
+    try:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, signals)
+    except BaseException:
+        if child is not None:
+            _signal.pidfd_send_signal(child.number, SIGKILL)
+            try:
+                posix.waitid(posix.P_PIDFD, child.number, posix.WEXITED)
+            except ChildProcessError:
+                pass  # SIGCHLD is ignored: the kernel has waited for it
+        raise
 
 
 def clone_sibling(flags: int = 0) -> "Fd | None":

@@ -120,6 +120,33 @@ def test_a_container_that_is_ready_and_ends_at_once(container, socket_manager):
     assert start.end(10) == 0
 
 
+GONE = """
+import posix, sys
+sys.path.append(sys.argv[1])
+from pyrunc.container import container, notify
+
+class Late(notify.Proxy):
+    def wait(self, pid):
+        posix.waitpid(pid, 0)
+        super().wait(pid)
+
+notify.Proxy = Late
+from pyrunc.cli.main import main
+status = main(["--root", sys.argv[2], "create", "--bundle", *sys.argv[3:]])
+posix._exit(status or main(["--root", sys.argv[2], "start", sys.argv[-1]]))
+"""
+
+
+def test_a_container_that_its_parent_has_waited_for_has_started(container, socket_manager):
+    """It is ready, has ended, and is no process any more, before start can look."""
+    c = prepared(container(), "probe notify READY=1")
+    words = [sys.executable, "-I", "-S", "-c", GONE, PACKAGES, c.runtime.root, c.bundle.path, c.id]
+    start = subprocess.Popen(words, env=socket_manager.env, stderr=subprocess.PIPE, text=True)
+    assert socket_manager.hear()[0] == "READY=1"
+    assert socket_manager.hear()[0] == "BARRIER=1"
+    assert (start.communicate(timeout=30)[1], start.returncode) == ("", 0)
+
+
 IMPATIENT = """
 import posix, sys
 sys.path.append(sys.argv[1])
