@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 START = "run.oci."
 HANDLER = "run.oci.handler"
+CORE_SCHEDULING = "org.pyrunc.core_scheduling"
 CLOCKS = {"monotonic": "monotonic", "1": "monotonic", "boottime": "boottime", "7": "boottime"}
 CONTEXT_TYPES = ("context", "fscontext", "defcontext", "rootcontext")
 
@@ -32,6 +33,26 @@ def confinement(config: "Config") -> "Step | None":
 
     found = confine.confinement(given)
     return found.step() if found is not None else None
+
+
+def first_step(config: "Config", container_pid: int = 0) -> "Step | None":
+    """A step before all others, of every process of the container."""
+    if not _is_on((config.get("annotations") or {}).get(CORE_SCHEDULING, "")):
+        return None
+    from pyrunc.init import core
+
+    return core.first_step(container_pid)
+
+
+def _core_scheduling(_: "Config", __: "Options", value: str) -> None:
+    if _is_on(value):
+        from pyrunc.init import core
+
+        core.verify()
+
+
+def _is_on(value: str) -> bool:
+    return value not in ("", "0", "false")
 
 
 def apply(config: "Config", options: "Options") -> None:
@@ -90,7 +111,7 @@ def _is_number(text: str) -> bool:
 
 
 def _fail_unknown(config: "Config", _: "Options", value: str) -> None:
-    if value in ("", "0", "false"):
+    if not _is_on(value):
         return
     from pyrunc.seccomp import names
 
@@ -103,7 +124,7 @@ def _fail_unknown(config: "Config", _: "Options", value: str) -> None:
 
 def _keep_groups(config: "Config", _: "Options", value: str) -> None:
     process: Process = config.get("process") or {"cwd": "/"}
-    if value not in ("", "0", "false") and (process.get("user") or {"uid": 0}).get("additionalGids"):
+    if _is_on(value) and (process.get("user") or {"uid": 0}).get("additionalGids"):
         raise _wrong(KEEP_GROUPS, "it keeps the caller's groups, and additionalGids names others", "leave one out")
 
 
@@ -153,6 +174,7 @@ def _unsupported(name: str) -> "Callable[[Config, Options, str], None]":
 
 KNOWN: "dict[str, Callable[[Config, Options, str], None]]" = {
     HANDLER: _handler,
+    CORE_SCHEDULING: _core_scheduling,
     "module.wasm.image/variant": _variant,
     f"{START}pidfd_receiver": _pidfd_receiver,
     f"{START}timens_offset": _time_offsets,

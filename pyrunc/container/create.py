@@ -466,6 +466,7 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
 
         context.hook_outputs = container.hook_outputs()
         context.confinement = annotations.confinement(config)
+        context.first_step = annotations.first_step(config)
     labels.prepare(context, container.log)
     if _maps_owners(config):
         from pyrunc.container import mapped_mounts

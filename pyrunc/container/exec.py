@@ -143,6 +143,7 @@ def _context(container: Container, what: "Process", options: Options) -> Context
         from pyrunc.container import annotations
 
         context.confinement = annotations.confinement(container.config)
+        context.first_step = annotations.first_step(container.config, container.pid)
     labels.prepare(context, container.log)
     return context
 

@@ -100,6 +100,8 @@ class Launch:
         process.refuse_threads()
         if self.context.confinement is not None:
             list_of_steps = steps.confined(list_of_steps, self.context.confinement)
+        if self.context.first_step is not None:
+            list_of_steps = (self.context.first_step, *list_of_steps)
         self.steps = list_of_steps
         self.channel, self.context.channel = Channel.pair()
         self.context.progress = process.SharedByte()

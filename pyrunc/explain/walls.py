@@ -182,6 +182,8 @@ def withheld(subject: Subject) -> Iterator[Withheld]:
     if label:
         yield Withheld("security module", "SELinux", f"what SELinux forbids to {label}")
     for name, text in (subject.config.get("annotations") or {}).items():
+        if name == "org.pyrunc.core_scheduling" and text not in ("", "0", "false"):
+            yield Withheld("core scheduling", "core", "what a processor's core tells of who runs on its other thread")
         if name.startswith("org.pyrunc.landlock."):
             words = {"paths": "files but", "tcp": "TCP ports but", "scope": "what is outside by"}
             kind = name.rpartition(".")[2]

@@ -78,7 +78,7 @@ class Context:
     __slots__ = (
         "apparmor_profile", "bpf", "bpf_flags", "bpf_installed", "bundle", "callers", "cgroup", "cgroup_tasks",
         "channel", "config", "confinement", "debug", "deferred_cwd", "entered_cwd", "environment", "executable",
-        "fifo", "hook_outputs", "host_proc", "idmaps", "init", "joins", "keyring", "late", "listen_fds",
+        "fifo", "first_step", "hook_outputs", "host_proc", "idmaps", "init", "joins", "keyring", "late", "listen_fds",
         "listen_names", "may_be_dumpable", "mount_label", "new_namespaces", "new_network", "no_pivot",
         "notify_socket", "null", "opened", "own_propagation", "pinned", "preserve_fds", "process", "progress",
         "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "unseen",
@@ -126,6 +126,7 @@ class Context:
         self.environment: dict[str, str] = {}
         self.executable = ""
         self.confinement: Step | None = None  # Landlock, where an annotation asks for it
+        self.first_step: Step | None = None  # core scheduling, likewise
         self.hook_outputs: tuple[Fd | None, Fd | None] = (None, None)
 
     def close(self) -> None:
