@@ -86,7 +86,9 @@ class Dump:
         self.images = folders.make(options.images, "--image-path")
         if options.parent:
             folders.verify_parent(self.images, options.parent)
+        folders.verify_target(self.images, options.images)
         self.work = folders.make(options.work, "--work-path") if options.work else None
+        folders.make_way(self.work or self.images, LOG)
         if options.status_fd is not None:
             self._verify_status_fd(options.status_fd)
         self.folders = {"images": self.images if options.parent else folders.guarded(self.images)}

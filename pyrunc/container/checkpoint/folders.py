@@ -19,6 +19,7 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 PARENT = "parent"  # CRIU's link to the images of an earlier checkpoint
 SOCKET = "lazy-pages.socket"  # of its daemon, where that works in the same folder
 INVENTORY = "inventory.img"  # in every image that is complete
+WRITTEN = ("stats-dump", "stats-restore", "irmap-cache")  # beside the log
 DESCRIPTORS = "descriptors.json"  # runc's, and ours: what the standard streams were
 
 
@@ -63,6 +64,26 @@ def guarded(folder: Fd, links: bool = False) -> Fd:
             raise
         mount_setattr(tree, set=flags)
     return tree
+
+
+def make_way(folder: Fd, log: str) -> None:
+    """Take away what CRIU is to write anew: through a hard link it would write somebody else's file, and at a fifo it
+    would wait. What can't be taken away it can't open either."""
+    for name in (log, *WRITTEN):
+        try:
+            posix.unlink(name, dir_fd=folder.number)
+        except OSError:
+            pass
+
+
+def verify_target(folder: Fd, path: str) -> None:
+    """Where a checkpoint is to be written. Images that lie there are written over; nothing is taken away, as the folder
+    might not be the one that was meant."""
+    for name in posix.listdir(folder.number):
+        status = posix.stat(name, dir_fd=folder.number, follow_symlinks=False)
+        if name.endswith(".img") and not (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
+            what = "has other names" if stat.S_ISREG(status.st_mode) else "is no file"
+            raise PyruncError("--image-path", f"{path}/{name}", f"it {what}, and would be written to")
 
 
 def files_of(folder: Fd) -> "dict[str, Fd]":

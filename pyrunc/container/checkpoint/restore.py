@@ -128,6 +128,7 @@ class Restoration(Creation):
         self.make_surroundings()
         bundle = container.record["bundle"]
         self.work = folders.make(restoring.work, "--work-path", bundle) if restoring.work else None
+        folders.make_way(self.work or self.images, LOG)
         self._make_notify_folder()
         posix.mkdir(PLACE, 0o700, dir_fd=directory.fd.number)
         state = posix.readlink(f"/proc/self/fd/{directory.fd.number}")

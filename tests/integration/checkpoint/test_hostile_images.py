@@ -36,14 +36,43 @@ def test_cve_2026_53489_a_symlink_in_a_checkpoint_is_not_followed(written, canar
 
 def test_a_symlink_in_the_work_folder_is_not_followed(written, canary):
     s = written()
-    (s.work / "restore.log").symlink_to(canary / "file")
-    s.refused()
-    (s.work / "restore.log").unlink()
+    for name in ("restore.log", "dump.log", "stats-dump"):
+        (s.work / name).unlink(missing_ok=True)
+        (s.work / name).symlink_to(canary / "file")
+    s.restore()
+    s.checkpoint("--leave-running")
+    assert (canary / "file").read_text() == "untouched\n"
+    s.assert_goes_on(wait_until)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "hard link"])
+@pytest.mark.parametrize("name", ["dump.log", "restore.log", "stats-dump", "stats-restore"])
+def test_what_criu_writes_is_a_new_file(saved, canary, kind, name):
+    """At a fifo it would wait, and through a hard link write to another file."""
+    s = saved().counting()
+    s.work.mkdir()
+    os.mkfifo(s.work / name) if kind == "fifo" else os.link(canary / "file", s.work / name)
+    s.checkpoint()
     s.restore()
     assert (canary / "file").read_text() == "untouched\n"
-    (s.work / "dump.log").unlink()
-    (s.work / "dump.log").symlink_to(canary / "file")
-    assert s.checkpoint("--leave-running", check=False).code == 1
+
+
+def test_without_a_work_folder_too(written, canary):
+    s = written()
+    os.link(canary / "file", s.images / "restore.log")
+    s.runtime("restore", "-d", "--bundle", s.container.bundle.path, "--image-path", s.images, s.container.id,
+              env=s.environment, stdout=None)  # fmt: skip
+    assert (canary / "file").read_text() == "untouched\n"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "hard link"])
+def test_a_checkpoint_is_written_to_files_of_its_own(saved, canary, kind):
+    s = saved().counting()
+    s.images.mkdir()
+    place = s.images / "core-1.img"
+    os.mkfifo(place) if kind == "fifo" else os.link(canary / "file", place)
+    result = s.checkpoint(check=False)
+    assert (result.code, f"--image-path {place}: it " in result.err) == (1, True), result
     assert (canary / "file").read_text() == "untouched\n"
     s.assert_goes_on(wait_until)
 
