@@ -175,11 +175,16 @@ class Worker:
             if received[0].get("own") and not made.owned:
                 self._own(made)
             return
+        self._forget(made)
+        if made.born:
+            self._leave(made)
+
+    def _leave(self, made: Made) -> None:
+        """Its owner is gone. Only of what was made for him: a container of that ID may be another's, who came first."""
         if made.owned and made.place is not None:
             self._remove(*made.place)
         elif made.owned and made.pid:
             posix.kill(made.pid, _signal.SIGKILL)  # our child, for whose end we have not waited
-        self._forget(made)
 
     def _own(self, made: Made) -> None:
         made.owned = True
@@ -220,6 +225,8 @@ class Worker:
             if "born" in received[0] and runner.made is not None:
                 runner.made.pid = received[0]["born"]
                 runner.made.born = True
+                if runner.made.line.fileno() < 0:
+                    self._leave(runner.made)  # who has asked for it is gone already
                 self._tell_end(runner.made)
             elif "idle" in received[0]:
                 return self._rest(runner)
@@ -292,8 +299,8 @@ class Worker:
             self._dismiss(runner)
         self.idle.clear()
         for made in [*self.made.values()]:
-            if made.owned and made.place is not None:
-                self._remove(*made.place)
+            if made.born:
+                self._leave(made)
             self._forget(made)
 
 

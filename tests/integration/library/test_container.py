@@ -34,9 +34,11 @@ def test_from_create_to_delete(state):
 
 def test_an_id_is_taken_until_its_container_is_deleted_by_whomever(state, binary):
     config = sandbox(["sleep", "1000"])
-    with Container.run(config, "one", state_root=state):
-        with pytest.raises(pyrunc.StateError, match="container with given ID already exists"):
-            Container.create(config, "one", state_root=state)
+    with Container.run(config, "one", state_root=state) as container:
+        for _ in range(20):
+            with pytest.raises(pyrunc.StateError, match="container with given ID already exists"):
+                Container.create(config, "one", state_root=state)
+            assert container.status == "running"
         subprocess.run([binary, "--root", state, "delete", "--force", "one"], check=True)
         with Container.create(config, "one", state_root=state) as again:
             assert again.status == "created"
