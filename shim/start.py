@@ -22,7 +22,7 @@ SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
 LONGEST_INPUT = 1 << 20
 DEBUG = -4  # as Go's log/slog counts
-PR_SCHED_CORE, PR_SCHED_CORE_CREATE, THREAD_GROUP = 62, 1, 1
+THREAD_GROUP = 1
 
 
 def start(flags: "dict[str, str]") -> int:
@@ -108,7 +108,7 @@ def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
 def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> int:
     """Fork. The shim goes on with the interpreter that is there, and with what it has loaded. Its pid."""
     if posix.environ.get(b"SCHED_CORE"):
-        from pyrunc.linux.process import prctl
+        from pyrunc.linux.process import PR_SCHED_CORE, PR_SCHED_CORE_CREATE, prctl
 
         try:
             prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)  # a fork inherits it: the shim, its containers

@@ -3,7 +3,7 @@
 import errno
 from _signal import SIGKILL
 
-from pyrunc.container.patience import DEATH_SECONDS
+from pyrunc.container.patience import DEATH_SECONDS, ERRAND_SECONDS
 from pyrunc.errors import reason
 from pyrunc.init import channel
 from pyrunc.init.channel import Channel
@@ -46,7 +46,8 @@ class Errand:
         self.pid, self.pidfd = in_child(run, flags)
         theirs.close()
         try:
-            said = self.line.receive()
+            self.line.socket.settimeout(ERRAND_SECONDS)
+            said = self._said()
             if said.kind == channel.FAILED:
                 raise OSError(int(said.fields[0]), said.fields[1])
             if said.kind != channel.GO:
@@ -55,6 +56,13 @@ class Errand:
             self.close()
             raise
         self.brought = said.descriptor
+
+    def _said(self) -> channel.Message:
+        try:
+            return self.line.receive()
+        except TimeoutError:
+            cause = f"it has taken more than {ERRAND_SECONDS:.0f} s; does a file server not answer?"
+            raise OSError(errno.ETIMEDOUT, cause) from None
 
     def __enter__(self) -> "Errand":
         return self

@@ -182,7 +182,10 @@ def _prepare(container: Container, entry: "Mount") -> Fd:
             raise ValueError("a bind mount has no options of a file system")
         source = entry.get("source") or ""
         source = source if source.startswith("/") else f"{container.record['bundle']}/{source}"
-        tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
+        # Not by us: where a file server does not answer, no signal but SIGKILL ends that.
+        with Errand(lambda: open_tree(source, options.recursive, follow=not options.source_link)) as opened:
+            assert opened.brought is not None
+            tree = opened.brought
         if options.set or options.clear:
             mount_setattr(tree, set=options.set, clear=options.clear)
     elif kind == "tmpfs":

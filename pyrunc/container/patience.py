@@ -18,7 +18,8 @@ FORCED_SECONDS = 10.0  # for the same after the holder was killed
 DEATH_SECONDS = 10.0  # for a process that was killed
 DEATH_LOOKS = 100  # meanwhile, as somebody may have frozen it
 RECEIVER_SECONDS = 10.0  # for the receiver of a terminal, a pidfd or a filter's listener to accept our connection
-HELPER_SECONDS = 30.0  # for newuidmap and newgidmap
+HELPER_SECONDS = 30.0  # for newuidmap and newgidmap, and for what tells an engine's libraries
+ERRAND_SECONDS = 30.0  # for a child of ours that is elsewhere
 
 HOW = {"D": "it hangs in a system call", "T": "it is stopped", "t": "it is being traced", "R": "it runs"}
 

@@ -11,11 +11,15 @@ import errno
 
 from pyrunc.errors import ConfigError
 from pyrunc.init.context import Context, Step, step
-from pyrunc.linux.process import prctl
+from pyrunc.linux.process import (
+    PR_SCHED_CORE,
+    PR_SCHED_CORE_CREATE,
+    PR_SCHED_CORE_GET,
+    PR_SCHED_CORE_SHARE_FROM,
+    prctl,
+)
 
 NAME = "org.pyrunc.core_scheduling"
-PR_SCHED_CORE = 62
-GET, CREATE, SHARE_FROM = 0, 1, 3
 PIDTYPE_PID = 0
 SUPPORTED = errno.EFAULT  # GET has looked for the cookie, and had no place to write it to
 WHY_NOT = {
@@ -27,7 +31,7 @@ WHY_NOT = {
 def verify() -> None:
     """Raises ConfigError: this host can't do it."""
     try:
-        prctl(PR_SCHED_CORE, GET, 0, PIDTYPE_PID, 0)
+        prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, 0, PIDTYPE_PID, 0)
     except OSError as error:
         if error.errno == SUPPORTED:
             return
@@ -46,6 +50,7 @@ def first_step(container_pid: int) -> Step:
 
     @step("scheduling its cores apart")
     def take(_: Context) -> None:
-        prctl(PR_SCHED_CORE, SHARE_FROM if container_pid else CREATE, container_pid, PIDTYPE_PID, 0)
+        what = PR_SCHED_CORE_SHARE_FROM if container_pid else PR_SCHED_CORE_CREATE
+        prctl(PR_SCHED_CORE, what, container_pid, PIDTYPE_PID, 0)
 
     return take

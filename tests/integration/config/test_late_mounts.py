@@ -1,11 +1,15 @@
 """pyrunc mounts: what a running container is given, and what is taken from it again."""
 
+import ctypes
 import json
+import os
 import subprocess
+import time
 
 import pytest
 
 from integration.support.bundle import full
+from sizes import FULL
 
 
 @pytest.fixture
@@ -155,3 +159,37 @@ def test_the_root_of_a_user_namespace_can_not_undo_what_the_host_has_set(contain
     finally:
         c.delete("--force")
         subprocess.run(["umount", "-R", source], check=True)
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A folder of a file server that never answers."""
+    place = tmp_path / "hanging"
+    place.mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    if ctypes.CDLL(None, use_errno=True).mount(b"x", os.fsencode(place), b"fuse", 0, options):
+        os.close(server)
+        pytest.skip(f"mounting fuse: {os.strerror(ctypes.get_errno())}")
+    yield place / "folder"
+    os.close(server)
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_source_whose_server_does_not_answer(container, hanging):
+    """It ends by itself, and `delete --force` need not wait for that."""
+    c = container().up()
+    file = c.bundle.path / "mounts.json"
+    file.write_text(json.dumps([bind(hanging, "/data")]))
+    adding = c.runtime.spawn("mounts", "add", c.id, file)
+    if FULL:
+        assert adding.end(120) == 1
+        assert "has taken more than 30 s" in adding.err
+    else:
+        time.sleep(0.5)
+        assert adding.poll() is None, adding.err
+    assert c.status == "running"
+    c.delete("--force")
+    c.assert_gone()
+    if not FULL:
+        assert adding.end() != 0
