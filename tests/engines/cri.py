@@ -53,6 +53,7 @@ METHODS = {
     "RemoveContainer": (ID, EMPTY),
     "ContainerStatus": (ID, STATUS),
     "ListContainers": (EMPTY, EMPTY),
+    "CheckpointContainer": ({1: ("id", STRING), 2: ("location", STRING), 3: ("timeout", INT64)}, EMPTY),
     "ContainerStats": (ID, STATS),
     "UpdateContainerResources": ({1: ("id", STRING), 2: ("linux", RESOURCES)}, EMPTY),
     "ExecSync": (

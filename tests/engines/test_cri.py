@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import containerd, image, shim
+from engines import containerd, criu, image, shim
 
 pytest.importorskip("grpc", reason="NOT TESTED: grpcio is not installed")
 from engines import cri
@@ -93,6 +93,22 @@ def left(node, pod_id):
     mounts = [line for line in node.run("cat", "/proc/mounts").stdout.decode().splitlines() if "/k8s.io/" in line]
     roots = [line.split()[1] for line in mounts if "/rootfs" in line]
     return [name for name in states if ":" not in name] + roots + [name for name in [PARENT] if not removed(name)]
+
+
+@pytest.mark.parametrize("handler", ["pyrunc", "runc"])
+def test_checkpoint_container(node, handler):
+    """An archive, with which a kubelet's user looks at what a container does, and which runs on."""
+    if node.version < (2, 0):
+        pytest.skip("NOT TESTED: CheckpointContainer: containerd has it since 2.0 (PYRUNC_CONTAINERD)")
+    if not criu.works():
+        pytest.skip("NOT TESTED: CheckpointContainer: no criu that works here (PYRUNC_CRIU, or in PATH)")
+    with cri.Pod(node.socket, str(node.folder), PARENT, handler, name="saved") as pod:
+        saved = pod.add("saved", "/bin/sleep", "1000")
+        archive = f"{node.root}/saved-{handler}.tar"
+        pod.runtime.call("CheckpointContainer", id=saved, location=archive)
+        names = node.run("tar", "tf", archive).stdout.decode().split()
+        assert {"checkpoint/inventory.img", "checkpoint/descriptors.json", "config.dump", "rootfs-diff.tar"} <= {*names}
+        pod.status(saved, RUNNING)
 
 
 def test_the_pods_end_is_that_of_its_shim(pod, node):
