@@ -167,7 +167,8 @@ def program(value: str) -> bytes:
 
 def _unsupported(name: str) -> "Callable[[Config, Options, str], None]":
     def refuse(_: "Config", __: "Options", value: str) -> None:
-        raise _wrong(name, "pyrunc does not do that", "crun does")
+        if _is_on(value):
+            raise _wrong(name, "pyrunc does not do that", "crun does")
 
     return refuse
 

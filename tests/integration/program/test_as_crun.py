@@ -188,6 +188,7 @@ def test_a_receiver_of_the_pidfd(container, tmp_path):
 def test_what_is_not_there_is_said(container, name):
     c = container(annotations={f"run.oci.{name}": "wasm"})
     assert f"/annotations/run.oci.{name}" in c.refused("true")
+    assert container(annotations={f"run.oci.{name}": ""}).attempt("true").code == 0
 
 
 def test_features_names_what_strangers_must_not_set(runtime):
