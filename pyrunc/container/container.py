@@ -185,6 +185,7 @@ class Container(Recorded):
         its processes.
         """
         if not self.is_alive():
+            self._leave_what_is_anothers()
             if signal == SIGKILL and not self._has_own_processes() and self.cgroup.processes():
                 return self.cgroup.kill()
             if all_processes:
@@ -215,6 +216,13 @@ class Container(Recorded):
         if status != "paused":
             raise StateError("cannot resume container", self.id, f"container not paused: it is {status}")
         self.cgroup.thaw()
+
+    def _leave_what_is_anothers(self) -> None:
+        """When it has ended: what is in its cgroup may be another container, made in the same place since."""
+        if self.cgroup.processes():
+            from pyrunc.container import forced
+
+            forced.disown_what_is_anothers(self.directory, self.record)
 
     def _has_own_processes(self) -> bool:
         """Whether it has a PID namespace of its own. With PID 1 everything in such a namespace dies."""
@@ -296,7 +304,9 @@ class Container(Recorded):
                 f"that is not stopped: {status}",
                 "stop it first, or use delete --force",
             )
-        if status != "stopped":
+        if status == "stopped":
+            self._leave_what_is_anothers()
+        else:
             with self.log.step("delete.kill"):
                 self._kill_and_wait(bury)
         if force or (self.pid and not self._has_own_processes()):

@@ -118,8 +118,8 @@ def _place(path: "str | None", container_id: str) -> "Cgroup":
 def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]") -> None:
     """Leave a cgroup alone that belongs to another container.
 
-    A container that never had a process has none in its cgroup. Processes that are there may be those of a later
-    container in the same place. Then they are not killed and the cgroup is not removed.
+    A container that never had a process has none in its cgroup, nor has one whose place `create` gave to a later one:
+    it was empty then. So what is in it or below it is the other's. It is not killed, and no cgroup is removed.
     """
     ours = {*record["cgroup"]["paths"].values()}
     for container_id in directory.root.ids():
@@ -127,7 +127,8 @@ def disown_what_is_anothers(directory: StateDirectory, record: "dict[str, Any]")
             continue
         try:
             other = Recorded.load(directory.root, container_id)
-            if other.is_alive() and ours & {*other.cgroup.paths.values()}:
+            theirs = other.cgroup.paths.values() if other.is_alive() else ()
+            if any(f"{path}/".startswith(f"{own}/") for own in ours for path in theirs):
                 record["cgroup"] = {**cgroups.NONE}
         except (PyruncError, OSError):
             continue

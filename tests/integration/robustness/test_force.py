@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import namespaces
+from integration.support.bundle import NAMESPACES, namespaces
 from integration.support.container import MARK
 from integration.support.faulty import PACKAGES
 from integration.support.host import cgroups_of, unified
@@ -274,6 +274,27 @@ def test_members_of_a_record_that_are_wrong(container, change):
     assert "internal error" not in c.runtime("state", c.id, check=False).err
     c.delete("--force")
     c.assert_gone()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a pid namespace of its own", "the host's"])
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_container_that_has_ended_does_not_take_a_later_one_along(container, own, below):
+    """The later one is in the same cgroup, which was empty, or below it."""
+    path = f"/{MARK}-again"
+    kinds = namespaces(*(kind for kind in NAMESPACES if own or kind != "pid"))
+    c, later = container(cgroupsPath=path, namespaces=kinds), container(cgroupsPath=path + below)
+    c.up("true")
+    wait_until(lambda: c.status == "stopped", "its end")
+    later.up()
+    assert "container not running" in c.kill("KILL", check=False).err
+    c.runtime("kill", "--all", c.id, "KILL", check=False)
+    c.delete("--force")
+    assert later.status == "running"
+    later.delete("--force")
+    left = cgroups_of(path)
+    assert bool(left) == bool(below), "whose parents are nobody's to remove"
+    for place in left:
+        os.rmdir(place)
 
 
 def test_a_container_without_a_pid_does_not_take_anothers_cgroup_along(container):
