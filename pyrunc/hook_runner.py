@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 127
 OUTPUT = 4096
+LOOK_SECONDS = 1.0  # the most that one poll(2) takes: a signal that comes right before it is handled after it
 
 
 def run_all(
@@ -121,9 +122,9 @@ def _attend(pidfd: Fd, source: Fd, output: Fd, state: bytes, timeout: "float | N
     poll.register(source, select.POLLOUT)
     said, left = b"", state
     while True:
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        ready = [number for number, _ in poll.poll(remaining)]
-        if not ready:
+        remaining = LOOK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+        ready = [number for number, _ in poll.poll(min(remaining, LOOK_SECONDS) * 1000)]
+        if not ready and deadline is not None and time.monotonic() >= deadline:
             return False, said
         if source.number in ready:
             left = _feed(source, left)

@@ -327,8 +327,8 @@ class Cgroup:
             return
         deadline = time.monotonic() + KILL_SECONDS
         while True:
-            self._hold()
             try:
+                self._hold()
                 found = self._signal(SIGKILL)
             finally:
                 self.thaw_all()

@@ -18,6 +18,7 @@ from pyrunc.linux.process import (
     PR_SET_PDEATHSIG,
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
     close_range,
+    end_by,
     keep_only,
     prctl,
     reset_signals,
@@ -131,7 +132,7 @@ def leave_nothing(context: Context) -> None:
     reset_signals()
     if context.fifo is not None:
         for number in _FATAL:
-            _signal.signal(number, _die)  # PID 1 of a namespace is not killed by a signal's default action
+            end_by(number)
     first = 3 + context.preserve_fds + context.listen_fds
     close_range(first)  # on execve, whatever fails below
     kept = [context.channel.socket.fileno()]
@@ -216,10 +217,6 @@ def _events(data: bytes) -> "list[int]":
 
 _FATAL = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2,
           _signal.SIGALRM)  # fmt: skip
-
-
-def _die(number: int, _: object) -> None:
-    posix._exit(128 + number)
 
 
 @step("installing the seccomp filter")

@@ -346,6 +346,13 @@ def reset_signals() -> None:
     lib.reset_signals()
 
 
+def end_by(signal: int) -> None:
+    """End when this signal comes, as the first process of a namespace too: the default action does not end that.
+    pid_namespaces(7)
+    """
+    lib.end_by(signal)
+
+
 def numbers(text: str) -> "list[int]":
     """The numbers of a list such as `0-3,8`: cpuset(7), FORMATS."""
     found: list[int] = []

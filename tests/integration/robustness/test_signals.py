@@ -1,5 +1,6 @@
-"""Children that the runtime makes by clone(2): the interpreter in them was never told that it is another process."""
+"""Signals at any moment: while a process is made that is not to hear of them, and right before a wait."""
 
+import signal
 import subprocess
 import sys
 
@@ -97,3 +98,24 @@ def test_a_child_that_nobody_got_to_know_of_is_ended(call):
         capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("True\nno child\n", "")
+
+
+def test_a_container_that_waits_ends_by_a_signal_at_once():
+    """Whatever the interpreter is at. A handler in Python runs when a system call comes back, such as the wait for
+    `start`; here it would when all is added up."""
+    program = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from pyrunc.linux.process import end_by
+end_by(15)
+print(flush=True)
+sum(range(10 ** 12))
+"""
+    with subprocess.Popen([sys.executable, "-c", program, *sys.path], stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        try:
+            assert waiting.stdout.readline()
+            waiting.terminate()
+            assert waiting.wait(60) == 128 + signal.SIGTERM
+        finally:
+            waiting.kill()
