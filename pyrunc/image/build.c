@@ -116,6 +116,16 @@ static PyObject *member(const char *module, const char *name)
     return found;
 }
 
+/* What depends on what the builder has met: its thread's number; what it has thrown away, in which order, and how often it
+   has changed a dictionary. Two builds shall be equal. */
+static void forget_its_host(PyInterpreterState *interpreter)
+{
+    image.thread->native_thread_id = 0;
+    _PyGC_ClearAllFreeLists(interpreter);
+    memset(&interpreter->object_state.freelists, 0, sizeof interpreter->object_state.freelists);
+    interpreter->dict_state.global_version = 0;
+}
+
 void build(int count, char **words)
 {
     image_heap_start = image_heap_top;
@@ -132,7 +142,9 @@ void build(int count, char **words)
     image.signal = member("_signal", "signal");
     memset(image.thread->datastack_top, 0, (char *)image.thread->datastack_limit - (char *)image.thread->datastack_top);
     size_t immortal = make_immortal(image.thread);
+    forget_its_host(interpreter);
     fill_holes();
+    forget_links_of_pools(interpreter);
     heap_seal();
     image.warm = 1;
     freeze(words[2]);

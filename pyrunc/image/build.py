@@ -3,7 +3,7 @@
 Needed besides: a C compiler, libpython3.13.a with its headers, and the archives of libffi, libseccomp and libz (Debian:
 gcc python3-dev libffi-dev libseccomp-dev zlib1g-dev).
 
-Two builds of one tree, in one folder and with one seed, differ in some hundreds of 20 million bytes: see docs/image.md.
+Two builds of one tree, in one folder and with one seed, are equal or differ in some dozens of bytes: see docs/image.md.
 """
 
 import argparse

@@ -4,6 +4,8 @@
    freed goes to the list of its class. Large blocks of a running image are mappings of their own and are given back. */
 
 #include "image.h"
+#include <internal/pycore_interp.h>
+#include <internal/pycore_obmalloc.h>
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -73,6 +75,7 @@ static struct head *map_large(size_t size)
 static void put_back(struct head *head, size_t size)
 {
     head->state = FREE, head->size = size;
+    head->class = 0;
     if (size < 16)
         return;     /* a head alone: it waits for its neighbour to be free */
     head->class = class_of(size + 1) - 1;       /* the largest class that is not larger: what is over stays with it */
@@ -95,7 +98,7 @@ static struct head *from_larger(unsigned class)
     return NULL;
 }
 
-/* Free neighbours become one. */
+/* Free neighbours become one, and what is free at the end is none of the heap. */
 static void merge(void)
 {
     memset(free_lists, 0, sizeof free_lists);
@@ -106,6 +109,11 @@ static void merge(void)
             continue;
         while (next < image_heap_top && ((struct head *)next)->state == FREE)
             next += sizeof *head + ((struct head *)next)->size;
+        if (next == image_heap_top) {
+            memset(at, 0, next - at);
+            image_heap_top = at;
+            return;
+        }
         put_back(head, next - at - sizeof *head);
     }
 }
@@ -140,10 +148,14 @@ static void *get(size_t size, int *fresh)
     return head ? head + 1 : NULL;
 }
 
+/* The builder's is empty: what lies behind a text is written out too. */
 void *malloc(size_t size)
 {
     int fresh;
-    return get(size, &fresh);
+    void *block = get(size, &fresh);
+    if (block && !fresh && !image.warm)
+        memset(block, 0, ((struct head *)block - 1)->size);
+    return block;
 }
 
 void *calloc(size_t count, size_t size)
@@ -226,9 +238,11 @@ int posix_memalign(void **block, size_t alignment, size_t size)
 size_t malloc_usable_size(void *block) { return block ? ((struct head *)block - 1)->size : 0; }
 
 /* What is free stays free for ever, and empty: a block of the image that is handed out again would be a page of the file
-   that becomes the process's own. New blocks lie together, from a page's beginning on. */
+   that becomes the process's own. New blocks lie together, from a page's beginning on. How it was divided depends on
+   what the builder has read of its host, and is forgotten: two builds are equal. */
 void heap_seal(void)
 {
+    merge();
     for (unsigned class = 0; class < CLASSES; class++)
         while (free_lists[class]) {
             struct head *head = free_lists[class];
@@ -274,6 +288,7 @@ void arenas_of_python(void)
    arena. */
 void fill_holes(void)
 {
+    merge();
     filling = 1;
     for (size_t size = 16; size <= 512; size += 16)
         for (;;) {
@@ -287,4 +302,19 @@ void fill_holes(void)
             memset(block, 0, size);
         }
     filling = 0;
+}
+
+/* A full pool is in no list, but keeps its place in the last one, which depends on the order of what was freed. */
+void forget_links_of_pools(PyInterpreterState *interpreter)
+{
+    struct _obmalloc_mgmt *all = &interpreter->obmalloc->mgmt;
+    for (unsigned i = 0; i < all->maxarenas; i++) {
+        struct arena_object *arena = &all->arenas[i];
+        uintptr_t first = (arena->address + POOL_SIZE - 1) & ~(uintptr_t)POOL_SIZE_MASK;
+        for (uintptr_t at = first; arena->address && at < (uintptr_t)arena->pool_address; at += POOL_SIZE) {
+            struct pool_header *pool = (struct pool_header *)at;
+            if (pool->ref.count && !pool->freeblock && pool->nextoffset > pool->maxnextoffset)
+                pool->nextpool = pool->prevpool = NULL;
+        }
+    }
 }

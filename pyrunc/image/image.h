@@ -36,6 +36,7 @@ _Noreturn void die(const char *operation, const char *subject, const char *cause
 void heap_seal(void);
 void arenas_of_python(void);
 void fill_holes(void);
+void forget_links_of_pools(PyInterpreterState *interpreter);
 size_t make_immortal(PyThreadState *thread);
 void freeze(const char *path);
 _Noreturn void thaw(int count, char **words);

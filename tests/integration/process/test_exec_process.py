@@ -333,8 +333,13 @@ def test_it_is_all_prepared_when_it_waits(container, fifo):
 def test_while_it_waits_it_holds_nothing_of_the_hosts_but_the_fifo(container, fifo):
     c = container().up()
     pid = waiting(c, fifo, "true")
-    held = {int(name): os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
-    assert sorted(link for number, link in held.items() if number > 2) == sorted([str(fifo), "anon_inode:inotify"])
+    folder = Path(f"/proc/{pid}/fd")
+
+    def held():
+        return sorted(os.readlink(each) for each in folder.iterdir() if int(each.name) > 2)
+
+    wait_until(lambda: len(held()) == 2, "its line to `exec` to be closed")
+    assert held() == sorted([str(fifo), "anon_inode:inotify"])
     assert release(fifo) == b"0"
 
 

@@ -178,7 +178,8 @@ static int is_runtime(pid_t pid, const char *id)
         return 0;
     ssize_t size = read(file, text, sizeof text - 1);
     close(file);
-    return size > 0 && strstr(text, "python") && memmem(text, size, id, strlen(id));
+    int is_ours = strstr(text, "python") || strstr(text, "pyrunc");     /* the first word: an image has no interpreter */
+    return size > 0 && is_ours && memmem(text, size, id, strlen(id));
 }
 
 /* watch-strangers SECONDS ID: of every process of the runtime's that turns up, whether we can trace it or read its
