@@ -102,6 +102,13 @@ def is_cleaning_up(frame: "FrameType | None") -> bool:
     return frame is not None
 
 
+def interrupt(error: BaseException, frame: "FrameType | None") -> None:
+    """For a signal's handler: raise it here, or after the clean-up that the signal has come in the middle of."""
+    if not is_cleaning_up(frame):
+        raise error
+    raise_later(error, frame)
+
+
 def raise_later(error: BaseException, frame: "FrameType | None") -> None:
     """Raise it in the frame that goes on, as a debugger stops there: after a clean-up, and after a finalizer.
 

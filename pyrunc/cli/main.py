@@ -12,10 +12,9 @@ from pyrunc.errors import (
     PyruncError,
     StepError,
     UsageError,
-    is_cleaning_up,
+    interrupt,
     lose_no_interruption,
     printable,
-    raise_later,
     reason,
 )
 from pyrunc.log import Log, open_log
@@ -98,10 +97,7 @@ def _catch_signals() -> None:
 
 def _interrupt(number: int, frame: "FrameType | None") -> None:
     _ignore_signals()  # a second one must not interrupt the clean-up
-    error = KeyboardInterrupt(number)
-    if not is_cleaning_up(frame):  # as after a failure
-        raise error
-    raise_later(error, frame)
+    interrupt(KeyboardInterrupt(number), frame)
 
 
 def _ignore_signals() -> None:

@@ -7,12 +7,15 @@ import posix
 
 from pyrunc.container.container import exit_code
 from pyrunc.container.relay import Relay
+from pyrunc.errors import interrupt
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
 from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pyrunc.container.notify import Proxy
     from pyrunc.container.terminal import Terminal
 
@@ -73,7 +76,7 @@ class Foreground:
             if fd is not None:
                 fd.close()
 
-    def _on_signal(self, number: int, _: object) -> None:
+    def _on_signal(self, number: int, frame: "FrameType | None") -> None:
         """Pass it on at once. This is not left to wait(), which may be held up by a pipe that nobody reads."""
         if number == _signal.SIGWINCH:
             if self.terminal is not None:
@@ -83,7 +86,7 @@ class Foreground:
         elif number in FATAL:
             if not self.interrupted:  # a second signal must not interrupt the clean-up
                 self.interrupted = True
-                raise KeyboardInterrupt(number)
+                interrupt(KeyboardInterrupt(number), frame)
         else:
             self.pending.append(number)
 
