@@ -459,6 +459,7 @@ def _context(container: Recorded, config: "Config", options: Options) -> Context
     context.listen_fds = _listen_fds()
     context.listen_names = posix.environ.get(b"LISTEN_FDNAMES", b"").decode("utf-8", "surrogateescape")
     context.fifo = container.directory.make_fifo()
+    context.take_channel = options.take_channel
     context.notify_socket = f"{notify.INSIDE}/{notify.SOCKET}" if container.record["notify"] else ""
     prepare.use_filter(context, container)
     if config.get("annotations"):

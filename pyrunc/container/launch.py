@@ -98,6 +98,8 @@ class Launch:
         the child says nothing for too long.
         """
         process.refuse_threads()
+        if self.context.take_channel is not None:
+            list_of_steps = steps.with_program_later(list_of_steps)
         if self.context.confinement is not None:
             list_of_steps = steps.confined(list_of_steps, self.context.confinement)
         if self.context.first_step is not None:
@@ -167,7 +169,10 @@ class Launch:
         """End the conversation."""
         if self.channel.socket.fileno() < 0:
             return
-        self.channel.close()
+        if self.context.take_channel is not None and self.ready:
+            self.context.take_channel(self.channel)
+        else:
+            self.channel.close()
         self.context.progress.close()
         self.context.close()
 

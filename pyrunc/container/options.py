@@ -4,6 +4,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.init.channel import Channel
     from pyrunc.linux.fd import Fd
 
 
@@ -15,6 +16,8 @@ class Options:
         cgroups: of `exec`: below the container's, as its --cgroup takes them.
         console_socket: the path of a socket that the terminal's master is sent to.
         console: takes the master instead, when the caller is the terminal's other side.
+        take_channel: the program and its streams are told after start, on the channel that this takes: see
+            init.execute.hear_program.
         pidfd: takes the process's pidfd when it is ready, for the call only.
         detach: nobody waits for the process here.
         pidfd_socket: the path of a socket that the process's pidfd is sent to, when the process is ready.
@@ -44,6 +47,7 @@ class Options:
         "preserve_fds",
         "rootless",
         "systemd",
+        "take_channel",
         "wait_fifo",
     )
 
@@ -66,6 +70,7 @@ class Options:
         exit_record: bool = False,
         config: str = "",
         no_cgroup: bool = False,
+        take_channel: "Callable[[Channel], None] | None" = None,
     ) -> None:
         self.pid_file = pid_file
         self.cgroups = cgroups or []
@@ -83,3 +88,4 @@ class Options:
         self.exit_record = exit_record
         self.config = config
         self.no_cgroup = no_cgroup
+        self.take_channel = take_channel

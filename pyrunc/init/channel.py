@@ -19,6 +19,10 @@ MOST = 1 << 16  # bytes of a message
 # The runtime says: it is done, go on. Some answers carry a descriptor.
 GO = "G"
 
+# The runtime gives, after start, to a process that is told its program then: three streams, and the arguments.
+STREAM = "I"
+ARGUMENTS = "A"
+
 # The process asks, and waits for GO.
 WRITE_ID_MAPS = "M"
 WRITE_TIME_OFFSETS = "T"  # the text of /proc/PID/timens_offsets

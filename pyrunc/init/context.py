@@ -64,6 +64,7 @@ class Context:
         unseen: whether that clone is the last thing before execve: steps.EXEC_UNSEEN.
         second_clone: whether a process namespace is entered by another clone, after all else.
         progress: which step it is at, for the parent to see.
+        take_channel: takes the parent's end when the process is ready, as its program is told after start.
         state: status, and the pid where it is another: the state document that hooks read.
     """
 
@@ -81,7 +82,8 @@ class Context:
         "fifo", "first_step", "hook_outputs", "host_proc", "idmaps", "init", "joins", "keyring", "late", "listen_fds",
         "listen_names", "may_be_dumpable", "mount_label", "new_namespaces", "new_network", "no_pivot",
         "notify_socket", "null", "opened", "own_propagation", "pinned", "preserve_fds", "process", "progress",
-        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "terminal", "unseen",
+        "read_only_later", "root", "rootfs", "second_clone", "selinux_label", "sets", "state", "take_channel",
+        "terminal", "unseen",
         "userns", "waiting",
     )  # fmt: skip
 
@@ -109,6 +111,7 @@ class Context:
         self.late: LateEntry | None = None
         self.fifo: Fd | None = None
         self.opened: Fd | None = None  # of `exec`: tells that somebody has opened the fifo
+        self.take_channel: Callable[[Channel], None] | None = None
         self.waiting = False  # for start: the parent has gone
         self.may_be_dumpable = False  # the caller is not root, and nobody else is in the namespaces who could look
         self.bpf: bytes | None = None

@@ -177,12 +177,31 @@ def wait_for_start(context: Context) -> None:
     fifo = context.fifo
     if fifo is None:
         return
-    context.channel.close()  # the parent ends now, and we go on without it
+    if context.take_channel is None:
+        context.channel.close()  # the parent ends now, and we go on without it
     if context.may_be_dumpable and not context.bpf_installed:
         set_dumpable(True)
     posix.read(fifo.number, 1)
     if context.may_be_dumpable and not context.bpf_installed:
         set_dumpable(False)
+
+
+@step("hearing which program it is")
+def hear_program(context: Context) -> None:
+    """For who has containers made before he knows what is to run in them. Nothing of the container's has run yet, and
+    nobody else has the channel. It was open since before the container's file system was in sight.
+    """
+    for number in range(3):
+        said = context.channel.receive()
+        if said.kind != channel.STREAM or said.descriptor is None:
+            raise SystemExit(1)
+        with said.descriptor as stream:
+            posix.dup2(stream.number, number)
+    said = context.channel.receive()
+    if said.kind != channel.ARGUMENTS:
+        raise SystemExit(1)
+    context.process = {**context.process, "args": said.fields}
+    context.channel.close()
 
 
 @step("waiting for the caller")

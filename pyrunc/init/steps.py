@@ -188,6 +188,13 @@ def confined(steps: "tuple[Step, ...]", step: "Step") -> "tuple[Step, ...]":
     return (*steps[:at], step, *steps[at:])
 
 
+def with_program_later(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
+    """The same, for a process that is told its program, and is given its streams, after start."""
+    others = tuple(each for each in steps if each is not execute.find)
+    at = others.index(execute.wait_for_start) + 1
+    return (*others[:at], execute.hear_program, execute.find, *others[at:])
+
+
 def become(steps: "tuple[Step, ...]", container: "Context") -> None:
     """In the child: take the steps, of which the last is execve. Never returns.
 

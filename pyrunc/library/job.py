@@ -111,14 +111,22 @@ class Job:
         while [number for number, _ in poll.poll()] == [self.signals.number]:
             posix.read(self.signals.number, 4096)
 
-    def hear(self) -> "Message":
+    def hear(self) -> "tuple[Message, list[Fd]]":
         """What he says next. Raises CalledOff."""
         assert self.line is not None
         self.wait_for(self.line)
         received = wire.receive(self.line)
         if received is None:
             raise CalledOff(GONE)
-        return received[0]
+        return received
+
+    def answers(self, line: "_socket.socket") -> None:
+        """From now on somebody else waits for us."""
+        assert self.line is not None
+        self.line.close()
+        self.line = line
+        self.watch()
+        self.arm()
 
     def answer(self, message: "Message", fds: "list[Fd] | None" = None) -> None:
         if self.line is None or self.line.fileno() < 0:

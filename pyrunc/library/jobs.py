@@ -1,5 +1,6 @@
 """What the worker can be asked for, verb by verb. docs/library.md has the program's side."""
 
+import _socket
 import fcntl
 import posix
 import time
@@ -11,8 +12,10 @@ from pyrunc.container.exec import execute
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateRoot, release_locks
 from pyrunc.errors import CalledOff, NoSuchContainer, PyruncError
+from pyrunc.init import credentials
+from pyrunc.init.channel import ARGUMENTS, STREAM
 from pyrunc.library import places, rootfs
-from pyrunc.linux.fd import Fd
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.pid import pidfd_open
 from pyrunc.seccomp import cache  # noqa: F401  # as those above
 from pyrunc.spec import jsonc, load
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyrunc.init.channel import Channel
     from pyrunc.library.job import Job
     from pyrunc.library.wire import Message
 
@@ -289,10 +293,18 @@ def _run(job: "Job", message: "Message") -> "dict[str, Any]":
     return run.result
 
 
+def _ahead(job: "Job", message: "Message") -> "dict[str, Any]":
+    """A run whose container is made before somebody asks for it; of which only the program is not known yet, nor its
+    streams. The line is the worker's until then."""
+    job.fds = [open_at(None, "/dev/null", posix.O_RDWR) for _ in range(3)]
+    return _run(job, {**message, "hold": False, "timeout": None})
+
+
 class Run:
-    __slots__ = ("container", "job", "message", "result", "status")
+    __slots__ = ("channel", "container", "job", "message", "result", "status")
 
     def __init__(self, job: "Job", message: "Message") -> None:
+        self.channel: Channel | None = None
         self.job = job
         self.message = message
         self.status: int | None = None
@@ -301,16 +313,20 @@ class Run:
 
     def go(self) -> None:
         job, message = self.job, self.message
+        ahead = message["verb"] == "ahead"
         job.alarm(0.0 if message["hold"] else message["timeout"] or 0.0)
         began = time.monotonic()
         spent = None
         try:
             try:
-                self.container = make(job, message, Options())
+                self.container = make(job, message, Options(take_channel=self._keep_channel if ahead else None))
                 job.arm()
                 if message["hold"]:
                     job.answer({"ready": True})
-                    job.alarm(job.hear()["timeout"] or 0.0)
+                    job.alarm(job.hear()[0]["timeout"] or 0.0)
+                    began = time.monotonic()
+                if ahead:
+                    self._take_over()
                     began = time.monotonic()
                 self.container.start(notified=False)
                 spent = self._wait()
@@ -333,11 +349,40 @@ class Run:
             spent = self._wait()
         self.result = {"status": self.status, "why": job.why, "duration": duration, **self._used(spent)}
 
+    def _keep_channel(self, channel: "Channel") -> None:
+        self.channel = channel
+
+    def _take_over(self) -> None:
+        """One that was made ahead is somebody's now: line, place, program, streams and time are his."""
+        job, container, channel = self.job, self.container, self.channel
+        assert container is not None
+        assert channel is not None
+        told, (line, *streams) = job.hear()
+        job.disarm()
+        root = StateRoot(told["root"])
+        posix.rename(container.directory.path, f"{root.path}/{container.id}")
+        container.directory.root = root
+        job.alarm(told["timeout"] or 0.0)
+        job.answers(_socket.socket(fileno=line.take()))
+        uid = container.config["process"]["user"]["uid"]
+        for stream in streams:
+            with stream:
+                try:
+                    credentials.give_stream(stream.number, uid)
+                except OSError as error:
+                    if error.errno not in credentials.STAYS_AS_IT_IS:
+                        raise
+                channel.send(STREAM, fd=stream)
+        channel.send(ARGUMENTS, *told["args"])
+        channel.close()
+
     def remove(self) -> None:
         """What there is of it. It has ended, and nearly always nobody has to be waited for."""
         container = self.container
         if container is None:
             return
+        if self.channel is not None and self.channel.socket.fileno() >= 0:
+            self.channel.close()
         release_locks()
         try:
             gone = container.delete_at_once(self.job.log)
@@ -383,10 +428,10 @@ AT_ONCE: "dict[str, Callable[[Message], Any]]" = {
 TO_BE_RUN: "dict[str, Callable[[Job, Message], Any]]" = {
     "create": _create, "start": _start, "exec": _exec, "checkpoint": _checkpoint, "pause": _pause, "resume": _resume,
     "update": _update,
-    "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run,
+    "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run, "ahead": _ahead,
 }  # fmt: skip
 SIGKILL = 9
 MAKING = ("create", "exec")  # a process that the worker waits for
 ONCE = ("create", "exec", "events")
-UNDONE_BY_REMOVING = ("create", "run")
+UNDONE_BY_REMOVING = ("create", "run", "ahead")
 PLACED = ("create", "run")  # their containers have bundles of ours

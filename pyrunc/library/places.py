@@ -89,10 +89,22 @@ def shared(root: StateRoot) -> str:
     return _own[root.path]
 
 
+def ahead(shared: str) -> StateRoot:
+    """Where containers are that nobody has asked for yet."""
+    return StateRoot(f"{shared}/ahead")
+
+
+def _delete_all(root: StateRoot) -> None:
+    if posix.access(root.path, posix.F_OK):
+        for container_id in root.ids():
+            Container.delete(root, container_id, force=True)
+
+
 def leave() -> None:
     """The worker ends."""
     for place in _own.values():
         try:
+            _delete_all(ahead(place))
             remove_folder(place)
         except OSError:
             pass  # the next one that comes will
@@ -133,6 +145,8 @@ def _sweep(root: StateRoot, top: str) -> None:
                 continue
             if name in ids:
                 Container.delete(root, name, force=True)
+            if name.startswith(":"):
+                _delete_all(ahead(place))
             remove_folder(place)
         except (OSError, NoSuchContainer, PyruncError):
             continue  # somebody else is at it, or it can't be helped

@@ -48,7 +48,7 @@ _in_use: "Fd | None" = None  # the tree of the container that this runner is at
 def needs_bundle(message: "Message") -> bool:
     """Whether there is something that this container alone has; or it may outlive the worker."""
     plan = message["rootfs"]
-    return message["verb"] != "run" or plan is None or plan["kind"] != "usr" or bool(plan["more"])
+    return message["verb"] not in ("run", "ahead") or plan is None or plan["kind"] != "usr" or bool(plan["more"])
 
 
 def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":

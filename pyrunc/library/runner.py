@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from pyrunc.library.wire import Message
 
+    Kind = tuple[str, str]
+
 MOST_JOBS = 500
 
 
@@ -51,16 +53,20 @@ class Runner:
     Attributes:
         request: what it is doing; None: it waits.
         made: the process that it makes, for whom somebody waits.
+        line: on which it was told for whom the container is that it had made ahead.
+        next: the kind of the run that it does, if that comes often, and the request: for one more.
     """
 
-    __slots__ = ("made", "pid", "pidfd", "request", "socket")
+    __slots__ = ("line", "made", "next", "pid", "pidfd", "request", "socket")
 
     def __init__(self, pid: int, pidfd: Fd, socket: "_socket.socket") -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.socket = socket
         self.request: Message | None = None
+        self.line: _socket.socket | None = None
         self.made: Made | None = None
+        self.next: tuple[Kind, Message] | None = None
         socket.setblocking(False)
 
     @classmethod

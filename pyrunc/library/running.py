@@ -1,6 +1,8 @@
 """`pyrunc.run`: one program in a container of its own, from nothing to nothing, as subprocess.run has it."""
 
+import hashlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
@@ -13,8 +15,11 @@ from pyrunc.library.job import GONE, TOO_LATE
 from pyrunc.library.result import Result, result
 from pyrunc.library.sandbox import Options, sandbox
 from pyrunc.library.streams import DEVNULL, PIPE, Exchange, File, Streams, Text, remaining
+from pyrunc.spec.jsonc import dumps
 
 OUTPUT_LIMIT = 64 << 20
+OF_HOST_ALONE = {"kind": "usr", "more": False}  # the plan of the host's own /usr and no further mount
+MOST_WORDS = 8192  # of a program that is told after start, in one message
 GRACE_SECONDS = 5.0  # for the worker, which ends a run on time itself, to say so; after that we go on without it
 
 
@@ -47,7 +52,8 @@ class Running:
         self.streams = Streams(stdin, stdout, stderr)
         message = {
             "verb": "run", "id": "", "root": client.state_root(state_root), "config": config.document,
-            "rootfs": config._plan, "timeout": timeout, "hold": hold,
+            "rootfs": config._plan, "timeout": timeout, "hold": hold, "args": self.args,
+            "ahead": "" if hold else kind_of(config, self.args),
         }  # fmt: skip
         try:
             self.line = client.request(message, self.streams.child)
@@ -123,6 +129,28 @@ class Running:
         if self.exchange is not None:
             self.exchange.close()
         self.streams.close()
+
+
+def kind_of(config: Config, args: list[str]) -> str:
+    """What tells whether a container that was made for another run may be this one's: all of its configuration but the
+    program, and which files it sees. "": none may be. It would keep something of the caller's own in use.
+    """
+    document = config.document
+    profile = document["linux"].get("seccomp") or {}
+    if config._plan != OF_HOST_ALONE or profile.get("listenerPath") or os.geteuid():
+        return ""
+    if any(each["type"] == "user" for each in document["linux"]["namespaces"]) or sum(map(len, args)) > MOST_WORDS:
+        return ""
+    process = {**document["process"], "args": []}
+    try:
+        files = [os.stat(each["source"]) for each in document["mounts"] if each["type"] == "bind"]
+        text = dumps({**document, "process": process, "files": [[file.st_dev, file.st_ino] for file in files]})
+        program = "".join(args).encode()
+    except (OSError, UnicodeEncodeError, TypeError, ValueError, RecursionError):
+        return ""
+    return (
+        "" if b"\0" in program else hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    )
 
 
 def complete(running: Running, key: str = "result", keep_line: bool = False) -> "Result[Any]":

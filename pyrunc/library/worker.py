@@ -22,18 +22,21 @@ from pyrunc.library import jobs, places, wire
 from pyrunc.library.errors import as_message
 from pyrunc.library.runner import Made, Runner, descriptors_of_modules
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.pid import pidfd_open
+from pyrunc.linux.pid import has_ended, pidfd_open
 from pyrunc.linux.process import PR_SET_CHILD_SUBREAPER, keep_only, prctl, set_dumpable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyrunc.library.runner import Kind
     from pyrunc.library.wire import Message
 
 CONTROL = 3  # our end of the program's socket
 POLLRDHUP = 0x2000
 MOST_IDLE = 16
+MOST_AHEAD = 4
+AHEAD_SECONDS = 3.0  # between two runs of a kind, for one to be made ahead; and for it to wait for the next
 END_SECONDS = 15.0  # for runners to undo what they have made
 SIGTERM = _signal.SIGTERM
 
@@ -55,13 +58,27 @@ def main(_: "list[str]") -> int:
     return 0
 
 
+class Ahead:
+    """A container that is made, or in the making, for a run that nobody has asked for yet."""
+
+    __slots__ = ("id", "line", "runner", "until")
+
+    def __init__(self, runner: Runner, line: "_socket.socket", container_id: str) -> None:
+        self.runner = runner
+        self.line = line
+        self.id = container_id
+        self.until = time.monotonic() + AHEAD_SECONDS
+
+
 class Worker:
     """Attributes:
     made: by the descriptor of their lines, processes that have not ended, or whose owner has not gone.
+    ahead: containers that wait for who asks for a run of that kind.
+    last: when each kind was asked for.
     ends: of processes that nobody has claimed yet: a runner may tell of one after its end.
     """
 
-    __slots__ = ("busy", "control", "ending", "ends", "idle", "made", "poll", "program", "watched")
+    __slots__ = ("ahead", "busy", "control", "ending", "ends", "idle", "last", "made", "poll", "program", "watched")
 
     def __init__(self, control: "_socket.socket", program: int) -> None:
         self.control = control
@@ -70,6 +87,8 @@ class Worker:
         self.busy: dict[int, Runner] = {}
         self.made: dict[int, Made] = {}
         self.ends: dict[int, int] = {}
+        self.ahead: dict[Kind, Ahead] = {}
+        self.last: dict[Kind, float] = {}
         self.poll = select.poll()
         self.watched: dict[int, Callable[[], None]] = {}
         self.program: Fd | None = None
@@ -104,7 +123,8 @@ class Worker:
 
     def serve(self) -> None:
         while not self.ending:
-            self._turn(None)
+            self._turn(1.0 if self.ahead else None)
+            self._forget_ahead()
         deadline = time.monotonic() + END_SECONDS
         while (self.busy or self.made) and time.monotonic() < deadline:
             self._turn(0.1)
@@ -153,14 +173,78 @@ class Worker:
             places.prepare(root)
             message["shared"] = places.shared(root)
             message["id"] = message["id"] or places.anonymous(ours=message["verb"] == "run")
+        kind = (message["root"], message["ahead"]) if message.get("ahead") else None
+        config = message.get("config")
+        if kind and self._take_ahead(kind, message, [line.fileno(), *fds]):
+            return line.close()
         runner = self._runner()
         runner.request = message
+        if kind and self._comes_often(kind):
+            runner.next = kind, {**message, "config": config}
         wire.send(runner.socket, message, [line.fileno(), *fds])
         if message["verb"] not in jobs.MAKING:
             return line.close()
         runner.made = Made(line, (message["root"], message["id"]) if message["verb"] == "create" else None)
         self.made[line.fileno()] = runner.made
         self._watch(line.fileno(), self._heard(runner.made), select.POLLIN | POLLRDHUP)
+
+    # --- containers that are made ahead
+
+    def _comes_often(self, kind: "Kind") -> bool:
+        now = time.monotonic()
+        for each in [each for each, last in self.last.items() if now - last > AHEAD_SECONDS]:
+            del self.last[each]
+        often = kind in self.last
+        self.last[kind] = now
+        return often
+
+    def _take_ahead(self, kind: "Kind", message: "Message", fds: "list[int | Fd]") -> bool:
+        """Whether there was one, which is his who has asked now. It may still be in the making."""
+        ahead = self.ahead.pop(kind, None)
+        if ahead is None:
+            return False
+        self._comes_often(kind)
+        runner, line = ahead.runner, ahead.line
+        try:
+            if has_ended(runner.pidfd, 0):
+                raise ProcessLookupError
+            wire.send(line, {name: message[name] for name in ("root", "timeout", "args")}, fds)
+        except OSError:
+            line.close()
+            return False  # it could not be made
+        runner.line = line  # to be closed when he who makes it has heard that
+        was = places.ahead(message["shared"]).path
+        runner.request = {"verb": "run", "root": message["root"], "id": ahead.id, "was": was}
+        runner.next = kind, {**message}
+        return True
+
+    def _wants_another(self, runner: Runner) -> bool:
+        assert runner.next is not None
+        return runner.next[0] not in self.ahead and len(self.ahead) < MOST_AHEAD and not self.ending
+
+    def _make_ahead(self, runner: Runner, kind: "Kind", message: "Message") -> None:
+        runner.next = None
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
+        made = {
+            "verb": "ahead", "root": places.ahead(message["shared"]).path, "id": places.anonymous(ours=True),
+            "shared": message["shared"], "rootfs": message["rootfs"],
+        }  # fmt: skip
+        runner.request = made
+        self.ahead[kind] = Ahead(runner, ours, made["id"])
+        wire.send(runner.socket, {**made, "config": message["config"]}, [theirs.fileno()])
+        theirs.close()
+
+    def _forget_ahead(self, runner: "Runner | None" = None) -> None:
+        """Those that this runner was to make; without one, those that have waited for too long, or all at the end. Who
+        makes one ends when there is nobody at the other end of the line."""
+        if runner is not None and runner.line is not None:
+            runner.line.close()
+            runner.line = None
+        now = time.monotonic()
+        for kind, ahead in [*self.ahead.items()]:
+            if ahead.runner is runner or (runner is None and (self.ending or now > ahead.until)):
+                del self.ahead[kind]
+                ahead.line.close()
 
     def _heard(self, made: Made) -> "Callable[[], None]":
         return lambda: self._hear(made)
@@ -208,6 +292,8 @@ class Worker:
 
     def _runner(self) -> Runner:
         runner = self.idle.pop() if self.idle else Runner.fork()
+        while has_ended(runner.pidfd, 0):  # killed, which we have not heard of yet
+            runner = self.idle.pop() if self.idle else Runner.fork()
         if runner.pid not in self.busy:
             self.busy[runner.pid] = runner
         if runner.socket.fileno() not in self.watched:
@@ -232,7 +318,10 @@ class Worker:
                 return self._rest(runner)
 
     def _rest(self, runner: Runner) -> None:
-        runner.request = None
+        self._forget_ahead(runner)
+        if runner.next is not None and self._wants_another(runner):
+            return self._make_ahead(runner, *runner.next)
+        runner.request = runner.next = None
         del self.busy[runner.pid]
         self.idle.append(runner)
         if len(self.idle) > MOST_IDLE or self.ending:
@@ -274,6 +363,7 @@ class Worker:
         """In the middle of something: what it has made goes, as after a killed command."""
         if runner.socket.fileno() in self.watched:
             self._told(runner)
+        self._forget_ahead(runner)
         self.busy.pop(runner.pid, None)
         if runner in self.idle:
             self.idle.remove(runner)
@@ -282,7 +372,11 @@ class Worker:
         if made is not None and not made.born:
             self._forget(made)  # why is said already; or nothing can be, and the line's end says it
         if status and request is not None and request["verb"] in jobs.UNDONE_BY_REMOVING:
-            self._remove(request["root"], request["id"])
+            for root in (request["root"], request.get("was")):
+                if root:
+                    self._remove(root, request["id"])
+        if runner.next is not None and self._wants_another(runner):
+            self._make_ahead(self._runner(), *runner.next)
 
     def _end(self) -> None:
         """The program has gone, or somebody wants us to go."""
@@ -293,6 +387,7 @@ class Worker:
         self.control.close()
         if self.program is not None:
             self._unwatch(self.program.number)
+        self._forget_ahead()
         for runner in self.busy.values():
             runner.call_off()
         for runner in self.idle:
