@@ -90,7 +90,7 @@ class CalledOff(BaseException):
     """
 
 
-CLEANING_UP = ("__del__", "__exit__", "close", "give_up", "undo", "unlock")
+CLEANING_UP = ("__del__", "__exit__", "_destroy", "close", "give_up", "undo", "unlock")
 
 
 def is_cleaning_up(frame: "FrameType | None") -> bool:

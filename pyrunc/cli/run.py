@@ -67,11 +67,11 @@ def in_foreground(call: Call, settings: "Options", bundle: str, subreaper: bool 
                 ended.save(container, foreground.status)
         finally:
             if not keep:
-                _delete(call)
+                undo(call)
     return status
 
 
-def _delete(call: Call) -> None:
+def undo(call: Call) -> None:
     try:
         Container.delete(call.state_root, call.id, True, call.log)
     except NoSuchContainer:
@@ -82,5 +82,5 @@ def _start(container: Container, call: Call) -> None:
     try:
         container.start()
     except BaseException:
-        _delete(call)
+        undo(call)
         raise

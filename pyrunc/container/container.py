@@ -79,8 +79,8 @@ class Container(Recorded):
             notified: with a service manager that waits for READY=1, wait for the container to say so.
         """
         self.directory.lock("start")
-        proxy = self.notify_proxy() if notified else None
         try:
+            proxy = self.notify_proxy() if notified else None
             self._start()
             self.run_hooks("poststart", "running")
         except StateError:

@@ -256,18 +256,20 @@ def test_interrupted_create_cleans_up_itself(container, tmp_path):
         (tmp_path / "there").unlink()
 
 
-@pytest.mark.parametrize("verb", ["create", "run"])
-def test_a_signal_does_not_end_the_clean_up_after_a_failure(container, tmp_path, verb):
+@pytest.mark.parametrize(
+    ("verb", "fails"), [("create", "createRuntime"), ("run", "createRuntime"), ("run -d", "poststart")]
+)
+def test_a_signal_does_not_end_the_clean_up_after_a_failure(container, tmp_path, verb, fails):
     """The poststop hooks are the end of it."""
     hooks = [f"touch {tmp_path}/cleans; sleep 0.5", f"touch {tmp_path}/cleaned"]
     c = container(
         hooks={
-            "createRuntime": [{"path": "/bin/false"}],
+            fails: [{"path": "/bin/false"}],
             "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", hook], "env": ["PATH=/bin"]} for hook in hooks],
         }
     )
-    c._prepare(("true",))
-    process = c.runtime.spawn(verb, "--bundle", c.bundle.path, c.id)
+    c._prepare(("sleep", "1000"))
+    process = c.runtime.spawn(*verb.split(), "--bundle", c.bundle.path, c.id)
     wait_until((tmp_path / "cleans").exists, "the first hook")
     process.send_signal(signal.SIGTERM)
     assert process.end() == 128 + signal.SIGTERM
