@@ -29,9 +29,21 @@ def write(directory: str, file: str, value: str) -> None:
         hint = ""
         if error.errno == errno.ENOENT:
             hint = "the kernel or the parent cgroup does not offer this controller"
+        elif error.errno == errno.EBUSY:
+            hint = _in_use(directory, file)
         raise PyruncError(
             f'writing "{value}" to cgroup file', f"{directory}/{file}", posix.strerror(error.errno or 0), hint
         ) from error
+
+
+def _in_use(directory: str, file: str) -> str:
+    """Why v1 refuses a limit as busy: more than that is used, and can't be reclaimed. The words are runc's."""
+    prefix = file.removesuffix("limit_in_bytes")
+    try:
+        usage, peak = (read(directory, f"{prefix}{each}_in_bytes") for each in ("usage", "max_usage"))
+    except PyruncError:
+        return ""  # another file, that has no such neighbours
+    return f"current usage: {usage}, peak usage: {peak}"
 
 
 def write_all(directory: str, writes: "list[Write]") -> None:

@@ -76,7 +76,13 @@ def _check(directory: str, what: str, limit: int) -> None:
     """
     used = int(read(directory, "memory.current"))
     if 0 < limit < used:
-        raise PyruncError("limiting memory", "", f"rejecting {what} limit {limit} < usage {used}")
+        peak = number(directory, "memory.peak")  # Linux 5.19
+        raise PyruncError(
+            "limiting memory",
+            "",
+            f"rejecting {what} limit {limit} < usage {used}",
+            f"peak usage: {peak}" if peak else "",
+        )
 
 
 def statistics_v1(directory: str) -> "Values":

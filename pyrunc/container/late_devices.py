@@ -106,11 +106,11 @@ def add(container: Container, wanted: Wanted) -> None:
     container.cgroup.change_devices(rules, [*rules, wanted.rule])
     try:
         run_inside(inside, lambda: _make(inside, wanted, tree))
-    except PyruncError:
+        known[wanted.inside] = {"rule": wanted.rule, "mount": inside.number(tree) if tree else 0}
+        _save(container, known, [*rules, wanted.rule])
+    except BaseException:  # what is not on record must not be allowed
         container.cgroup.change_devices([*rules, wanted.rule], rules)
         raise
-    known[wanted.inside] = {"rule": wanted.rule, "mount": inside.number(tree) if tree else 0}
-    _save(container, known, [*rules, wanted.rule])
 
 
 def remove(container: Container, place: str) -> None:

@@ -1,6 +1,7 @@
 """update: other limits, read back from the kernel; all of them or none."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -112,6 +113,19 @@ def test_a_value_that_the_kernel_refuses_changes_nothing(limited, tmp_path):
         assert result.code == 1
         assert "cgroup file" in result.err
         assert [read(limited, file) for file in files] == before
+
+
+def test_a_limit_below_what_is_used_says_how_much_that_is(container):
+    """v1's kernel refuses it; v2's would kill, and is asked not to (checkBeforeUpdate)."""
+    folder = {"destination": "/m", "type": "tmpfs", "source": "tmpfs"}
+    made = container(resources={"memory": {"limit": 64 * MIB, "swap": 64 * MIB}}, mounts=[folder]).up()
+    made.exec("dd", "if=/dev/zero", "of=/m/file", "bs=1M", "count=16")
+    document = json.dumps({"memory": {"limit": 8 * MIB, "swap": 8 * MIB, "checkBeforeUpdate": True}})
+    command = made.runtime.command("update", "--resources", "-", made.id)
+    error = subprocess.run(command, input=document, text=True, capture_output=True, timeout=60).stderr
+    found = re.search(r"current usage: (\d+), peak usage: (\d+)" if V1 else r"< usage (\d+); peak usage: (\d+)", error)
+    assert found, error
+    assert 16 * MIB <= int(found[1]) <= int(found[2]) <= 64 * MIB
 
 
 def test_what_was_changed_is_what_the_next_update_builds_on(limited):

@@ -1,5 +1,7 @@
 """update --device-add and --device-rm: the node and the rule of a container that runs."""
 
+import resource
+
 import pytest
 
 from integration.support.bundle import full
@@ -37,6 +39,18 @@ def test_a_device_comes_and_goes(hierarchy, container):
     assert "it was not added" in c.runtime("update", "--device-rm", "/dev/null", c.id, check=False).err
     c.delete("--force")
     c.assert_gone()
+
+
+def test_what_can_not_be_put_on_record_is_not_allowed(hierarchy, container):
+    """Only the error can be written, which is shorter: who would take it away again?"""
+    c = container(resources=DENY, capabilities=full("CAP_MKNOD", "CAP_SYSLOG")).up()
+    c.exec("mknod", "/own", "c", "1", "11")
+    short = (300, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    words = ("update", "--device-add", "/dev/kmsg", c.id)
+    result = c.runtime(*words, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, short))
+    assert (result.code, "file too large" in result.err.lower()) == (1, True), repr(result)
+    assert not readable(c, "/own")
+    c.delete("--force")
 
 
 def test_what_another_rule_allows_stays_allowed(hierarchy, container):
