@@ -178,7 +178,9 @@ def test_create_that_is_killed(container, kind):
     tries = {"everything": size(80, 15), "user namespace": size(40, 8), "joined": size(30, 6)}[kind]
     reached = set()
     seconds = 0.0  # that it takes on this machine, as busy as it is
-    for n in range(-1, tries):
+    for n in range(-1, tries * 20):
+        if n >= tries and len(reached) >= 2:
+            break  # else it takes longer than it took: the machine has become busier
         c = container()
         if kind == "everything":
             everything(c)
