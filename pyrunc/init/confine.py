@@ -27,7 +27,7 @@ OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV  # the others
 PORTS = {"bind": 1, "connect": 2}
 SCOPES = {"abstract-sockets": 1, "signals": 2}
 # The version that has all that an annotation promises, and the Linux that has it. With less, something stays open.
-NEEDED = {"paths": (3, "6.2"), "tcp": (4, "6.7"), "scope": (6, "6.12")}
+NEEDED = {"paths": (5, "6.10"), "tcp": (4, "6.7"), "scope": (6, "6.12")}
 HIGHEST_PORT = 65535
 
 
@@ -38,7 +38,7 @@ class Confinement:
         paths: (rights, path), in order; None: the file system is not confined. ports, likewise: (rights, port).
     """
 
-    __slots__ = ("devices", "paths", "ports", "scopes")
+    __slots__ = ("paths", "ports", "scopes")
 
     def __init__(self, annotations: "dict[str, str]") -> None:
         """Raises ConfigError: it is not understood, or this kernel can't do it."""
@@ -52,7 +52,6 @@ class Confinement:
                 found = f"Landlock {abi}" if abi else "no Landlock"
                 raise _wrong(name, f"it takes Landlock {least} (Linux {since}), and this kernel has {found}")
         texts = {name: annotations[START + name] for name in given}
-        self.devices = abi >= 5
         self.paths = [_path(each) for each in _items(texts["paths"])] if "paths" in texts else None
         self.ports = [_port(each) for each in _items(texts["tcp"])] if "tcp" in texts else None
         self.scopes = 0
@@ -70,7 +69,7 @@ class Confinement:
         assert root is not None
         handled = 0
         if self.paths is not None:
-            handled = RIGHTS["r"] | RIGHTS["x"] | RIGHTS["w"] | (IOCTL_DEV if self.devices else 0)
+            handled = RIGHTS["r"] | RIGHTS["x"] | RIGHTS["w"] | RIGHTS["i"]
         ports = 0 if self.ports is None else PORTS["bind"] | PORTS["connect"]
         with landlock.create_ruleset(handled, ports, self.scopes) as ruleset:
             for rights, name in self.paths or ():

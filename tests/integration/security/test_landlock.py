@@ -9,7 +9,7 @@ from pyrunc.linux import landlock
 
 PATHS = "rx /bin, r /etc, rw /tmp, rx /proc, rwi /dev"
 
-pytestmark = pytest.mark.skipif(landlock.abi() < 4, reason="Landlock of Linux 6.7")
+pytestmark = pytest.mark.skipif(landlock.abi() < 5, reason="Landlock of Linux 6.10")
 
 
 @pytest.fixture
