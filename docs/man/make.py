@@ -283,7 +283,7 @@ def options(flags: "tuple[Flag, ...]") -> "list[str]":
         if not flag.hidden:
             names = ", ".join(plain(("--" if len(name) > 1 else "-") + name) for name in flag.names)
             value = rf" \fI{plain(flag.value)}\fR" if flag.value else ""
-            default = f" Default: {plain(flag.default)}." if flag.default else ""
+            default = f" Default: {plain(flag.shown)}." if flag.shown else ""
             lines += [".TP", rf"\fB{names}\fR{value}", f"{plain(flag.help)}.{default}"]
     return lines
 

@@ -16,11 +16,12 @@ class Flag:
         help: a sentence for --help.
         value: what --help calls its value; "" is a flag without one.
         default: what it is when it is not given.
+        shown: what --help calls the default, where that is found out later.
         many: it may be given several times, and is a list.
         hidden: not in --help.
     """
 
-    __slots__ = ("default", "help", "hidden", "many", "names", "value")
+    __slots__ = ("default", "help", "hidden", "many", "names", "shown", "value")
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Flag:
         default: str = "",
         many: bool = False,
         hidden: bool = False,
+        shown: str = "",
     ) -> None:
         self.names = names
         self.help = help
@@ -37,6 +39,7 @@ class Flag:
         self.default = default
         self.many = many
         self.hidden = hidden
+        self.shown = shown or default
 
     @property
     def name(self) -> str:
@@ -192,5 +195,5 @@ def check_count(usage: Usage, arguments: Arguments) -> None:
             f'"{usage.verb}"',
             "",
             f"requires {takes} argument(s), got {count}",
-            f"usage: pyrunc {usage.verb} {usage.arguments}",
+            f"usage: pyrunc {usage.verb} {usage.arguments}".rstrip(),
         )

@@ -37,6 +37,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WHERE = "/run/pyrunc; as a user $XDG_RUNTIME_DIR/pyrunc"
+
 # The flags before the verb.
 USAGE = Usage(
     "",
@@ -44,12 +46,17 @@ USAGE = Usage(
     "run containers as the OCI runtime specification describes them",
     flags=(
         Flag("debug", help="write what is done, step by step, to the log"),
-        Flag("log", help="write the log to FILE, journald:NAME or syslog:NAME", value="FILE"),
+        Flag("log", help="write the log to FILE, journald:NAME or syslog:NAME", value="FILE", shown="standard error"),
         Flag("log-format", help="text or json", value="FORMAT", default="text"),
-        Flag("log-level", help="the least that is logged: error, warning, info or debug", value="LEVEL"),
-        Flag("root", help="where the containers' state is kept", value="DIR"),
+        Flag("log-level", help="the least that is logged: error, warning, info or debug", value="LEVEL", shown="info"),
+        Flag("root", help="where the containers' state is kept", value="DIR", shown=WHERE),
         Flag("systemd-cgroup", help="let systemd make the cgroups (cgroupsPath is then slice:prefix:name)"),
-        Flag("cgroup-manager", help="who makes the cgroups: cgroupfs, systemd or disabled (nobody)", value="NAME"),
+        Flag(
+            "cgroup-manager",
+            help="who makes the cgroups: cgroupfs, systemd or disabled (nobody)",
+            value="NAME",
+            shown="cgroupfs",
+        ),
         Flag("rootless", help="ignore cgroup permission errors: true, false or auto", value="VALUE", default="auto"),
         Flag("version", "v", help="show the version"),
     ),

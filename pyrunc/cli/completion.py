@@ -1,5 +1,6 @@
 """pyrunc completion SHELL: a script that lets the shell complete verbs, flags and the IDs of containers."""
 
+import re
 import sys
 
 from pyrunc.cli.arguments import Flag, Usage
@@ -18,6 +19,11 @@ CHOICES = {
     "--rootless": "true false auto",
 }
 SHELL_NAMES = "bash zsh fish"
+FISH_IDS = """function __pyrunc_ids
+    set -l root (commandline -opc | string join ' ' | string match -r -- '--root[= ](\\S+)')
+    test -n "$root[2]" && set root --root $root[2] || set root
+    pyrunc $root list --quiet 2>/dev/null
+end"""
 SIGNALS = "TERM KILL HUP INT QUIT USR1 USR2 STOP CONT WINCH"
 
 USAGE = Usage(
@@ -54,7 +60,7 @@ def bash() -> str:
     return f"""# bash completion of pyrunc
 _pyrunc() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
-    local verb= word last= flags ids= words= root=()
+    local verb= word last= flags ids= found= root=()
     local verbs='{" ".join(VERBS)}'
     COMPREPLY=()
     case $previous in
@@ -62,7 +68,7 @@ _pyrunc() {{
         {_alternatives(flags, FILES)}) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return;;
 {_choices()}
     esac
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD-1))}}"; do
         case $word in --root=*) root=("$word");; esac
         [[ $last != --root ]] || root=(--root "$word")
         case " $verbs " in *" $word "*) verb=$word; break;; esac
@@ -76,29 +82,36 @@ _pyrunc() {{
         mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
     elif [[ ! $verb ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$current")
-    elif [[ $words && $previous != "$verb" ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+    elif [[ $found && $previous != "$verb" ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$found" -- "$current")
     elif [[ $ids ]]; then
-        words=$("${{COMP_WORDS[0]}}" "${{root[@]}}" list --quiet 2>/dev/null)
-        mapfile -t COMPREPLY < <(compgen -W "$ids $words" -- "$current")
+        found=$("${{COMP_WORDS[0]}}" "${{root[@]}}" list --quiet 2>/dev/null)
+        mapfile -t COMPREPLY < <(compgen -W "$ids $found" -- "$current")
     fi
 }}
 complete -o default -F _pyrunc pyrunc"""
 
 
 def zsh() -> str:
-    return f"autoload -U +X compinit bashcompinit && compinit && bashcompinit\n{bash()}"
+    """bash's, in zsh's emulation of it, which has no mapfile: to be sourced, or in a folder of $fpath."""
+    script = re.sub(r"mapfile -t COMPREPLY < <\((.*)\)(;|$)", r'COMPREPLY=("${(@f)$(\1)}")\2', bash(), flags=re.M)
+    return f"""#compdef pyrunc
+(( $+functions[compdef] )) || {{ autoload -U compinit && compinit; }}
+autoload -U bashcompinit && bashcompinit
+{script}
+[[ $funcstack[1] != _pyrunc ]] || _bash_complete -o default -F _pyrunc"""
 
 
 def fish() -> str:
-    lines = ["# fish completion of pyrunc", "complete -c pyrunc -f"]
+    lines = ["# fish completion of pyrunc", FISH_IDS, "complete -c pyrunc -f"]
     lines += [f"complete -c pyrunc -n __fish_use_subcommand -a {verb} -d {_quoted(VERBS[verb])}" for verb in VERBS]
     lines += [f"complete -c pyrunc -n __fish_use_subcommand {_fish(flag)}" for flag in GLOBAL.flags]
     for verb, usage in usages().items():
         seen = f'-n "__fish_seen_subcommand_from {verb}"'
         lines += [f"complete -c pyrunc {seen} {_fish(flag)}" for flag in usage.flags if not flag.hidden]
         if _takes_id(usage):
-            lines.append(f"complete -c pyrunc {seen} -a '(pyrunc list --quiet)'")
+            lines.append(f"complete -c pyrunc {seen} -a '(__pyrunc_ids)'")
+    lines.append(f'complete -c pyrunc -n "__fish_seen_subcommand_from completion" -a {_quoted(SHELL_NAMES)}')
     return "\n".join(lines)
 
 
@@ -117,7 +130,7 @@ def _arguments(usage: Usage) -> str:
     if usage.verb == "mounts":
         return "ids='add remove'"  # and IDs
     ids = "ids=' '" if _takes_id(usage) else ""
-    return f"{ids} words='{SIGNALS}'" if usage.verb == "kill" else ids
+    return f"{ids} found='{SIGNALS}'" if usage.verb == "kill" else ids
 
 
 def _choices() -> str:
@@ -141,7 +154,9 @@ def _alternatives(flags: "list[Flag]", values: "tuple[str, ...]") -> str:
 
 def _fish(flag: Flag) -> str:
     names = " ".join(("-l " if len(name) > 1 else "-s ") + name for name in flag.names)
-    takes = " -r" + (" -F" if flag.value in FOLDERS + FILES else "") if flag.value else ""
+    chosen = CHOICES.get(f"--{flag.name}", "")
+    kind = " -F" if flag.value in FOLDERS + FILES else f" -a '{chosen}'" if chosen else ""
+    takes = f" -r{kind}" if flag.value else ""
     return f"{names}{takes} -d {_quoted(flag.help)}"
 
 

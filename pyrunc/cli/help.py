@@ -19,7 +19,7 @@ def print_help(verbs: "list[str]") -> int:
 
 
 def general() -> str:
-    verbs = "\n".join(f"   {name:<10} {summary}" for name, summary in VERBS.items())
+    verbs = "\n".join(f"   {name:<11} {summary}" for name, summary in VERBS.items())
     return f"""NAME:
    pyrunc - Open Container Initiative runtime: {USAGE.summary}
 
@@ -55,6 +55,6 @@ def _flags(flags: "tuple[Flag, ...]") -> str:
     for flag in flags:
         if not flag.hidden:
             names = ", ".join(("--" if len(name) > 1 else "-") + name for name in flag.names)
-            default = f" (default: {flag.default})" if flag.default else ""
+            default = f" (default: {flag.shown})" if flag.shown else ""
             lines.append(f"   {names + (' ' + flag.value if flag.value else ''):<28} {flag.help}{default}")
     return "\n".join(lines)

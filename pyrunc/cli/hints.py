@@ -19,11 +19,23 @@ def of_flag(error: UnknownFlag) -> str:
     verb = error.usage.verb
     dashes = "--" if len(error.flag) > 1 else "-"
     if verb and any(error.flag in flag.names for flag in USAGE.flags):
-        return f"it stands before the verb: pyrunc {dashes}{error.flag} {verb}"
+        value = next(flag.value for flag in USAGE.flags if error.flag in flag.names)
+        return f"it stands before the verb: pyrunc {dashes}{error.flag}{value and ' '}{value} {verb}"
+    if not verb and (owners := _verbs_with(error.flag)):
+        return f"it stands behind the verb: pyrunc {owners[0]} {dashes}{error.flag}"
     names = [name for flag in error.usage.flags if not flag.hidden for name in flag.names if len(name) > 1]
     near = difflib.get_close_matches(error.flag, names, 1, 0.6)
     see = f"pyrunc {verb} --help".replace("  ", " ")
     return f"did you mean --{near[0]}? see {see}" if near else f"see {see}"
+
+
+def _verbs_with(name: str) -> "list[str]":
+    """The verbs that have this flag, those that people mean first."""
+    from pyrunc.cli.completion import usages
+
+    all_of_them = usages()
+    order = sorted(VERBS, key=lambda verb: verb not in ("run", "exec", "list"))
+    return [verb for verb in order if any(name in flag.names and not flag.hidden for flag in all_of_them[verb].flags)]
 
 
 def of_system(error: OSError) -> str:

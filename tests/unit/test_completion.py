@@ -58,6 +58,31 @@ def test_other_shells_take_the_script(shell):
     subprocess.run([shell, "-n" if shell == "zsh" else "--no-execute"], input=script, text=True, check=True, timeout=20)
 
 
+def test_zsh_completes(tmp_path):
+    """Loaded from a folder of $fpath, as the package has it; a terminal of zsh's own is needed for Tab."""
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed")
+    (tmp_path / "_pyrunc").write_text(completion.zsh())
+    keys = f"""
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z 'fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D; echo rea''dy'
+        zpty -r z said '*ready*'
+        zpty -w -n z $'pyrunc list --format t\t'
+        zpty -r z said '*table*'
+        zpty -w -n z $'\x15pyrunc completion f\t'
+        zpty -r z said '*fish*'
+    """
+    subprocess.run(["zsh", "-f", "-c", keys], check=True, timeout=60)
+
+
+def test_what_zsh_has_not_is_not_in_its_script():
+    script = completion.zsh()
+    assert script.startswith("#compdef pyrunc\n")  # or compinit does not find it in a folder
+    assert "mapfile" not in script
+    assert "mapfile" in completion.bash()
+
+
 def test_fish_has_every_verb():
     text = completion.fish()
     assert all(f"-a {verb} " in text for verb in VERBS)

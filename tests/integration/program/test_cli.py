@@ -93,6 +93,8 @@ def test_an_unknown_flag_is_named(runtime, verb):
         (("strat", "a"), "did you mean start?"),
         (("run", "--bundel", "x", "a"), "did you mean --bundle?"),
         (("run", "--debug", "a"), "stands before the verb: pyrunc --debug run"),
+        (("run", "--root", "/x", "a"), "stands before the verb: pyrunc --root DIR run"),
+        (("--bundle", "x", "run", "a"), "stands behind the verb: pyrunc run --bundle"),
         (("--rot", "x", "list"), "did you mean --root?"),
         (("list", "--format"), "table or json"),
         (("run", "a"), "--bundle DIR"),
