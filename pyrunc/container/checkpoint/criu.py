@@ -5,7 +5,7 @@ import _socket
 import posix
 import sys
 
-from pyrunc.container.checkpoint import messages
+from pyrunc.container.checkpoint import cgroup2, messages
 from pyrunc.container.launch import INTO_CGROUP_REFUSED
 from pyrunc.errors import PyruncError, StepError, reason
 from pyrunc.init import channel
@@ -75,9 +75,10 @@ class Criu:
     Attributes:
         numbers: of the descriptors that are open in it.
         version: once it is asked for.
+        cgroup2: where the host's cgroup v2 is, and with which options.
     """
 
-    __slots__ = ("ended", "leader", "line", "log", "numbers", "pid", "pidfd", "program", "socket", "version")
+    __slots__ = ("cgroup2", "ended", "leader", "line", "log", "numbers", "pid", "pidfd", "program", "socket", "version")
 
     pidfd: Fd
 
@@ -98,6 +99,7 @@ class Criu:
         self.numbers: dict[str, int] = {}
         self.version = 0
         self.ended: int | None = None
+        self.cgroup2 = cgroup2.options()
         self.line, theirs = Channel.pair()
         self.pid, pidfd, moved_later = _clone(flags, cgroup)
         if pidfd is None:
@@ -249,6 +251,7 @@ class Criu:
                 self.ended = reap(self.pidfd)
             except ChildProcessError:
                 self.ended = 0  # somebody else has waited for it
+            cgroup2.give_back(*self.cgroup2, self.log)
         return self.ended
 
     def kill(self) -> None:

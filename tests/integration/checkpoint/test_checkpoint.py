@@ -13,19 +13,23 @@ import pytest
 from integration.support.bundle import MAPS, NAMESPACES, full, namespaces
 from integration.support.runtime import wait_until
 from integration.support.terminal import receive_descriptor
+from pyrunc.container.checkpoint import cgroup2
 
 
 def test_a_program_goes_on_where_it_was(saved):
     s = saved().counting()
+    options = cgroup2.options()
     wait_until(lambda: s.count > 3, "it to count")
     s.checkpoint()
     s.container.assert_gone()
+    assert cgroup2.options() == options  # the host's, which CRIU takes away
     written = s.count
     assert not s.restore().err
     assert s.container.status == "running"
     s.assert_goes_on(wait_until)
     assert s.count >= written
     assert s.container.exec("cat", "/proc/1/comm") == "sh"
+    assert cgroup2.options() == options
 
 
 def test_leave_running(saved):
