@@ -1,5 +1,6 @@
 """What of the host a container reaches by paths: bind mounts, the kernel's own files, devices."""
 
+import posixpath
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +27,10 @@ PLACES = {
     "/lib64": ("critical", "low", "the host's libraries"),
     "/opt": ("high", "low", "programs of the host's"),
     "/proc": ("critical", "high", "the host's processes and kernel parameters"),
+    "/proc/sys": ("critical", "low", "the host's kernel parameters"),
+    "/proc/sys/kernel/core_pattern": ("critical", "low", "the name of a program that the kernel runs as root"),
+    "/proc/sys/kernel/modprobe": ("critical", "low", "the name of a program that the kernel runs as root"),
+    "/proc/sysrq-trigger": ("critical", "low", "what reboots the host, and ends its processes"),
     "/root": ("critical", "high", "the files of the host's root, SSH keys too"),
     "/run": ("critical", "high", "sockets of the host's services; who may connect to them commands these"),
     "/sbin": ("critical", "low", "the host's programs"),
@@ -42,6 +47,7 @@ ENGINES_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/dev/shm", 
                  "/dev/termination-log", "/dev/mqueue", "/sbin/docker-init")  # fmt: skip
 ENGINES = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/run/containers/",
            "/var/lib/kubelet/pods/", "/run/user/", "/usr/bin/docker-init")  # fmt: skip
+WITH_MOUNTS_BELOW = ("/", "/dev", "/home", "/proc", "/run", "/sys", "/var")
 VOLUMES = ("/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/", "/var/lib/kubelet/pods/")
 KERNEL_TYPES = {
     "devtmpfs": ("critical", "all of the host's device nodes"),
@@ -96,8 +102,7 @@ def granted(subject: Subject) -> Iterator[Finding]:
 
 def _root(subject: Subject) -> Iterator[Finding]:
     root: Any = subject.config.get("root") or {}
-    path = root.get("path", "").rstrip("/") or "/"
-    if path == "/":
+    if _plain(root.get("path", "")) == "/":
         text = "its root file system is the host's own"
         yield Finding("critical", "root file system", "/", text, "/root/path", "name a folder with an image in it")
     if not root.get("readonly"):
@@ -130,7 +135,7 @@ def _mounts(subject: Subject) -> Iterator[Finding]:
 def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
     """None: one of those that every container of an engine's has."""
     source, destination = mount.get("source", ""), mount["destination"]
-    place = source.rstrip("/") or "/"
+    place = _plain(source)
     resolved = place.removeprefix("/var") if place.startswith("/var/run/") or place == "/var/run" else place
     read_only = is_read_only(mount)
     name = resolved.rpartition("/")[2]
@@ -141,11 +146,14 @@ def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
         return None
     level, what = _place(resolved, read_only)
     verb = "reads" if read_only else "reads and writes"
+    options = subject.options(mount)
+    if read_only and "rbind" in options and "rro" not in options and resolved in WITH_MOUNTS_BELOW:
+        what += "; ro is for the mount itself, and those below it stay writable (rro is for all)"
+        level = _place(resolved, read_only=False)[0] if resolved == "/" else level  # /proc, /sys and /run are below
     if not subject.is_host_root and not subject.has("CAP_DAC_OVERRIDE"):
         level = softer(level)
         what = f"{what}, as far as its user may"
     text = f"{verb} {what}; at {destination}"
-    options = subject.options(mount)
     if options & {"shared", "rshared"} and subject.has("CAP_SYS_ADMIN"):
         level = "critical" if not subject.own_user_namespace else level
         text += "; what it mounts there appears on the host"
@@ -194,32 +202,61 @@ def _file_system(subject: Subject, mount: Mount, pointer: str) -> Iterator[Findi
         if reach and subject.has("CAP_SYS_ADMIN"):
             text += "; with CAP_SYS_ADMIN and cgroup v1 a release_agent runs as the host's root"
         yield Finding(level, "mount", destination, text, pointer, "add the option ro")
-    elif kind == "overlay" and any(o.startswith(("lowerdir=/,", "lowerdir=/:")) or o == "lowerdir=/"
-                                   for o in mount.get("options") or []):  # fmt: skip
-        yield Finding("high", "mount", destination, "all of the host's files, to read", pointer)
+    elif kind == "overlay":
+        yield from _overlay(subject, mount, pointer)
+
+
+def _overlay(subject: Subject, mount: Mount, pointer: str) -> Iterator[Finding]:
+    """Of folders of the host's: the lower ones are read, the upper one is written to. overlayfs, kernel's docs"""
+    for option in mount.get("options") or []:
+        name, _, value = option.partition("=")
+        for path in value.split(":") if name in ("lowerdir", "upperdir") else ():
+            level, what = _place(_plain(path), read_only=name == "lowerdir")
+            text = f"{'reads' if name == 'lowerdir' else 'reads and writes'} {what}; at {mount['destination']}"
+            yield Finding(level if subject.is_host_root else softer(level), "mount", path, text, pointer)
+
+
+def _plain(path: str) -> str:
+    """Without what the kernel passes over: //, /./ and /../; a symlink can't be seen from here."""
+    return f"/{posixpath.normpath(path).lstrip('/')}" if path.startswith("/") else path or "/"
 
 
 def _kernel_files(subject: Subject) -> Iterator[Finding]:
-    """By the procfs and sysfs that are mounted. Nothing is masked in the host's own mount namespace."""
-    there = {mount["destination"].rstrip("/") for _, mount in subject.mounts() if _is_kernels(mount)}
-    read_only = {mount["destination"].rstrip("/") for _, mount in subject.mounts() if is_read_only(mount)}
+    """By the procfs and sysfs that are mounted, wherever. Nothing is masked in the host's own mount namespace."""
+    there = {_plain(mount["destination"]): _kernels(mount) for _, mount in subject.mounts() if _kernels(mount)}
+    read_only = {_plain(mount["destination"]) for _, mount in subject.mounts() if is_read_only(mount)}
     masked, protected = subject.linux.get("maskedPaths") or [], subject.linux.get("readonlyPaths") or []
     rank = (lambda level: level) if subject.is_host_root else (lambda level: softer(level, 2))
-    for file in WRITABLE:
-        top = f"/{file.path.split('/')[1]}"
-        if top in there - read_only and not _covered(file.path, masked) and not _covered(file.path, protected):
+    writable = {place: kernels for place, kernels in there.items() if place not in read_only}
+    for file in _placed(WRITABLE, writable):
+        if not _covered(file.path, [*masked, *protected]):
             text = file.text if subject.is_host_root else f"{file.text}, as far as its user may"
             hint = "add it to readonlyPaths"
             yield Finding(rank(file.level), "kernel file", file.path, text, "/linux/readonlyPaths", hint)
-    open_ = [f for f in READABLE if f"/{f.path.split('/')[1]}" in there and not _covered(f.path, masked)]
+    open_ = [file for file in _placed(READABLE, there) if not _covered(file.path, masked)]
     if open_:
-        grave = [f for f in open_ if f.path == "/proc/kcore" and subject.has("CAP_SYS_RAWIO") and subject.is_host_root]
+        kcore = any(file.path.endswith("/kcore") for file in open_)
+        grave = kcore and subject.has("CAP_SYS_RAWIO") and subject.is_host_root
         level, items = "high" if grave else "low", tuple((f.path, f.text) for f in open_)
         yield of_items(level, "kernel file", items, "", "/linux/maskedPaths", "add them to maskedPaths")
 
 
-def _is_kernels(mount: Mount) -> bool:
-    return mount.get("type") in ("proc", "sysfs") or (is_bind(mount) and mount.get("source") in ("/proc", "/sys"))
+def _kernels(mount: Mount) -> str:
+    """Which of the kernel's file systems it is, by its usual place, or ""."""
+    if is_bind(mount):
+        source = _plain(mount.get("source", ""))
+        return source if source in ("/proc", "/sys") else ""
+    return {"proc": "/proc", "sysfs": "/sys"}.get(mount.get("type", ""), "")
+
+
+def _placed(files: tuple[KernelFile, ...], there: dict[str, str]) -> list[KernelFile]:
+    """The files, where they are."""
+    return [
+        file._replace(path=place.rstrip("/") + file.path.removeprefix(kernels))
+        for file in files
+        for place, kernels in there.items()
+        if file.path.startswith(f"{kernels}/")
+    ]
 
 
 def _covered(path: str, by: list[str]) -> bool:

@@ -71,7 +71,8 @@ def _beyond(these: list[Finding], those: list[Finding]) -> list[Finding]:
 
 
 def text(explanation: Explanation, width: int) -> str:
-    lines = [f"{explanation.name}: {explanation.program}", VERDICTS[explanation.worst], ""]
+    verdict = _wrapped(VERDICTS[explanation.worst], "", width)
+    lines = [f"{explanation.name}: {explanation.program}", *verdict, ""]
     lines += ["Granted, worst first:", *_table(explanation.granted, width)]
     if explanation.withheld:
         lines += ["", "Withheld:"]

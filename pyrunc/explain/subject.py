@@ -18,7 +18,7 @@ class Subject:
         namespaces: type: the path of one that is joined, or "" for a new one. One of the host's own is not among them.
         of_host: the types of those that it shares with the host: by leaving them out, or by their path.
         is_root: whether its program runs as user 0.
-        root_is_hosts: whether user 0 in it is user 0 of the host.
+        root_is_hosts: whether one of its users is user 0 of the host.
         gains: whether set-user-ID programs and file capabilities work.
     """
 
@@ -35,14 +35,17 @@ class Subject:
         self.root_is_hosts = "user" in self.of_host or self._maps_host_root()
 
     def _maps_host_root(self) -> bool:
-        """Whether its root is the host's. Of a namespace that is joined nobody knows before."""
-        return any(
-            m["containerID"] == 0 and m["hostID"] == 0 and m["size"] for m in self.linux.get("uidMappings") or []
-        )
+        """Whether a user of its is the host's root: its own root can become any. Of a namespace that is joined nobody
+        knows before."""
+        return any(m["hostID"] == 0 and m["size"] for m in self.linux.get("uidMappings") or [])
 
     @property
     def is_host_root(self) -> bool:
-        return self.is_root and self.root_is_hosts
+        return self.root_is_hosts and (self.is_root or self._is_mapped_to_host_root())
+
+    def _is_mapped_to_host_root(self) -> bool:
+        uid, mappings = self.process.get("user", {}).get("uid", 0), self.linux.get("uidMappings") or []
+        return self.own_user_namespace and any(m["hostID"] == 0 and m["containerID"] == uid for m in mappings)
 
     @property
     def own_user_namespace(self) -> bool:

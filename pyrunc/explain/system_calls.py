@@ -129,13 +129,25 @@ class Filter:
 
 
 def _keeps_harm_away(call: str, rule: dict[str, Any]) -> bool:
-    """clone without CLONE_NEWUSER; personality with the values that Docker allows; others by no condition."""
+    """clone without CLONE_NEWUSER, which is in its first argument; personality with single values, as Docker allows
+    them; others by no condition. Conditions on one argument are alternatives, those on several must all hold."""
     arguments: list[dict[str, Any]] = rule["args"]
-    for argument in arguments:
-        mask, wanted = argument["value"], argument.get("valueTwo", 0)
-        if call in ("clone", "unshare") and str(argument["op"]) == "SCMP_CMP_MASKED_EQ":
-            if mask & NEW_USER_NAMESPACE and not wanted & NEW_USER_NAMESPACE:
-                return True
-        elif call == "personality":
-            return True
-    return False
+    passes = rule["action"] in PASSES
+    alternatives = len({argument["index"] for argument in arguments}) < len(arguments)
+    # What may pass must be harmless by each alternative; what is refused must be all harm, by one.
+    enough = all if passes == alternatives else any
+    return (alternatives or passes or len(arguments) == 1) and enough(
+        _is_about_harm(call, argument, passes) for argument in arguments
+    )
+
+
+def _is_about_harm(call: str, argument: dict[str, Any], passes: bool) -> bool:
+    """Whether a condition holds for harmless calls alone, where they pass; for all harmful ones, where they do not."""
+    mask, wanted, comparison = argument["value"], argument.get("valueTwo", 0), str(argument["op"])
+    if argument["index"] != 0:
+        return False
+    if call in ("clone", "unshare") and comparison == "SCMP_CMP_MASKED_EQ":
+        if passes:
+            return bool(mask & NEW_USER_NAMESPACE and not wanted & NEW_USER_NAMESPACE)
+        return bool(mask == wanted == NEW_USER_NAMESPACE)
+    return call == "personality" and passes and comparison == "SCMP_CMP_EQ"

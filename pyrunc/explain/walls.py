@@ -62,8 +62,10 @@ def _namespaces(subject: Subject) -> Iterator[Finding]:
 
 def _user(subject: Subject) -> Iterator[Finding]:
     if subject.is_host_root:
-        mapped = "is mapped to" if subject.own_user_namespace else "is"
-        text = f"its root {mapped} the host's: once out of its walls, by whatever hole, it owns the host"
+        who = (
+            "one of its users is mapped to the host's root" if subject.own_user_namespace else "its root is the host's"
+        )
+        text = f"{who}: once out of its walls, by whatever hole, it owns the host"
         hint = "run as another user, or map root to one of the host's that has no rights"
         yield Finding("medium", "user", "root", text, "/process/user/uid", hint)
     elif "user" in subject.of_host:
@@ -178,9 +180,11 @@ def withheld(subject: Subject) -> Iterator[Withheld]:
         yield Withheld("privileges", "noNewPrivileges", "new rights by set-user-ID programs and file capabilities")
     profile, label = subject.process.get("apparmorProfile", ""), subject.process.get("selinuxLabel", "")
     if profile and profile != "unconfined":
-        yield Withheld("security module", "AppArmor", f"what the AppArmor profile {profile} forbids")
+        yield Withheld(
+            "security module", "AppArmor", f"what the AppArmor profile {profile} forbids, where AppArmor is on"
+        )
     if label:
-        yield Withheld("security module", "SELinux", f"what SELinux forbids to {label}")
+        yield Withheld("security module", "SELinux", f"what SELinux forbids to {label}, where it is on")
     for name, text in (subject.config.get("annotations") or {}).items():
         if name == "org.pyrunc.core_scheduling" and text not in ("", "0", "false"):
             yield Withheld("core scheduling", "core", "what a processor's core tells of who runs on its other thread")

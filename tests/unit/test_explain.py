@@ -66,7 +66,16 @@ def test_the_worst_comes_first() -> None:
     ("mount", "level"),
     [
         (bind("/", "rw"), "critical"),
-        (bind("/", "ro"), "high"),
+        (bind("/", "ro"), "critical"),  # /proc, /sys and /run are mounts of their own below it, and stay writable
+        (bind("/", "rro"), "high"),
+        ({**bind("/", "ro"), "options": ["bind", "ro"]}, "high"),
+        (bind("//etc", "rw"), "critical"),
+        (bind("/srv/./../etc", "rw"), "critical"),
+        (bind("/proc/sys", "rw"), "critical"),
+        (bind("/proc/sys/kernel/core_pattern", "rw"), "critical"),
+        (bind("/proc/sys/net", "rw"), "high"),
+        ({"destination": "/d", "type": "overlay", "source": "x", "options": ["upperdir=/etc"]}, "critical"),
+        ({"destination": "/d", "type": "overlay", "source": "x", "options": ["lowerdir=/"]}, "high"),
         (bind("/etc/", "rw"), "critical"),
         (bind("/etc/ssl", "ro"), "medium"),
         (bind("/var/run/docker.sock", "ro"), "critical"),
@@ -96,6 +105,10 @@ def test_capabilities_by_whom_they_are_over_and_how_they_are_got() -> None:
     assert levels("user", user=root, **changes) == set()
     mappings[0]["hostID"] = 0
     assert levels("user", user=root, **changes) == {("medium", "root")}  # a namespace, and yet the host's root
+    mappings[:] = [{"containerID": 0, "hostID": 100000, "size": 1}, {"containerID": 1, "hostID": 0, "size": 1}]
+    assert levels("user", user=root, **changes) == {("medium", "root")}  # its root can become its user 1
+    assert levels("user", user={"uid": 1, "gid": 1}, **changes) == {("medium", "root")}
+    assert not levels("user", user={"uid": 2, "gid": 2}, **changes)
 
 
 def test_namespaces_of_the_host() -> None:
@@ -112,6 +125,22 @@ def test_kernel_files() -> None:
     found = levels("kernel file", readonlyPaths=[], user={"uid": 0, "gid": 0})
     assert {("critical", "/proc/sys"), ("critical", "/proc/sysrq-trigger")} <= found
     assert not levels("kernel file", readonlyPaths=["/proc"], user={"uid": 0, "gid": 0})
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"destination": "/p", "type": "proc", "source": "proc"},
+        {"destination": "/x/../p/", "type": "proc", "source": "proc"},
+        bind("/proc/.", at="/p"),
+    ],
+)
+def test_kernel_files_at_another_place(mount: dict[str, Any]) -> None:
+    root = {"uid": 0, "gid": 0}
+    found = levels("kernel file", mounts=[*GOOD["mounts"], mount], user=root)
+    assert {("critical", "/p/sys"), ("critical", "/p/sysrq-trigger")} <= found
+    assert not levels("kernel file", mounts=[*GOOD["mounts"], mount], user=root, readonlyPaths=["/p", "/proc"],
+                      maskedPaths=["/p", *GOOD["linux"]["maskedPaths"]])  # fmt: skip
 
 
 def test_devices() -> None:
@@ -146,6 +175,31 @@ def test_system_calls() -> None:
     )
     other = {"index": 0, "value": 5, "op": "SCMP_CMP_EQ"}
     assert Filter({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{**clone, "args": [other]}]}).lets_through("clone")
+
+
+NEW_USER = 0x10000000
+SAFE = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+HARM = {"index": 0, "value": NEW_USER, "valueTwo": NEW_USER, "op": "SCMP_CMP_MASKED_EQ"}
+OTHER = {"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}
+
+
+@pytest.mark.parametrize(
+    ("default", "conditions", "through"),
+    [
+        ("SCMP_ACT_ERRNO", [SAFE, OTHER], False),
+        ("SCMP_ACT_ERRNO", [{**SAFE, "index": 1}], True),  # that is its stack
+        ("SCMP_ACT_ERRNO", [SAFE, {**SAFE, "value": 1}], True),  # alternatives
+        ("SCMP_ACT_ERRNO", [SAFE, {**SAFE, "value": NEW_USER}], False),
+        ("SCMP_ACT_ALLOW", [HARM], False),
+        ("SCMP_ACT_ALLOW", [HARM, OTHER], True),  # refused is but a part
+        ("SCMP_ACT_ALLOW", [HARM, {**HARM, "value": 1, "valueTwo": 1}], False),
+        ("SCMP_ACT_ALLOW", [SAFE], True),  # refused is what does no harm
+    ],
+)
+def test_conditions_on_a_call(default: str, conditions: list[dict[str, Any]], through: bool) -> None:
+    action = "SCMP_ACT_ALLOW" if default == "SCMP_ACT_ERRNO" else "SCMP_ACT_ERRNO"
+    rule = {"names": ["unshare"], "action": action, "args": conditions}
+    assert Filter({"defaultAction": default, "syscalls": [rule]}).lets_through("unshare") is through
 
 
 def test_a_hook_in_the_image() -> None:
