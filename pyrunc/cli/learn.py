@@ -47,6 +47,7 @@ def main(call: Call) -> int:
     earlier = [_earlier(path) for path in arguments.texts("add")]
     bundle = arguments.text("bundle") or "."
     config = _configuration(bundle)
+    open(arguments.text("output"), "ab").close()  # what was learned is not to be lost when it is over
     folder = f"/tmp/pyrunc-learn-{os.getpid()}-{time.time_ns()}"
     os.mkdir(folder, 0o700)
     try:
@@ -72,10 +73,10 @@ def _configuration(bundle: str) -> Config:
 
 
 def _earlier(path: str) -> Any:
-    found: Any = loads(read_file(path).decode())
     try:
+        found: Any = loads(read_file(path).decode())
         profile.union(found, found)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # ValueError: no JSON, or no text
         raise ConfigError("reading", path, "is nothing that pyrunc learn has written") from error
     return found
 
@@ -129,7 +130,7 @@ def _watch(server: socket.socket, control: int, result: int) -> None:
 
 def summary(config: Config, found: dict[str, Any], seen: dict[str, Any], output: str) -> list[str]:
     """What was learned, and what was not seen."""
-    calls = found["linux"]["seccomp"]["syscalls"][0]["names"]
+    calls = profile.calls_of(found)
     sets: Any = config.get("process", {}).get("capabilities") or {}
     before = {name for kind in sets.values() for name in kind}
     after = {name for kind in found["process"]["capabilities"].values() for name in kind}
@@ -148,6 +149,8 @@ def summary(config: Config, found: dict[str, Any], seen: dict[str, Any], output:
             f"  not seen: which capabilities the kernel asked for ({seen['why']}; Linux 6.14 tells it by tracefs):"
             " kept is what may be needed by the system calls that were made"
         )
+    if "clone3" in calls:
+        lines.append("  not seen: what clone3 makes, where no filter looks: user namespaces too, under the profile")
     if seen["unknown"]:
         lines.append(f"  system calls without a name: {', '.join(map(str, seen['unknown']))}")
     lines.append(

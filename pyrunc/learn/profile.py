@@ -18,6 +18,9 @@ MASKED = (
     "/sys/kernel/tracing",
 )  # fmt: skip
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# clone(2) for threads and processes alone: with CLONE_NEWUSER it is the way to much of the kernel. What clone3 is to
+# make is in memory, which no filter sees.
+NO_NAMESPACES = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
 OFTEN_WRITABLE = ("tmpfs", "devpts", "mqueue", "proc", "sysfs", "cgroup", "cgroup2")
 
 
@@ -58,8 +61,22 @@ def _seccomp(seen: dict[str, Any]) -> dict[str, Any]:
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": [names.architecture_of(token) for token in seen["architectures"]] or names.architectures()[:1],
-        "syscalls": [{"names": sorted({*seen["calls"], *ALWAYS}), "action": "SCMP_ACT_ALLOW"}],
+        "syscalls": _rules({*seen["calls"], *ALWAYS}, "clone" in seen["namespaces"]),
     }
+
+
+def _rules(calls: set[str], any_clone: bool) -> list[dict[str, Any]]:
+    if any_clone or "clone" not in calls:
+        return [{"names": sorted(calls), "action": "SCMP_ACT_ALLOW"}]
+    return [
+        {"names": sorted(calls - {"clone"}), "action": "SCMP_ACT_ALLOW"},
+        {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [dict(NO_NAMESPACES)]},
+    ]
+
+
+def calls_of(found: dict[str, Any]) -> set[str]:
+    """The system calls that a profile lets through."""
+    return {name for rule in found["linux"]["seccomp"]["syscalls"] for name in rule["names"]}
 
 
 def _capabilities(config: Config, seen: dict[str, Any]) -> dict[str, list[str]]:
@@ -90,6 +107,6 @@ def union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         found["linux"][name] = [path for path in one["linux"][name] if path in other["linux"][name]]
     ours, theirs = found["linux"]["seccomp"], other["linux"]["seccomp"]
     ours["architectures"] = sorted({*ours["architectures"], *theirs["architectures"]})
-    calls = {name for rule in (*ours["syscalls"], *theirs["syscalls"]) for name in rule["names"]}
-    ours["syscalls"] = [{"names": sorted(calls), "action": "SCMP_ACT_ALLOW"}]
+    any_clone = any("clone" in rule["names"] and not rule.get("args") for rule in ours["syscalls"] + theirs["syscalls"])
+    ours["syscalls"] = _rules(calls_of(one) | calls_of(other), any_clone)
     return found

@@ -47,6 +47,7 @@ class Watcher:
 
     Attributes:
         calls: names of system calls, since the program's own execve. unknown: numbers without a name.
+        namespaces: of clone and clone3, those that were to make namespaces.
         reached, changed: absolute paths that were named for reading, and for writing.
         capabilities: those that were granted; None where the kernel does not tell.
     """
@@ -64,6 +65,7 @@ class Watcher:
         self.last: dict[int, str] = {}
         self.known: dict[tuple[int, int], str] = {}
         self.program_runs = False
+        self.namespaces: set[str] = set()
         try:
             self.trace: Trace | None = Trace()
         except OSError as error:
@@ -124,7 +126,10 @@ class Watcher:
             if self.trace is not None:
                 self.trace.follow(notice.pid)
         self._drain()
-        self.last[notice.pid] = "unshare" if self._makes_namespaces(notice, name) else name
+        self.last[notice.pid] = name
+        if self._makes_namespaces(notice, name):
+            self.namespaces.add(name)
+            self.last[notice.pid] = "unshare"  # which asks for the same rights
         self.architectures.add(notice.architecture)
         if name:
             self.calls.add(name)
@@ -187,6 +192,7 @@ class Watcher:
         return {
             "calls": sorted(self.calls),
             "unknown": sorted(self.unknown),
+            "namespaces": sorted(self.namespaces),
             "architectures": sorted(self.architectures),
             "reached": sorted(self.reached),
             "changed": sorted(self.changed),

@@ -35,7 +35,7 @@ def test_a_learned_profile_runs_the_same_program(writer):
     assert result.out == "Linux\n1000\n"
     assert "system calls" in result.err
     writer.assert_gone()
-    (rule,) = learned["linux"]["seccomp"]["syscalls"]
+    rule = learned["linux"]["seccomp"]["syscalls"][0]
     assert {"fchownat", "chown"} & {*rule["names"]}
     assert not {"socket", "mount", "unshare", "ptrace"} & {*rule["names"]}
     assert 20 < len(rule["names"]) < 80
@@ -122,3 +122,24 @@ def test_an_administrators_right_that_is_used_is_kept(container):
     result, learned = learn(c)
     assert "CAP_SYS_ADMIN" in learned["process"]["capabilities"]["bounding"], result
     assert merged(c, learned).run(*c.config["process"]["args"]) == "other"
+
+
+def test_processes_are_made_and_namespaces_are_not(container):
+    """A program that forks needs clone(2), and with it alone any user namespace could be made."""
+    result, learned = learn(container(args=["sh", "-c", "(true); echo done"]))
+    assert result.out == "done\n"
+    (clone,) = [rule for rule in learned["linux"]["seccomp"]["syscalls"] if "clone" in rule["names"]]
+    assert clone["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
+
+
+def test_whoever_makes_namespaces_may_go_on_to():
+    from pyrunc.learn import profile
+
+    calls = {"calls": ["clone"], "architectures": [], "namespaces": []}
+    few, more = profile._seccomp(calls), profile._seccomp({**calls, "namespaces": ["clone"]})
+    assert [rule.get("args") for rule in more["syscalls"]] == [None]
+    common = {"process": {"capabilities": {}}, "root": {"readonly": True}}
+    documents = [{**common, "linux": {"maskedPaths": [], "readonlyPaths": [], "seccomp": it}} for it in (few, more)]
+    for one, other in (documents, documents[::-1]):
+        assert profile.union(one, other)["linux"]["seccomp"]["syscalls"] == more["syscalls"]
+    assert profile.union(documents[0], documents[0])["linux"]["seccomp"]["syscalls"] == few["syscalls"]
