@@ -8,6 +8,14 @@ if TYPE_CHECKING:
     Value = bool | str | list[str]
 
 
+MOST_DIGITS = 20  # of 64 bits; int() of thousands of them raises what no user is to read
+
+
+def is_count(text: str) -> bool:
+    """Digits, and no more than the kernel takes."""
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
+
+
 class Flag:
     """One flag.
 
@@ -110,7 +118,7 @@ class Arguments:
     def number(self, name: str) -> int:
         """A count: digits only."""
         text = self.text(name) or "0"
-        if not (text.isascii() and text.isdecimal()):
+        if not is_count(text):
             raise UsageError(f"flag --{name}", f'"{text}"', "is not a number")
         return int(text)
 

@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.cli.arguments import Arguments, Flag, Usage
+from pyrunc.cli.arguments import Arguments, Flag, Usage, is_count
 from pyrunc.cli.call import Call
 from pyrunc.cli.create import absolute
 from pyrunc.container.checkpoint.options import CheckpointOptions
@@ -102,7 +102,7 @@ def _page_server(text: str) -> "tuple[str, int] | None":
     address, _, port = text.rpartition(":")
     if not address or not port:
         raise UsageError("Use --page-server ADDRESS:PORT to specify page server")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+    if not (is_count(port) and 0 < int(port) < 65536):
         raise UsageError("--page-server", text, "Invalid port number")
     return address.removeprefix("[").removesuffix("]"), int(port)
 

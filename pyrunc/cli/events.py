@@ -7,6 +7,8 @@ from pyrunc.container.container import Container
 from pyrunc.errors import UsageError
 from pyrunc.spec.jsonc import dumps
 
+LONGEST = 1 << 31  # seconds; poll(2) and the clock have ends of their own
+
 # time.ParseDuration's, in seconds
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -49,4 +51,6 @@ def duration(text: str) -> float:
         if unit not in UNITS or not digits.replace(".", "", 1).isdecimal():
             raise UsageError("--interval", f'"{text}"', "is no duration", "such as 5s, 100ms or 1m30s")
         total += float(digits) * UNITS[unit]
+    if total > LONGEST:
+        raise UsageError("--interval", f'"{text:.40}"', "is more than a program waits")
     return total

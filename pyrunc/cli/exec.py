@@ -1,6 +1,6 @@
 """pyrunc exec ID COMMAND: execute a new process in a running container."""
 
-from pyrunc.cli.arguments import Arguments, Flag, Usage
+from pyrunc.cli.arguments import Arguments, Flag, Usage, is_count
 from pyrunc.cli.call import TIMELINE, Call, over_time
 from pyrunc.cli.create import CONSOLE_SOCKET, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, absolute
 from pyrunc.container.container import Container
@@ -141,6 +141,6 @@ def _user(text: str) -> "User":
 
 def _number(text: str, flag: str, whole: str = "") -> int:
     """An ID: all of it digits, and one that the kernel does not take for another (crun CVE-2026-30892)."""
-    if not (text.isascii() and text.isdecimal()) or int(text) > MAX_ID:
+    if not is_count(text) or int(text) > MAX_ID:
         raise UsageError(flag, f'"{whole or text}"', "is not a numeric ID", f"0 to {MAX_ID}")
     return int(text)

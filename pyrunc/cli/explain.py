@@ -5,7 +5,7 @@ import os
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
-from pyrunc.errors import ConfigError, UsageError
+from pyrunc.errors import ConfigError, NoSuchContainer, UsageError
 from pyrunc.explain import report
 from pyrunc.explain.finding import LEVELS, VERDICTS
 from pyrunc.linux.fd import read_file
@@ -60,7 +60,11 @@ def main(call: Call) -> int:
 def _explained(call: Call, subject: str) -> report.Explanation:
     if "/" in subject or subject in (".", ".."):
         return report.explain(_configuration(subject), subject)
-    container = Container.load(call.state_root, subject, call.log)
+    try:
+        container = Container.load(call.state_root, subject, call.log)
+    except NoSuchContainer as error:
+        error.hint = f"for the path write ./{subject}" if os.path.exists(subject) else ""
+        raise
     return report.explain(container.config, subject, _now(container))
 
 
@@ -101,6 +105,6 @@ def _now(container: Container) -> list[str]:
 
 def _width() -> int:
     try:
-        return max(60, min(WIDTH, os.get_terminal_size(1).columns))
+        return max(40, min(WIDTH, os.get_terminal_size(1).columns))
     except OSError:
         return WIDTH

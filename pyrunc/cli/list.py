@@ -5,7 +5,7 @@ import posix
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, complain, say
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError, StateError, UsageError, reason
+from pyrunc.errors import PyruncError, StateError, UsageError, printable, reason
 from pyrunc.linux.passwd import name_of
 from pyrunc.spec.jsonc import dumps
 
@@ -37,7 +37,7 @@ def main(call: Call) -> None:
     elif arguments.text("format") == "json":
         say(dumps(containers) if containers else "null")
     else:
-        rows = [list(COLUMNS), *([str(state[column.lower()]) for column in COLUMNS] for state in containers)]
+        rows = [list(COLUMNS), *([printable(str(state[column.lower()])) for column in COLUMNS] for state in containers)]
         if posix.isatty(1):
             from pyrunc.cli import screen
 
@@ -61,7 +61,7 @@ def _states(call: Call) -> "list[dict[str, Any]]":
         except StateError:
             continue  # being made, or being deleted
         except (PyruncError, OSError) as error:
-            complain(f"load container {container_id}: {reason(error)}")
+            complain(printable(f"load container {container_id}: {reason(error)}"))
             continue
         state["owner"] = _name_of(container.record.get("uid", 0))
         found.append(state)

@@ -3,7 +3,7 @@
 import re
 
 from pyrunc.cli.call import Call, complain
-from pyrunc.errors import PyruncError, UsageError, reason
+from pyrunc.errors import PyruncError, UsageError, printable, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,6 @@ def each(ids: "list[str]", work: "Callable[[str], None]") -> int:
         try:
             work(container_id)
         except (PyruncError, OSError) as error:
-            complain(f"pyrunc: {container_id}: {reason(error)}")
+            complain(printable(f"pyrunc: {container_id}: {reason(error)}"))
             failed = 1
     return failed

@@ -5,7 +5,7 @@ import posix
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError, UsageError
+from pyrunc.errors import PyruncError, UsageError, printable
 from pyrunc.linux.fd import Fd, read_all
 from pyrunc.spec.jsonc import dumps
 
@@ -43,7 +43,7 @@ def _table(options: "list[str]", pids: "set[str]") -> str:
         raise PyruncError("ps", " ".join(options), "couldn't find PID field in ps output")
     index = columns.index("PID")
     return "\n".join(
-        [title, *(line for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)]
+        [title, *(printable(line) for line in lines if line.split()[index : index + 1] and line.split()[index] in pids)]
     )
 
 

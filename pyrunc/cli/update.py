@@ -1,6 +1,6 @@
 """pyrunc update ID: change the limits of a container."""
 
-from pyrunc.cli.arguments import Arguments, Flag, Usage
+from pyrunc.cli.arguments import Arguments, Flag, Usage, is_count
 from pyrunc.cli.call import Call
 from pyrunc.container.container import Container
 from pyrunc.container.update import update
@@ -19,11 +19,11 @@ UNITS = "kmgtp"
 
 
 def number(text: str) -> int:
-    return int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal() else _no_number()
+    return int(text) if is_count(text.removeprefix("-")) else _no_number()
 
 
 def count(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() else _no_number()
+    return int(text) if is_count(text) else _no_number()
 
 
 def size(text: str) -> int:
@@ -34,7 +34,7 @@ def size(text: str) -> int:
     power = UNITS.find(rest[-1:]) + 1 if rest[-1:] else 0
     digits = (rest[:-1] if power else rest).removesuffix(" ")
     whole, _, fraction = digits.partition(".")
-    if not (digits.isascii() and whole.isdecimal() and (fraction or "0").isdecimal()):
+    if not (is_count(whole) and is_count(fraction or "0")):
         _no_number()
     return int(float(digits) * 1024**power) if fraction else int(whole) * 1024**power
 

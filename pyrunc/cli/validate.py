@@ -33,6 +33,7 @@ def main(call: Call) -> int:
     try:
         text, document = load.parse(load.read(directory, NAME), NAME)
         found = everything.Found(document)
+        found.doubts += everything.given_twice(text)
         found.mistakes += [*missing_root(document, directory), *unknown_calls(document)]
     except ConfigError as refused:
         say(str(refused))

@@ -70,7 +70,11 @@ def read_all(fd: "Fd | int", limit: int = 1 << 26) -> bytes:
 
 def read_file(path: str, directory: "Fd | None" = None) -> bytes:
     with open_at(directory, path, posix.O_RDONLY) as fd:
-        return read_all(fd)
+        try:
+            return read_all(fd)
+        except OSError as error:  # read(2) names nobody; that of a folder fails here
+            error.filename = path
+            raise
 
 
 def write_file(path: str, data: bytes, directory: "Fd | None" = None) -> None:

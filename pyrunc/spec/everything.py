@@ -42,6 +42,13 @@ class Found:
             self.doubts += [each for each in told if not each.cause.startswith("unknown capability")]
 
 
+def given_twice(text: str) -> list[Problem]:
+    """Members of one name: parsers differ in which they take, and readers see the first."""
+    twice: list[Path_] = []
+    report.positions(text, twice)
+    return [Problem(path, "it is given twice: the last counts") for path in dict.fromkeys(twice)]
+
+
 class Rest:
     """A document without what its schema refuses.
 

@@ -189,10 +189,11 @@ def _last_not_above(starts: list[int], offset: int) -> int:
 TOKEN = re.compile(r'[ \t\n\r]*([{}\[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+)')
 
 
-def positions(text: str) -> dict[Path_, int]:
+def positions(text: str, twice: "list[Path_] | None" = None) -> dict[Path_, int]:
     """Where each value of a JSON text starts. The text has been parsed before: it is known to be correct.
 
-    A stack instead of recursion, so that no nesting is too deep. A name given twice counts where it is last.
+    A stack instead of recursion, so that no nesting is too deep. A name given twice counts where it is last; `twice`
+    gets the paths of such.
     """
     offsets: dict[Path_, int] = {(): 0}
     stack: list[str | int] = []  # the path of the value that comes next
@@ -213,6 +214,8 @@ def positions(text: str) -> dict[Path_, int]:
         elif name_is_next:
             stack[-1] = str(jsonc.loads(symbol))
         else:
+            if twice is not None and stack and tuple(stack) in offsets:
+                twice.append(tuple(stack))
             offsets[tuple(stack)] = token.start(1)
             if symbol in ("{", "["):
                 containers.append(symbol)

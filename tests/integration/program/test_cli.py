@@ -464,3 +464,14 @@ def test_an_error_of_the_callers_locale_is_still_one(runtime):
     result = runtime("state", "nöbödy", check=False, env={**os.environ, "LC_ALL": "C", "LANG": "C"})
     assert result.code == 1
     assert "nöbödy" in result.err
+
+
+def test_list_does_not_steer_the_terminal(container, tmp_path):
+    folder = tmp_path / "a\x1b[31m\nb"
+    folder.mkdir()
+    c = container()
+    (folder / "config.json").write_text(json.dumps({**c.config, "root": {"path": str(c.bundle.rootfs)}}))
+    c.runtime("create", "--bundle", folder, c.id)
+    out = c.runtime("list").out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 2

@@ -33,5 +33,8 @@ def test_exit_status_and_json(container):
 def test_what_can_not_be_explained(container):
     c = container()
     assert c.runtime("explain", "nobody", check=False).err == 'pyrunc: container "nobody": container does not exist\n'
+    c.bundle.write()
+    result = c.runtime("explain", "config.json", check=False, cwd=c.bundle.path)
+    assert result.err.endswith("container does not exist; for the path write ./config.json\n")
     assert "No such file" in c.runtime("explain", "/nowhere/x", check=False).err
     assert "is no level" in c.runtime("explain", "--fail-on", "dire", ".", check=False).err

@@ -298,3 +298,67 @@ def test_the_root_cgroup_is_no_containers(container, path):
 def test_names_that_would_be_paths_are_refused(container, resources):
     """runc#4103"""
     container(resources=resources).refused("true")
+
+
+MANY_DIGITS = "1" * 5000  # int() has a limit of its own, and a traceback
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("kill", "x", MANY_DIGITS),
+        ("kill", "x", f"RTMIN+{MANY_DIGITS}"),
+        ("create", "--preserve-fds", MANY_DIGITS, "x"),
+        ("checkpoint", "--page-server", f"host:{MANY_DIGITS}", "x"),
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_no_number(runtime, words):
+    result = runtime(*words, check=False)
+    assert result.code == 1
+    assert "internal error" not in result.err
+
+
+def test_limits_of_thousands_of_digits(container):
+    c = container().up()
+    for flag in ("--memory", "--pids-limit", "--cpu-share", "--cpu-quota"):
+        for value in (MANY_DIGITS, f"{MANY_DIGITS}.5g", f"1.{MANY_DIGITS}g"):
+            assert "internal error" not in c.runtime("update", flag, value, c.id, check=False).err
+
+
+def test_a_folder_in_place_of_a_file_is_named(container):
+    c = container().up()
+    for words in (("exec", "--process", "/etc", c.id), ("update", "-r", "/etc", c.id), ("mounts", "add", c.id, "/etc")):
+        assert "/etc: is a directory" in c.runtime(*words, check=False).err
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'"x"', b"\xff", b'{"process": {"capabilities": "x"}}'])
+def test_what_was_not_learned_is_not_added(container, text):
+    c = container()
+    c.bundle.write()
+    earlier = c.bundle.path / "earlier.json"
+    earlier.write_bytes(text)
+    result = c.runtime("learn", "--bundle", c.bundle.path, "--add", earlier, c.id, check=False)
+    assert result.err == f"pyrunc: reading {earlier}: is nothing that pyrunc learn has written\n"
+
+
+def test_learning_does_not_begin_where_nothing_can_be_written(container):
+    c = container(args=["touch", "/ran"])
+    c.bundle.write()
+    result = c.runtime("learn", "--bundle", c.bundle.path, "--output", "/nowhere/x", c.id, check=False)
+    assert result.err == "pyrunc: /nowhere/x: no such file or directory\n"
+    assert not (c.bundle.rootfs / "ran").exists()
+    c.assert_gone()
+
+
+@pytest.mark.parametrize("interval", ["99999999999999h", MANY_DIGITS + "h", "1e3s"])
+def test_an_interval_that_nobody_waits_for(container, interval):
+    c = container().up()
+    result = c.runtime("events", "--interval", interval, c.id, check=False)
+    assert (result.code, "internal error" in result.err, "--interval" in result.err) == (1, False, True)
+
+
+def test_a_member_that_is_given_twice_is_told(runtime, tmp_path):
+    """Who reads the file may see another one than who obeys it."""
+    text = config().decode().replace('"cwd"', '"noNewPrivileges": true, "noNewPrivileges": false, "cwd"', 1)
+    (tmp_path / "config.json").write_text(text)
+    assert "/process/noNewPrivileges: it is given twice" in runtime("validate", "-b", tmp_path, check=False).out
