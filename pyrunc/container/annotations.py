@@ -24,15 +24,15 @@ CLOCKS = {"monotonic": "monotonic", "1": "monotonic", "boottime": "boottime", "7
 CONTEXT_TYPES = ("context", "fscontext", "defcontext", "rootcontext")
 
 
-def confinement(config: "Config") -> "Step | None":
-    """A step more, of every process of the container. Raises ConfigError."""
+def confinement(config: "Config") -> "tuple[Step, Step] | None":
+    """Two steps more, of every process of the container: see steps.confined. Raises ConfigError."""
     given = config.get("annotations") or {}
     if not any(name.startswith("org.pyrunc.landlock.") for name in given):
         return None
     from pyrunc.init import confine
 
     found = confine.confinement(given)
-    return found.step() if found is not None else None
+    return found.steps() if found is not None else None
 
 
 def first_step(config: "Config", container_pid: int = 0) -> "Step | None":

@@ -8,8 +8,10 @@ Rights are r (read), x (execute), w (write, make, remove, rename) and i (ioctl o
 """
 
 from pyrunc.errors import ConfigError
+from pyrunc.init import credentials
 from pyrunc.init.context import Context, Step, step
 from pyrunc.linux import landlock, path
+from pyrunc.linux.fd import Fd
 from pyrunc.linux.path import file_type
 
 START = "org.pyrunc.landlock."
@@ -36,9 +38,10 @@ class Confinement:
 
     Attributes:
         paths: (rights, path), in order; None: the file system is not confined. ports, likewise: (rights, port).
+        ruleset: what `prepare` has made of them.
     """
 
-    __slots__ = ("paths", "ports", "scopes")
+    __slots__ = ("paths", "ports", "ruleset", "scopes")
 
     def __init__(self, annotations: "dict[str, str]") -> None:
         """Raises ConfigError: it is not understood, or this kernel can't do it."""
@@ -54,31 +57,39 @@ class Confinement:
         texts = {name: annotations[START + name] for name in given}
         self.paths = [_path(each) for each in _items(texts["paths"])] if "paths" in texts else None
         self.ports = [_port(each) for each in _items(texts["tcp"])] if "tcp" in texts else None
+        self.ruleset: Fd | None = None
         self.scopes = 0
         for each in _items(texts.get("scope", "")):
             if each not in SCOPES:
                 raise _wrong("scope", f'"{each}" is none of {", ".join(SCOPES)}')
             self.scopes |= SCOPES[each]
 
-    def step(self) -> Step:
-        return step("confining itself by Landlock")(self.confine)
+    def steps(self) -> "tuple[Step, Step]":
+        return step("preparing the rules of Landlock")(self.prepare), step("confining itself by Landlock")(self.confine)
 
-    def confine(self, context: Context) -> None:
-        """While the process still is root: who may not may not confine programs that gain rights either."""
+    def prepare(self, context: Context) -> None:
+        """While the process is root still: it can reach every path that is named."""
         root = context.root
         assert root is not None
         handled = 0
         if self.paths is not None:
             handled = RIGHTS["r"] | RIGHTS["x"] | RIGHTS["w"] | RIGHTS["i"]
         ports = 0 if self.ports is None else PORTS["bind"] | PORTS["connect"]
-        with landlock.create_ruleset(handled, ports, self.scopes) as ruleset:
-            for rights, name in self.paths or ():
-                with path.resolve(root, name) as place:
-                    rights &= handled if file_type(place) == S_IFDIR else handled & OF_FILES
-                    landlock.allow_beneath(ruleset, rights, place)
-            for rights, port in self.ports or ():
-                landlock.allow_port(ruleset, rights, port)
-            landlock.restrict_self(ruleset)
+        self.ruleset = landlock.create_ruleset(handled, ports, self.scopes)
+        for rights, name in self.paths or ():
+            with path.resolve(root, name) as place:
+                rights &= handled if file_type(place) == S_IFDIR else handled & OF_FILES
+                landlock.allow_beneath(self.ruleset, rights, place)
+        for rights, port in self.ports or ():
+            landlock.allow_port(self.ruleset, rights, port)
+
+    def confine(self, context: Context) -> None:
+        """Before a seccomp filter, which may forbid it. As that it takes no_new_privs or CAP_SYS_ADMIN."""
+        assert self.ruleset is not None
+        with self.ruleset:
+            landlock.restrict_self(self.ruleset)
+        if context.bpf is None:
+            credentials.finish_capabilities(context)
 
 
 def confinement(annotations: "dict[str, str]") -> "Confinement | None":

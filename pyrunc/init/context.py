@@ -128,7 +128,7 @@ class Context:
         self.entered_cwd = False
         self.environment: dict[str, str] = {}
         self.executable = ""
-        self.confinement: Step | None = None  # Landlock, where an annotation asks for it
+        self.confinement: tuple[Step, Step] | None = None  # Landlock, where an annotation asks for it
         self.first_step: Step | None = None  # core scheduling, likewise
         self.hook_outputs: tuple[Fd | None, Fd | None] = (None, None)
 

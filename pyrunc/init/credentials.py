@@ -118,13 +118,14 @@ def set_user(context: Context) -> None:
 
 @step("setting capabilities")
 def set_capabilities(context: Context) -> None:
-    """CAP_SYS_ADMIN stays until the filter is installed: without no_new_privs it takes that right (seccomp(2)).
+    """CAP_SYS_ADMIN stays until a filter and Landlock are in force: without no_new_privs they take that right
+    (seccomp(2), landlock_restrict_self(2)).
 
     The program does not get it: execve computes the program's rights from the bounding, inheritable and ambient sets
     (capabilities(7)).
     """
     sets = context.sets
-    extra = capget()[1] & CAP_SYS_ADMIN if context.bpf and not context.process.get("noNewPrivileges") else 0
+    extra = capget()[1] & CAP_SYS_ADMIN if _takes_a_right(context) else 0
     try:
         capset(sets.effective | extra, sets.permitted | sets.effective | extra, sets.inheritable)
     except PermissionError as error:
@@ -136,11 +137,16 @@ def set_capabilities(context: Context) -> None:
     _raise_ambient(sets.ambient, context)
 
 
-@step("giving up the right to install a filter")
+def _takes_a_right(context: Context) -> bool:
+    """Whether it has more to confine itself by than no_new_privs alone allows."""
+    return bool(context.bpf or context.confinement) and not context.process.get("noNewPrivileges")
+
+
+@step("giving up the right to confine itself")
 def finish_capabilities(context: Context) -> None:
-    """Only where the process could be traced before execve takes that right."""
+    """Only where the process could be traced before execve takes that right, or where no filter is to come."""
     sets = context.sets
-    if context.bpf and not context.process.get("noNewPrivileges"):
+    if _takes_a_right(context):
         capset(sets.effective, sets.permitted | sets.effective, sets.inheritable)
 
 

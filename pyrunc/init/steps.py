@@ -182,10 +182,13 @@ MILESTONES = {
 }
 
 
-def confined(steps: "tuple[Step, ...]", step: "Step") -> "tuple[Step, ...]":
-    """The same, with a step more: while the process is root still, and all that is looked up by path has been."""
-    at = steps.index(credentials.limit_bounding)
-    return (*steps[:at], step, *steps[at:])
+def confined(steps: "tuple[Step, ...]", confinement: "tuple[Step, Step]") -> "tuple[Step, ...]":
+    """The same, with Landlock: its rules are made while the process is root and can reach what they name. They come
+    into force when nothing is looked up any more but the program, by execve, and before a filter could forbid it.
+    """
+    prepare, confine = confinement
+    made, forced = steps.index(credentials.limit_bounding), steps.index(execute.leave_nothing)
+    return (*steps[:made], prepare, *steps[made:forced], confine, *steps[forced:])
 
 
 def with_program_later(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":

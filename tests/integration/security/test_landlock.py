@@ -1,10 +1,13 @@
 """Landlock by annotation: what is not named is out of reach, for the program and for every other process."""
 
 import os
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
-from integration.support.bundle import full
+from integration.support.bundle import OWN_USERS, full
 from pyrunc.linux import landlock
 
 PATHS = "rx /bin, r /etc, rw /tmp, rx /proc, rwi /dev"
@@ -46,11 +49,73 @@ def test_without_no_new_privs_and_as_a_user(confined):
 
 
 def test_a_program_that_may_not_be_executed(confined):
+    """What confines the program is in force when it is executed."""
     c = confined("r /bin")
     result = c.attempt("true")
     assert result.code != 0
     assert "permission denied" in result.err
     c.assert_gone()
+
+
+def test_in_a_user_namespace(confined):
+    c = confined().file("/root/secret", "y").change(**OWN_USERS, noNewPrivileges=False).reachable()
+    assert "Permission denied" in c.attempt("cat", "/root/secret").err
+    assert c.run("head", "-c4", "/etc/passwd") == "root"
+
+
+FORBIDS_IT = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {
+            "names": ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capset"],
+            "action": "SCMP_ACT_KILL_PROCESS",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("privileges", [True, False])
+def test_a_filter_that_forbids_landlock(confined, privileges):
+    c = confined().file("/root/secret", "y").change(noNewPrivileges=privileges, seccomp=FORBIDS_IT).up()
+    assert "Seccomp:\t2" in c.exec("cat", "/proc/self/status")
+    assert "Permission denied" in c.attempt_exec("cat", "/root/secret").err
+
+
+def rights(status):
+    return {name: int(value, 16) for name, value in re.findall(r"^(Cap\w+):\t(\w+)$", status, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_the_right_to_confine_itself_is_not_the_containers(confined, tmp_path, uid):
+    """Without no_new_privs it takes CAP_SYS_ADMIN."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat /proc/self/status >/tmp/hook"]}
+    c = confined().change(noNewPrivileges=False, user={"uid": uid, "gid": 0}, hooks={"startContainer": [hook]})
+    c.bundle.file("/tmp/hook", mode=0o666)
+    c.change(capabilities={kind: ["CAP_KILL"] for kind in ("bounding", "permitted", "effective")})
+    c.create("cat", "/proc/self/status")
+    waiting = rights(Path(f"/proc/{c.pid}/status").read_text())
+    assert {waiting[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {1 << 5}
+    c.start()
+    c.wait_for("stopped")
+    assert {*rights((c.bundle.rootfs / "tmp/hook").read_text()).values()} <= {1 << 5, 0}
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace, which sees the calls, is not installed")
+@pytest.mark.parametrize("profile", [None, {"defaultAction": "SCMP_ACT_ALLOW"}])
+def test_it_is_the_last_before_a_filter_and_the_program(confined, tmp_path, profile):
+    """No right changes after it, but the one that it takes, and nothing is looked up."""
+    c = confined().change(noNewPrivileges=False, **({"seccomp": profile} if profile else {}))
+    c._prepare(("true",))
+    calls = "%file,setresuid,capset,prctl,seccomp,landlock_create_ruleset,landlock_restrict_self,execve,execveat"
+    wrapper = ("strace", "-ff", "-qq", "-e", f"trace={calls}", "-o", str(tmp_path / "trace"))
+    c.runtime("run", "--bundle", c.bundle.path, c.id, wrapper=wrapper)
+    lines = [path.read_text().splitlines() for path in tmp_path.glob("trace.*")]
+    (ours,) = (found for found in lines if any("landlock_restrict_self" in line for line in found))
+    names = [line.partition("(")[0] for line in ours]
+    at = names.index("landlock_restrict_self")
+    assert {"landlock_create_ruleset", "setresuid", "capset"} <= {*names[:at]}
+    after = [name for name in names[at + 1 : names.index("execve", at)] if name != "prctl"]
+    assert after == ["seccomp" if profile else "capset"]
 
 
 def test_exec_is_confined(confined):
