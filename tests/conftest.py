@@ -40,7 +40,7 @@ class OwnFolder:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that is stopped half-way (its time limit) has not told what the rest would do: not the status of a failed test."""
+    """Not the status of failed tests where the run was stopped half-way, by its time limit: the rest is not known."""
     if session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
 
