@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from typing import Any
 
 from pyrunc.cli import run
@@ -12,6 +11,7 @@ from pyrunc.cli.create import BUNDLE
 from pyrunc.container.options import Options
 from pyrunc.errors import ConfigError, PyruncError, printable
 from pyrunc.learn import profile
+from pyrunc.learn.meeting import Meeting
 from pyrunc.learn.watcher import Watcher
 from pyrunc.linux.fd import read_file
 from pyrunc.spec import load
@@ -48,12 +48,8 @@ def main(call: Call) -> int:
     bundle = arguments.text("bundle") or "."
     config = _configuration(bundle)
     open(arguments.text("output"), "ab").close()  # what was learned is not to be lost when it is over
-    folder = f"/tmp/pyrunc-learn-{os.getpid()}-{time.time_ns()}"
-    os.mkdir(folder, 0o700)
-    try:
-        status, seen = _watched(call, config, bundle, f"{folder}/agent")
-    finally:
-        os.rmdir(folder)
+    with Meeting(call.state_root) as meeting:
+        status, seen = _watched(call, config, bundle, meeting)
     found = profile.learned(config, seen)
     for each in earlier:
         found = profile.union(found, each)
@@ -81,30 +77,25 @@ def _earlier(path: str) -> Any:
     return found
 
 
-def _watched(call: Call, config: Config, bundle: str, path: str) -> tuple[int, dict[str, Any]]:
+def _watched(call: Call, config: Config, bundle: str, meeting: Meeting) -> tuple[int, dict[str, Any]]:
     """Run it, with a watcher beside it. Its exit status, and what was seen."""
     changed = os.memfd_create("config.json", os.MFD_CLOEXEC)
-    os.write(changed, dumps(profile.to_learn(config, path)).encode())
+    os.write(changed, dumps(profile.to_learn(config, meeting.socket)).encode())
     result = os.memfd_create("seen", os.MFD_CLOEXEC)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        server.bind(path)
-        server.listen()
+    with meeting.listen() as server:
+        control, ours = os.pipe2(os.O_CLOEXEC)
+        watcher = os.fork()
+        if not watcher:
+            os.close(ours)
+            _watch(server, control, result)
+        os.close(control)
         try:
-            control, ours = os.pipe2(os.O_CLOEXEC)
-            watcher = os.fork()
-            if not watcher:
-                os.close(ours)
-                _watch(server, control, result)
-            os.close(control)
-            try:
-                settings = Options(rootless=call.rootless, config=f"/proc/self/fd/{changed}")
-                settings.systemd, settings.no_cgroup = call.manager == "systemd", call.manager == "disabled"
-                status = run.in_foreground(call, settings, bundle)
-            finally:
-                os.close(ours)
-                ended = os.waitpid(watcher, 0)[1]
+            settings = Options(rootless=call.rootless, config=f"/proc/self/fd/{changed}")
+            settings.systemd, settings.no_cgroup = call.manager == "systemd", call.manager == "disabled"
+            status = run.in_foreground(call, settings, bundle)
         finally:
-            os.unlink(path)
+            os.close(ours)
+            ended = os.waitpid(watcher, 0)[1]
     if ended:
         raise PyruncError("learning", call.id, "its watcher has failed, and nothing was learned")
     seen: Any = loads(os.pread(result, os.fstat(result).st_size, 0).decode("utf-8", "surrogateescape"))
@@ -149,12 +140,10 @@ def summary(config: Config, found: dict[str, Any], seen: dict[str, Any], output:
             f"  not seen: which capabilities the kernel asked for ({seen['why']}; Linux 6.14 tells it by tracefs):"
             " kept is what may be needed by the system calls that were made"
         )
-    if "clone3" in calls:
-        lines.append("  not seen: what clone3 makes, where no filter looks: user namespaces too, under the profile")
+    made = profile.namespaces_of(found)
+    if made:
+        lines.append(f"  it may make namespaces, those of users too: {', '.join(sorted(made))}")
     if seen["unknown"]:
         lines.append(f"  system calls without a name: {', '.join(map(str, seen['unknown']))}")
-    lines.append(
-        "  not seen: what it did not do this time, what is started in it by exec, and what io_uring does for it;"
-        " --add joins several runs"
-    )
+    lines.append("  not seen: what it did not do this time, and what io_uring does for it; --add joins several runs")
     return lines

@@ -41,8 +41,17 @@ def receive(listener: int) -> "Notice | None":
 
 
 def go_on(listener: int, notice: Notice) -> None:
+    _answer(listener, ANSWER.pack(notice.id, 0, 0, CONTINUE))
+
+
+def fail(listener: int, notice: Notice, error: int) -> None:
+    """The call is not made, and returns an error."""
+    _answer(listener, ANSWER.pack(notice.id, 0, -error, 0))
+
+
+def _answer(listener: int, answer: bytes) -> None:
     try:
-        fcntl.ioctl(listener, SEND, ANSWER.pack(notice.id, 0, 0, CONTINUE))
+        fcntl.ioctl(listener, SEND, answer)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise

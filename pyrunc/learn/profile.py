@@ -18,9 +18,11 @@ MASKED = (
     "/sys/kernel/tracing",
 )  # fmt: skip
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-# clone(2) for threads and processes alone: with CLONE_NEWUSER it is the way to much of the kernel. What clone3 is to
-# make is in memory, which no filter sees.
-NO_NAMESPACES = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+# With CLONE_NEWUSER they are the way to much of the kernel: where they made no namespaces, they may not. What is
+# CLONE_NEWTIME for unshare(2) is for clone(2) a part of the signal at the end.
+NAMESPACES = {"clone": 0x7E020000, "unshare": 0x7E020080}
+# What it is to make is in memory, where no filter looks. C libraries go on to clone, as under Docker's profile.
+NO_CLONE3 = {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
 OFTEN_WRITABLE = ("tmpfs", "devpts", "mqueue", "proc", "sysfs", "cgroup", "cgroup2")
 
 
@@ -61,22 +63,33 @@ def _seccomp(seen: dict[str, Any]) -> dict[str, Any]:
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": [names.architecture_of(token) for token in seen["architectures"]] or names.architectures()[:1],
-        "syscalls": _rules({*seen["calls"], *ALWAYS}, "clone" in seen["namespaces"]),
+        "syscalls": _rules({*seen["calls"], *ALWAYS} - {"clone3"}, {*seen["namespaces"]}),
     }
 
 
-def _rules(calls: set[str], any_clone: bool) -> list[dict[str, Any]]:
-    if any_clone or "clone" not in calls:
-        return [{"names": sorted(calls), "action": "SCMP_ACT_ALLOW"}]
-    return [
-        {"names": sorted(calls - {"clone"}), "action": "SCMP_ACT_ALLOW"},
-        {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [dict(NO_NAMESPACES)]},
-    ]
+def _rules(calls: set[str], namespaces: set[str]) -> list[dict[str, Any]]:
+    """`namespaces`: the calls that make some."""
+    bare = (calls - {*NAMESPACES}) | namespaces
+    rules: list[dict[str, Any]] = [{"names": sorted(bare), "action": "SCMP_ACT_ALLOW"}]
+    for name in sorted(calls - bare):
+        none = {"index": 0, "value": NAMESPACES[name], "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+        rules.append({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [none]})
+    return rules if "clone3" in bare else [*rules, copy.deepcopy(NO_CLONE3)]
 
 
 def calls_of(found: dict[str, Any]) -> set[str]:
     """The system calls that a profile lets through."""
-    return {name for rule in found["linux"]["seccomp"]["syscalls"] for name in rule["names"]}
+    return {name for rule in _passing(found) for name in rule["names"]}
+
+
+def namespaces_of(found: dict[str, Any]) -> set[str]:
+    """Those of them that make namespaces."""
+    bare = {name for rule in _passing(found) if not rule.get("args") for name in rule["names"]}
+    return bare & {*NAMESPACES, "clone3"}
+
+
+def _passing(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [rule for rule in found["linux"]["seccomp"]["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW"]
 
 
 def _capabilities(config: Config, seen: dict[str, Any]) -> dict[str, list[str]]:
@@ -107,6 +120,5 @@ def union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         found["linux"][name] = [path for path in one["linux"][name] if path in other["linux"][name]]
     ours, theirs = found["linux"]["seccomp"], other["linux"]["seccomp"]
     ours["architectures"] = sorted({*ours["architectures"], *theirs["architectures"]})
-    any_clone = any("clone" in rule["names"] and not rule.get("args") for rule in ours["syscalls"] + theirs["syscalls"])
-    ours["syscalls"] = _rules(calls_of(one) | calls_of(other), any_clone)
+    ours["syscalls"] = _rules(calls_of(one) | calls_of(other), namespaces_of(one) | namespaces_of(other))
     return found

@@ -3,6 +3,7 @@
 Where there is none, which system calls were made says which capabilities can't have been needed.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -12,7 +13,11 @@ from pyrunc.linux.mount import new_filesystem
 from pyrunc.spec.rules import CAPABILITIES
 
 HOSTS_PROCESSES = 0xEFFFFFFC  # PROC_PID_INIT_INO
-EVENT = re.compile(rb"-(\d+)\s.* cap_capable: .*cap (\d+), ret (-?\d+)")
+ATTEMPTS = 100
+# NAME-PID [CPU] FLAGS TIME: cap_capable: …; a process gives itself its name, and so the last that fits is meant
+EVENT = re.compile(rb".*-(\d+) +\[\d+\] \S+ +[\d.]+: cap_capable: .*cap (\d+), ret (-?\d+)")
+LOST = re.compile(rb"CPU:\d+ \[LOST \d+ EVENTS\]")
+INSTANCES, NAME = "instances", "pyrunc-learn-"
 WRITES = {"write", "pwrite64", "writev", "pwritev", "fallocate", "openat", "open", "mkdir", "mkdirat"}
 BIRTH = {"clone", "clone3", "fork", "vfork", "execve", "execveat"}
 # What the kernel asks for only to know whether to be generous: reserved blocks and processes, quotas.
@@ -64,23 +69,52 @@ CALLS = {
 
 
 class Trace:
-    """An instance of tracefs of our own, for the processes that come of one."""
+    """An instance of tracefs of our own, for the processes that come of some.
+
+    Attributes:
+        lost: whether the kernel had no room left, and told not all.
+    """
+
+    name, folder, pipe = "", -1, -1
 
     def __init__(self) -> None:
         """Raises OSError: no tracefs, no such event, or not for us."""
         if os.stat("/proc/self/ns/pid").st_ino != HOSTS_PROCESSES:
             raise OSError(errno.EPERM, "its numbers of processes are the host's, which are not ours")
-        self.name = f"pyrunc-learn-{os.getpid()}"
+        self.rest = b""
+        self.lost = False
         self.top = new_filesystem("tracefs", "tracefs", [], 0)
-        os.mkdir(f"instances/{self.name}", dir_fd=self.top.number)
         try:
-            self.folder = os.open(f"instances/{self.name}", os.O_PATH | os.O_DIRECTORY, dir_fd=self.top.number)
+            self._sweep()
+            self._make()
             self._write("options/event-fork", "1")
-            self.pipe = os.open("trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
         except BaseException:
             self.close()
             raise
-        self.rest = b""
+
+    def _sweep(self) -> None:
+        """Remove those of the killed. The kernel lets nobody remove one whose trace_pipe is open."""
+        number = os.open(INSTANCES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.top.number)
+        try:
+            names = [name for name in os.listdir(number) if name.startswith(NAME)]
+            for name in names:
+                with contextlib.suppress(OSError):
+                    os.rmdir(name, dir_fd=number)
+        finally:
+            os.close(number)
+
+    def _make(self) -> None:
+        """With its trace_pipe open. Before that, another one may sweep it."""
+        for attempt in range(ATTEMPTS):
+            self.name = f"{INSTANCES}/{NAME}{os.getpid()}-{attempt}"
+            try:
+                os.mkdir(self.name, dir_fd=self.top.number)
+                self.folder = os.open(self.name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.top.number)
+                self.pipe = os.open("trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.folder)
+                return
+            except (FileExistsError, FileNotFoundError):
+                self._close_files()
+        raise OSError(errno.EBUSY, "its instances are removed as soon as they are made")
 
     def _write(self, name: str, text: str) -> None:
         number = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.folder)
@@ -105,19 +139,22 @@ class Trace:
                 return
             *lines, self.rest = (self.rest + data).split(b"\n")
             for line in lines:
-                found = EVENT.search(line)
+                self.lost = self.lost or bool(LOST.match(line))
+                found = EVENT.match(line)
                 if found and int(found[3]) == 0 and int(found[2]) < len(CAPABILITIES):
                     yield int(found[1]), CAPABILITIES[int(found[2])]
 
     def close(self) -> None:
-        try:
-            self._write("events/enable", "0")
-            if hasattr(self, "pipe"):
-                os.close(self.pipe)
-            os.close(self.folder)
-            os.rmdir(f"instances/{self.name}", dir_fd=self.top.number)
-        finally:
-            self.top.close()
+        self._close_files()
+        with contextlib.suppress(OSError):  # the next one sweeps it
+            os.rmdir(self.name, dir_fd=self.top.number)
+        self.top.close()
+
+    def _close_files(self) -> None:
+        for number in (self.folder, self.pipe):
+            if number >= 0:
+                os.close(number)
+        self.folder = self.pipe = -1
 
 
 def possible(calls: set[str], granted: set[str]) -> set[str]:

@@ -1,9 +1,10 @@
 """Who looks at a program's system calls while it runs: a process beside it, the agent of a filter that asks for each.
 
-A call is looked at before it is made, and goes on. What a thread was granted before its next call it was granted for
-the last one.
+A call is looked at before it is made, and goes on; clone3 as under the profile that comes of it. What a thread was
+granted before its next call it was granted for the last one.
 """
 
+import errno
 import os
 import posixpath
 import select
@@ -21,7 +22,9 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 AT_FDCWD = -100
 MOST_PATHS = 100_000
 NAMESPACES = 0x7E020080  # CLONE_NEW*
-# Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None)
+CLONE_SIGNAL = 0xFF  # in the flags of clone(2)
+# Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None). Without
+# a path it is about the descriptor itself.
 PATHS = {
     "open": (None, 0, 1), "openat": (0, 1, 2), "openat2": (0, 1, 2), "creat": (None, 0, None),
     "stat": (None, 0, None), "lstat": (None, 0, None), "newfstatat": (0, 1, None), "fstatat64": (0, 1, None),
@@ -33,9 +36,15 @@ PATHS = {
     "link": (None, 1, None), "linkat": (2, 3, None), "symlink": (None, 1, None), "symlinkat": (1, 2, None),
     "mknod": (None, 0, None), "mknodat": (0, 1, None), "chmod": (None, 0, None), "fchmodat": (0, 1, None),
     "chown": (None, 0, None), "lchown": (None, 0, None), "fchownat": (0, 1, None), "truncate": (None, 0, None),
-    "utimensat": (0, 1, None),
+    "utimensat": (0, 1, None), "utime": (None, 0, None), "utimes": (None, 0, None), "futimesat": (0, 1, None),
+    "fchmodat2": (0, 1, None), "setxattr": (None, 0, None), "lsetxattr": (None, 0, None),
+    "setxattrat": (0, 1, None), "removexattr": (None, 0, None), "lremovexattr": (None, 0, None),
+    "removexattrat": (0, 1, None), "fchmod": (0, None, None), "fchown": (0, None, None), "fsetxattr": (0, None, None),
+    "fremovexattr": (0, None, None), "bind": (None, 1, None),
 }  # fmt: skip
 CHANGES = {
+    "bind", "fchmod", "fchmodat2", "fchown", "fremovexattr", "fsetxattr", "futimesat", "lremovexattr", "lsetxattr",
+    "removexattr", "removexattrat", "setxattr", "setxattrat", "utime", "utimes",
     "creat", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
     "symlink", "symlinkat", "mknod", "mknodat", "chmod", "fchmodat", "chown", "lchown", "fchownat", "truncate",
     "utimensat",
@@ -47,7 +56,7 @@ class Watcher:
 
     Attributes:
         calls: names of system calls, since the program's own execve. unknown: numbers without a name.
-        namespaces: of clone and clone3, those that were to make namespaces.
+        namespaces: of clone, clone3 and unshare, those that were to make namespaces.
         reached, changed: absolute paths that were named for reading, and for writing.
         capabilities: those that were granted; None where the kernel does not tell.
     """
@@ -64,7 +73,7 @@ class Watcher:
         self.too_many = False
         self.last: dict[int, str] = {}
         self.known: dict[tuple[int, int], str] = {}
-        self.program_runs = False
+        self.programs: set[int] = set()  # listeners of those that have come to their own execve
         self.namespaces: set[str] = set()
         try:
             self.trace: Trace | None = Trace()
@@ -94,6 +103,7 @@ class Watcher:
                     else:
                         poll.unregister(number)
                         listeners.discard(number)
+                        self.programs.discard(number)
                         os.close(number)
             self._drain()
         finally:
@@ -112,19 +122,26 @@ class Watcher:
         notice = notifications.receive(listener)
         if notice is None:
             return
-        try:
-            self._note(listener, notice)
-        finally:
-            notifications.go_on(listener, notice)
-
-    def _note(self, listener: int, notice: Notice) -> None:
         name = self._name(notice)
-        if not self.program_runs:
-            if name != "execve":
-                return  # ours, on the way to the program
-            self.program_runs = True
+        fails = False
+        try:
+            if listener in self.programs or name in ("execve", "execveat"):  # before, it is ours, on the way to them
+                self._begin(listener, notice.pid)
+                self._note(listener, notice, name)
+                fails = name == "clone3" and name not in self.namespaces
+        finally:
+            if fails:
+                notifications.fail(listener, notice, errno.ENOSYS)
+            else:
+                notifications.go_on(listener, notice)
+
+    def _begin(self, listener: int, pid: int) -> None:
+        if listener not in self.programs:
+            self.programs.add(listener)
             if self.trace is not None:
-                self.trace.follow(notice.pid)
+                self.trace.follow(pid)
+
+    def _note(self, listener: int, notice: Notice, name: str) -> None:
         self._drain()
         self.last[notice.pid] = name
         if self._makes_namespaces(notice, name):
@@ -139,7 +156,9 @@ class Watcher:
             self._note_path(listener, notice, name)
 
     def _makes_namespaces(self, notice: Notice, name: str) -> bool:
-        flags = notice.arguments[0] if name == "clone" else 0
+        flags = notice.arguments[0] if name in ("clone", "unshare") else 0
+        if name == "clone":
+            flags &= ~CLONE_SIGNAL
         if name == "clone3":
             flags = notifications.number_at(notice.pid, notice.arguments[0])
         return bool(flags & NAMESPACES)
@@ -156,10 +175,14 @@ class Watcher:
         for thread, capability in self.trace.read():
             if thread in self.last and was_needed(capability, self.last[thread], self.changed):
                 self.capabilities.add(capability)
+        if self.trace.lost:
+            self.capabilities, self.why_not = None, "it had no room left for what it told"
 
     def _note_path(self, listener: int, notice: Notice, name: str) -> None:
         folder, place, flags = PATHS[name]
-        path = notifications.text_at(listener, notice, notice.arguments[place])
+        path = "" if place is None else self._path_at(listener, notice, name, notice.arguments[place])
+        if path is None:
+            return
         if not path.startswith("/"):
             descriptor = AT_FDCWD if folder is None else notice.arguments[folder] & 0xFFFFFFFF
             path = self._absolute(notice.pid, descriptor, path)
@@ -176,6 +199,14 @@ class Watcher:
             asked = notifications.number_at(notice.pid, asked) if name == "openat2" else asked
         if name in CHANGES or asked & WRITING:
             self.changed.add(path)
+
+    def _path_at(self, listener: int, notice: Notice, name: str, address: int) -> "str | None":
+        """None: a socket that is no file. bind(2) of another makes one: struct sockaddr_un."""
+        if name != "bind":
+            return notifications.text_at(listener, notice, address)
+        family = int.from_bytes(notifications.memory_at(notice.pid, address, 2)[:2], sys.byteorder)
+        path = notifications.text_at(listener, notice, address + 2) if family == socket.AF_UNIX else ""
+        return path[: max(0, notice.arguments[2] - 2)] or None
 
     def _absolute(self, pid: int, descriptor: int, path: str) -> str:
         link = "cwd" if descriptor >= 1 << 31 or descriptor == AT_FDCWD else f"fd/{descriptor}"

@@ -1,10 +1,17 @@
 """pyrunc learn: what is written is what the program needs, and it runs with that."""
 
 import json
+import os
+import platform
+import signal
+import subprocess
 
 import pytest
 
 from integration.support.bundle import full
+from integration.support.runtime import wait_until
+
+UNSHARE = {"x86_64": 272, "aarch64": 97}[platform.machine()]
 
 CHOWN = "touch /tmp/x && chown 1000 /tmp/x && cat /proc/sys/kernel/ostype && stat -c %u /tmp/x"
 
@@ -128,18 +135,119 @@ def test_processes_are_made_and_namespaces_are_not(container):
     """A program that forks needs clone(2), and with it alone any user namespace could be made."""
     result, learned = learn(container(args=["sh", "-c", "(true); echo done"]))
     assert result.out == "done\n"
-    (clone,) = [rule for rule in learned["linux"]["seccomp"]["syscalls"] if "clone" in rule["names"]]
+    (clone,) = rules(learned, "clone")
     assert clone["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
 
 
-def test_whoever_makes_namespaces_may_go_on_to():
+def rules(learned, name):
+    return [rule for rule in learned["linux"]["seccomp"]["syscalls"] if name in rule["names"]]
+
+
+def test_clone3_is_answered_as_there_were_none(container):
+    """No filter sees what it is to make. A C library then calls clone, of which one sees it."""
+    c = container(args=["probe", "clone3", "0"])
+    result, learned = learn(c)
+    assert result.out == "ENOSYS\n"
+    assert rules(learned, "clone3") == [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]
+    assert "args" in rules(learned, "clone")[0]
+    c = merged(c, learned)
+    assert c.run("probe", "clone3", "0") == "ENOSYS"
+    assert c.run("probe", "clone3", "0x10000000") == "ENOSYS"  # a user namespace
+
+
+@pytest.mark.parametrize(
+    ("words", "call"), [(("clone3", "0x10000000"), "clone3"), (("syscall", str(UNSHARE), "0x10000000"), "unshare")]
+)
+def test_whoever_makes_namespaces_may_go_on_to(container, words, call):
+    c = container(args=["probe", *words])
+    result, learned = learn(c)
+    assert result.out in ("made\n", "0\n")
+    assert f"it may make namespaces, those of users too: {call}" in result.err
+    assert [rule.get("args") for rule in rules(learned, call)] == [None]
+    assert merged(c, learned).run(*c.config["process"]["args"]) in ("made", "0")
+
+
+def test_unshare_without_namespaces(container):
+    c = container(args=["probe", "syscall", str(UNSHARE), "0x200"])  # CLONE_FS
+    _, learned = learn(c)
+    c = merged(c, learned)
+    assert c.run("probe", "syscall", str(UNSHARE), "0x200") == "0"
+    assert c.run("probe", "syscall", str(UNSHARE), "0x10000000") == "EPERM"
+    assert c.run("probe", "syscall", str(UNSHARE), "0x80") == "EPERM"  # CLONE_NEWTIME
+
+
+def test_what_several_runs_may_do_is_joined():
     from pyrunc.learn import profile
 
-    calls = {"calls": ["clone"], "architectures": [], "namespaces": []}
-    few, more = profile._seccomp(calls), profile._seccomp({**calls, "namespaces": ["clone"]})
-    assert [rule.get("args") for rule in more["syscalls"]] == [None]
     common = {"process": {"capabilities": {}}, "root": {"readonly": True}}
-    documents = [{**common, "linux": {"maskedPaths": [], "readonlyPaths": [], "seccomp": it}} for it in (few, more)]
-    for one, other in (documents, documents[::-1]):
-        assert profile.union(one, other)["linux"]["seccomp"]["syscalls"] == more["syscalls"]
-    assert profile.union(documents[0], documents[0])["linux"]["seccomp"]["syscalls"] == few["syscalls"]
+
+    def document(**seen):
+        found = profile._seccomp({"architectures": [], "namespaces": [], **seen})
+        return {**common, "linux": {"maskedPaths": [], "readonlyPaths": [], "seccomp": found}}
+
+    few, more = document(calls=["clone"]), document(calls=["clone"], namespaces=["clone"])
+    third = document(calls=["clone3", "unshare"], namespaces=["clone3"])
+    for one, other, made in ((few, more, {"clone"}), (few, few, set()), (few, third, {"clone3"})):
+        for found in (profile.union(one, other), profile.union(other, one)):
+            assert profile.namespaces_of(found) == made
+            assert profile.calls_of(found) == profile.calls_of(one) | profile.calls_of(other)
+    both = profile.union(few, third)["linux"]["seccomp"]["syscalls"]
+    assert {name: rule.get("args", []) != [] for rule in both for name in rule["names"] if name[:1] in "cu"} == {
+        "close": False,
+        "clone": True,
+        "clone3": False,
+        "unshare": True,
+    }
+
+
+def test_what_is_started_in_it_by_exec_is_seen(container):
+    """And not what the runtime does on the way there."""
+    c = container(args=["probe", "pause"])
+    c.bundle.write()
+    output = c.bundle.path / "learned.json"
+    command = [c.runtime.binary, "--root", str(c.runtime.root), "learn", "-b", str(c.bundle.path), "-o", str(output)]
+    with subprocess.Popen([*command, c.id], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: (c.runtime.root / c.id / "state.json").exists() and c.status == "running", "a container")
+            assert c.exec("hostname") == c.exec("hostname")
+        finally:
+            c.kill("KILL")
+        assert process.wait(60) == 137
+    names = {*json.loads(output.read_text())["linux"]["seccomp"]["syscalls"][0]["names"]}
+    assert "uname" in names
+    assert not {"capset", "setresuid", "setns", "pivot_root"} & names
+
+
+def test_a_socket_is_written_to_the_root_file_system(container):
+    _, learned = learn(container(args=["probe", "socket", "/tmp/s"]))
+    assert learned["root"]["readonly"] is False
+
+
+def test_what_a_killed_one_has_left(container):
+    """The next one removes it; not what belongs to one that lives."""
+    c, other = container(args=["probe", "pause"]), container(args=["true"])
+    root = c.runtime.root
+    c.bundle.write()
+    command = [c.runtime.binary, "--root", str(root), "learn", "-b", str(c.bundle.path), "-o", "/dev/null", c.id]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            wait_until(lambda: (root / c.id / "state.json").exists() and c.status == "running", "a container")
+            folders, traces = left(root)
+            assert len(folders) == 1
+            learn(other)
+            assert left(root) == (folders, traces)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # the watcher, too
+    assert left(root) == (folders, traces)
+    learn(other)
+    assert left(root)[0] == []
+    assert not {*left(root)[1]} & {*traces}
+    c.delete("--force")
+
+
+def left(root):
+    """Its folders, and its instances of tracefs, where there are such."""
+    script = "mount -t tracefs tracefs /mnt 2>/dev/null && ls /mnt/instances"
+    found = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=30)
+    traces = [name for name in found.stdout.split() if name.startswith("pyrunc-learn-")]
+    return sorted(path.name for path in root.glob(":learn-*")), traces

@@ -1,0 +1,69 @@
+"""Where the program's filter finds its watcher: a socket in a folder below the state root. A killed one leaves it."""
+
+import fcntl
+import os
+import posix
+import socket
+
+from pyrunc.container.state import DIRECTORY, StateRoot
+from pyrunc.linux.fd import Fd, open_at, unlink_quietly
+
+NAME = ":learn-"  # no container's: an ID has no colon
+SOCKET = "agent"
+
+
+class Meeting:
+    """A folder of our own, locked for as long as we or our watcher live.
+
+    Attributes:
+        socket: the path by which the socket is found, by `exec` too.
+    """
+
+    def __init__(self, root: StateRoot) -> None:
+        self.top = root.open(make=True)
+        self._sweep()
+        self.name, self.folder = self._make()
+        self.socket = f"{root.path}/{self.name}/{SOCKET}"
+
+    def _sweep(self) -> None:
+        for name in os.listdir(self.top.number):
+            if name.startswith(NAME):
+                try:
+                    with open_at(self.top, name, DIRECTORY | posix.O_NOFOLLOW) as folder:
+                        fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        self._remove(name, folder)
+                except OSError:
+                    pass  # it is somebody's who lives
+
+    def _make(self) -> tuple[str, Fd]:
+        """Until it is locked another one may sweep it."""
+        attempt = 0
+        while True:
+            name = f"{NAME}{os.getpid()}-{attempt}"
+            attempt += 1
+            try:
+                os.mkdir(name, 0o700, dir_fd=self.top.number)
+                folder = open_at(self.top, name, DIRECTORY | posix.O_NOFOLLOW)
+                fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, FileExistsError, FileNotFoundError):
+                continue
+            if os.fstat(folder.number).st_nlink:
+                return name, folder
+
+    def listen(self) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(f"/proc/self/fd/{self.folder.number}/{SOCKET}")  # its path may be longer than a sockaddr
+        server.listen()
+        return server
+
+    def _remove(self, name: str, folder: Fd) -> None:
+        unlink_quietly(folder, SOCKET)
+        os.rmdir(name, dir_fd=self.top.number)
+
+    def __enter__(self) -> "Meeting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove(self.name, self.folder)
+        self.folder.close()
+        self.top.close()
