@@ -65,15 +65,16 @@ class Bundles:
     Args:
         config: a config.json to make them from, such as an engine wrote.
         bundle: a bundle to take configuration and root file system from.
+        rootfs: a root file system in place of busybox.
     """
 
-    def __init__(self, config: Path | None = None, bundle: Path | None = None) -> None:
+    def __init__(self, config: Path | None = None, bundle: Path | None = None, rootfs: Path | None = None) -> None:
         if bundle:
             config = bundle / "config.json"
         self.config: Config = json.loads(config.read_text()) if config else CONFIG
         self.folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
         root = self.config["root"]["path"]
-        self.rootfs = bundle / root if bundle else self._make_rootfs()
+        self.rootfs = rootfs or (bundle / root if bundle else self._make_rootfs())
 
     def __enter__(self) -> "Bundles":
         return self
