@@ -48,7 +48,8 @@ def main(call: Call) -> int:
     bundle = arguments.text("bundle") or "."
     config = _configuration(bundle)
     open(arguments.text("output"), "ab").close()  # what was learned is not to be lost when it is over
-    with Meeting(call.state_root) as meeting:
+    root = call.state_root
+    with Meeting(root.open(make=True), root.path) as meeting:
         status, seen = _watched(call, config, bundle, meeting)
     found = profile.learned(config, seen)
     for each in earlier:

@@ -5,9 +5,9 @@ import os
 import posix
 import socket
 
-from pyrunc.container.state import DIRECTORY, StateRoot
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
 
+DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW
 NAME = ":learn-"  # no container's: an ID has no colon
 SOCKET = "agent"
 
@@ -15,21 +15,25 @@ SOCKET = "agent"
 class Meeting:
     """A folder of our own, locked for as long as we or our watcher live.
 
+    Args:
+        top: the state root. It is closed in the end.
+        path: and where that is.
+
     Attributes:
         socket: the path by which the socket is found, by `exec` too.
     """
 
-    def __init__(self, root: StateRoot) -> None:
-        self.top = root.open(make=True)
+    def __init__(self, top: Fd, path: str) -> None:
+        self.top = top
         self._sweep()
         self.name, self.folder = self._make()
-        self.socket = f"{root.path}/{self.name}/{SOCKET}"
+        self.socket = f"{path}/{self.name}/{SOCKET}"
 
     def _sweep(self) -> None:
         for name in os.listdir(self.top.number):
             if name.startswith(NAME):
                 try:
-                    with open_at(self.top, name, DIRECTORY | posix.O_NOFOLLOW) as folder:
+                    with open_at(self.top, name, DIRECTORY) as folder:
                         fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         self._remove(name, folder)
                 except OSError:
@@ -43,7 +47,7 @@ class Meeting:
             attempt += 1
             try:
                 os.mkdir(name, 0o700, dir_fd=self.top.number)
-                folder = open_at(self.top, name, DIRECTORY | posix.O_NOFOLLOW)
+                folder = open_at(self.top, name, DIRECTORY)
                 fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, FileExistsError, FileNotFoundError):
                 continue

@@ -5,6 +5,7 @@ import os
 import platform
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -232,22 +233,27 @@ def test_what_a_killed_one_has_left(container):
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             wait_until(lambda: (root / c.id / "state.json").exists() and c.status == "running", "a container")
-            folders, traces = left(root)
-            assert len(folders) == 1
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            (folder,) = folders(root)
+            ours = traces(children)
             learn(other)
-            assert left(root) == (folders, traces)
+            assert folders(root) == [folder]
+            assert traces(children) == ours
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # the watcher, too
-    assert left(root) == (folders, traces)
+    assert folders(root) == [folder]
     learn(other)
-    assert left(root)[0] == []
-    assert not {*left(root)[1]} & {*traces}
+    assert folders(root) == []
+    assert not traces(children)
     c.delete("--force")
 
 
-def left(root):
-    """Its folders, and its instances of tracefs, where there are such."""
+def folders(root):
+    return sorted(path.name for path in root.glob(":learn-*"))
+
+
+def traces(pids):
+    """Their instances of tracefs, where there are such: one of the pids is the watcher's."""
     script = "mount -t tracefs tracefs /mnt 2>/dev/null && ls /mnt/instances"
     found = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=30)
-    traces = [name for name in found.stdout.split() if name.startswith("pyrunc-learn-")]
-    return sorted(path.name for path in root.glob(":learn-*")), traces
+    return [name for name in found.stdout.split() if name.startswith(tuple(f"pyrunc-learn-{pid}-" for pid in pids))]
