@@ -174,12 +174,17 @@ def _maker(container_id: str) -> str:
 
 
 def remove_folder(place: str) -> None:
-    try:
-        with open_at(None, place, DIRECTORY | posix.O_NOFOLLOW) as folder:
-            _empty(folder, posix.fstat(folder.number).st_dev)
-        posix.rmdir(place)
-    except FileNotFoundError:
-        pass
+    """With all that is in it, and that comes meanwhile: who calls off what we remove makes it his own first (`own`)."""
+    while True:
+        try:
+            with open_at(None, place, DIRECTORY | posix.O_NOFOLLOW) as folder:
+                _empty(folder, posix.fstat(folder.number).st_dev)
+            return posix.rmdir(place)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
 
 def _empty(folder: Fd, device: int) -> None:
