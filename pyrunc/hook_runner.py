@@ -12,7 +12,7 @@ from pyrunc.errors import CalledOff, PyruncError, printable, reason
 from pyrunc.linux import encoded
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import kill_group, reap
-from pyrunc.linux.process import PR_SET_PDEATHSIG, clone, close_range, execute, prctl, reset_signals
+from pyrunc.linux.process import clone, close_range, die_with, execute, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ def run(
     """Run one hook to its end, or to its timeout, after which its whole process group is killed."""
     input_read, input_write = _pipe()
     output_read, output_write = _pipe()
+    parent = posix.getpid()
     pid, pidfd = clone()
     if pidfd is None:
         printed, errors = (output_write if fd is None else fd for fd in outputs)
-        _execute(hook, environment, folder, input_read, printed, errors, filter)
+        _execute(parent, hook, environment, folder, input_read, printed, errors, filter)
         raise AssertionError  # not reached: the child is the hook now
     input_read.close()
     output_write.close()
@@ -158,6 +159,7 @@ def _read_some(pipe: Fd) -> bytes:
 
 
 def _execute(
+    parent: int,
     hook: "Hook",
     environment: "dict[str, str] | None",
     folder: str,
@@ -171,7 +173,7 @@ def _execute(
         posix.setpgid(0, 0)
         if folder:
             _enter(folder)
-        prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)  # a runtime that is killed leaves no hook behind
+        die_with(parent)  # a runtime that is killed leaves no hook behind
         reset_signals()
         posix.dup2(source.number, 0)
         posix.dup2(output.number, 1)

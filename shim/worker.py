@@ -16,7 +16,7 @@ from pyrunc.container import state
 from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
-from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
+from pyrunc.linux.process import clone3, die_with, keep_only
 from pyrunc.log import Log, Timed
 from pyrunc.shim import ttrpc
 from pyrunc.shim.failure import in_words
@@ -259,9 +259,7 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
     """In the child. It keeps nothing of the shim's: not the listener, nor a connection, nor the end of anybody's
     stream, whose reader would wait for us."""
     _signal.set_wakeup_fd(-1)
-    prctl(PR_SET_PDEATHSIG, SIGKILL)
-    if posix.getppid() != shim:
-        posix._exit(1)  # it was killed before it could be ours to die of
+    die_with(shim)
     keep_only(3, kept)
     gc.disable()  # it ends soon, and would copy every page that it looks at
     state.lives_for_one_verb = True

@@ -1,14 +1,13 @@
 """Something that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
 
 import errno
-from _signal import SIGKILL
 
 from pyrunc.container.patience import DEATH_SECONDS, ERRAND_SECONDS
 from pyrunc.errors import reason
 from pyrunc.init import channel
 from pyrunc.init.channel import Channel
 from pyrunc.linux.fd import Fd
-from pyrunc.linux.pid import has_ended, pidfd_send_signal, reap
+from pyrunc.linux.pid import end
 from pyrunc.linux.process import in_child, refuse_threads
 
 TYPE_CHECKING = False
@@ -74,6 +73,4 @@ class Errand:
         """End the child. One that hangs in a system call is left alone."""
         self.line.close()
         with self.pidfd:
-            pidfd_send_signal(self.pidfd, SIGKILL)
-            if has_ended(self.pidfd, DEATH_SECONDS):
-                reap(self.pidfd)
+            end(self.pidfd, DEATH_SECONDS)

@@ -1,12 +1,11 @@
 """Programs of the host that do something for us."""
 
 import posix
-from _signal import SIGKILL
 
-from pyrunc.container.patience import HELPER_SECONDS
+from pyrunc.container.patience import DEATH_SECONDS, HELPER_SECONDS
 from pyrunc.errors import Overdue
 from pyrunc.linux.fd import Fd, read_all
-from pyrunc.linux.pid import has_ended, pidfd_open, pidfd_send_signal, reap
+from pyrunc.linux.pid import end, has_ended, pidfd_open, reap
 
 SEARCH = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin")  # the last one is of NixOS
 
@@ -30,8 +29,7 @@ def run(path: str, arguments: "list[str]", operation: str) -> "tuple[int, str]":
         moves = [(posix.POSIX_SPAWN_DUP2, output.number, 1)]
         with pidfd_open(posix.posix_spawn(path, arguments, posix.environ, file_actions=moves)) as helper:
             if not has_ended(helper, HELPER_SECONDS):
-                pidfd_send_signal(helper, SIGKILL)
-                reap(helper)
+                end(helper, DEATH_SECONDS)
                 raise Overdue(operation, "", f"{arguments[0]} has not ended in {HELPER_SECONDS:.0f} s")
             status = reap(helper)
         posix.lseek(output.number, 0, 0)

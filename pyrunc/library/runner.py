@@ -16,7 +16,7 @@ from pyrunc.library.errors import as_message
 from pyrunc.library.job import Job
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import pidfd_send_signal
-from pyrunc.linux.process import PR_SET_PDEATHSIG, clone3, keep_only, prctl
+from pyrunc.linux.process import clone3, die_with, keep_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def descriptors_of_modules() -> "list[int]":
 def _become_runner(worker: int, line: int) -> Fd:
     """Returns what signals write to: see Job.wait_for."""
     _signal.set_wakeup_fd(-1)
-    prctl(PR_SET_PDEATHSIG, _signal.SIGTERM)
-    if posix.getppid() != worker:
-        posix._exit(1)  # it was killed before it could be ours to die of
+    die_with(worker, _signal.SIGTERM)
     keep_only(3, [line, *descriptors_of_modules()])
     read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
     _signal.set_wakeup_fd(write, warn_on_full_buffer=False)

@@ -92,6 +92,19 @@ def pidfd_send_signal(pidfd: Fd, signal: int) -> None:
         raise kernel_error("pidfd_send_signal", pidfd.name, error.errno or 0) from None
 
 
+def end(child: Fd, seconds: float) -> None:
+    """Kill a child of ours and wait for its end. One that hangs in a system call is left alone after that time.
+
+    Somebody else may have waited for it, such as the kernel where SIGCHLD is ignored.
+    """
+    try:
+        pidfd_send_signal(child, _signal.SIGKILL)
+        if has_ended(child, seconds):
+            reap(child)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
 def kill_group(leader: Fd, pid: int) -> None:
     """Send SIGKILL to a process and to its process group. Nobody may have waited for the process: until then its
     number is no other's.

@@ -87,13 +87,23 @@ def in_child(work: "Callable[[], None]", flags: int = 0) -> "tuple[int, Fd]":
         pid, pidfd = clone3(flags)
         if pidfd is not None:
             return pid, pidfd
-        prctl(PR_SET_PDEATHSIG, SIGKILL)
+        die_with(parent)
         work()
         status = 0
     finally:
         if posix.getpid() != parent:
             posix._exit(status)
     raise AssertionError  # not reached: the child has ended
+
+
+def die_with(parent: int, signal: int = SIGKILL) -> None:
+    """Get a signal when our parent ends. It may have ended before: then it is our parent no more, and we end here.
+
+    Where a seccomp filter forbids the question the answer is a negative number.
+    """
+    prctl(PR_SET_PDEATHSIG, signal)
+    if 0 <= posix.getppid() != parent:
+        posix._exit(1)
 
 
 def clone() -> "tuple[int, Fd | None]":

@@ -1,6 +1,7 @@
 /* Make one system call of a program, or of the processes that it starts, fail once. ptrace(2)
 
    inject LOG PROCESS N ERRNO COMMAND...   PROCESS: 0 is the command, 1 the first process that it made; N: its nth call.
+   inject LOG PROCESS N 0 COMMAND...       it does not fail: the process is killed before it.
    inject LOG -1 0 0 COMMAND...            none fails; LOG gets "PROCESS N CALL FIRST-ARGUMENT" for each.
 
    Counted are the calls of the launcher and of pyrunc, not those of the interpreter's own start and of its handler of
@@ -107,7 +108,9 @@ static void system_call(struct tracee *tracee)
         if (process < 0 || tracee->failing)
             fprintf(file, "%d %d %llu %lld\n", tracee->number, tracee->calls, (unsigned long long)info.entry.nr,
                     (long long)info.entry.args[0]);
-        if (tracee->failing && info.entry.nr != SYS_close)
+        if (tracee->failing && !error)
+            kill(tracee->pid, SIGKILL);
+        else if (tracee->failing && info.entry.nr != SYS_close)
             leave_out(tracee->pid);
     } else if (info.op == PTRACE_SYSCALL_INFO_EXIT && tracee->failing) {
         tracee->failing = 0;
