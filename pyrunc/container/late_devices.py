@@ -2,18 +2,23 @@
 
 Without a user namespace the node is made in the container's /dev; with one the kernel takes none, and the host's is
 bound there. What is taken away must be what was given.
+
+A node is a way to a device for whoever can open it, and on the host no cgroup forbids that. So none is made but on the
+file system of the container's own /dev: where a symlink leads, or what is mounted below, may be a folder of the host's.
 """
 
 import _stat
+import errno
 import posix
 
 from pyrunc.container import late_mounts
 from pyrunc.container.container import Container
-from pyrunc.container.late_mounts import Inside, inside_of, run_inside
+from pyrunc.container.late_mounts import Inside, Lost, inside_of, run_inside
 from pyrunc.errors import PyruncError, StateError, UsageError, reason
+from pyrunc.init.dev import is_bound
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
-from pyrunc.linux.fd import Fd
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.mount import MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, mount_setattr, move_mount, open_tree
 
 TYPE_CHECKING = False
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule
 
 ADDED = "addedDevices"  # in state.json: {path: what it is}
+CHANGED = "changedRules"  # there too: the rules that were in force, while others are put in their place
 KINDS = {_stat.S_IFCHR: "c", _stat.S_IFBLK: "b"}
 
 
@@ -94,22 +100,24 @@ def _locked(container: Container, work: "Callable[[], None]") -> None:
 def add(container: Container, wanted: Wanted) -> None:
     """The lock is the caller's to hold."""
     late_mounts.refuse_foreign(container)
-    known = {**container.record.get(ADDED, {})}
+    _settle(container)
+    known = container.record.get(ADDED, {})
     if wanted.inside in known:
         raise StateError("device", wanted.inside, "it was added before", "take it away first: --device-rm")
     inside = inside_of(container)
+    _refuse_hosts_dev(container, inside)
     bound = any(n["type"] == "user" for n in container.config["linux"].get("namespaces") or [])
     tree = open_tree(wanted.source) if bound else None
     if tree is not None:
         mount_setattr(tree, set=MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
     rules = _rules(container)
-    container.cgroup.change_devices(rules, [*rules, wanted.rule])
+    added = {"rule": wanted.rule, "mount": inside.number(tree) if tree else 0}
     try:
+        _change(container, {**known, wanted.inside: added}, [*rules, wanted.rule])
         run_inside(inside, lambda: _make(inside, wanted, tree))
-        known[wanted.inside] = {"rule": wanted.rule, "mount": inside.number(tree) if tree else 0}
-        _save(container, known, [*rules, wanted.rule])
-    except BaseException:  # what is not on record must not be allowed
-        container.cgroup.change_devices([*rules, wanted.rule], rules)
+    except BaseException as error:  # what is not there must not be allowed
+        unknown = isinstance(error, Lost) or not isinstance(error, Exception)
+        _change(container, container.record[ADDED] if unknown else known, rules)  # --device-rm takes it away then
         raise
 
 
@@ -119,52 +127,102 @@ def remove(container: Container, place: str) -> None:
     known = {**container.record.get(ADDED, {})}
     if place not in known:
         raise StateError("device", place, "it was not added by `pyrunc update --device-add`")
-    added = known.pop(place)
-    rules = _rules(container)
-    left = [*rules]
-    left.remove(added["rule"])
+    _settle(container)
+    added = known[place]
+    left = _rules(container)
+    if added["rule"] in left:
+        left.remove(added["rule"])
     inside = inside_of(container)
-    container.cgroup.change_devices(rules, left)
-    _save(container, known, left)
+    _change(container, known, left)
     run_inside(inside, lambda: _take(inside, place, added))
+    del known[place]
+    _change(container, known, left)
 
 
 def _rules(container: Container) -> "list[DeviceRule]":
     return [*((container.config["linux"].get("resources") or {}).get("devices") or [])]
 
 
-def _save(container: Container, known: "dict[str, Any]", rules: "list[DeviceRule]") -> None:
+def _change(container: Container, known: "dict[str, Any]", rules: "list[DeviceRule]") -> None:
+    """Put other rules in force. They are on record before that: what is not, nobody could take away again."""
+    before = _rules(container)
     container.record[ADDED] = known
+    if rules != before:
+        container.record[CHANGED] = before
     container.directory.save(container.record)
+    if rules == before:
+        return
     container.config["linux"].setdefault("resources", {})["devices"] = rules
     container.directory.save_config(container.config)
+    _settle(container)
+
+
+def _settle(container: Container) -> None:
+    """Put those in force that are on record. A verb may have been killed before it had."""
+    if CHANGED in container.record:
+        container.cgroup.change_devices(container.record[CHANGED], _rules(container))
+        del container.record[CHANGED]
+        container.directory.save(container.record)
+
+
+def _refuse_hosts_dev(container: Container, inside: Inside) -> None:
+    with open_at(None, "/dev", posix.O_PATH | posix.O_DIRECTORY) as ours, _dev(inside) as theirs:
+        mine, its = posix.fstat(ours.number), posix.fstat(theirs.number)
+    if is_bound(container.config) or (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino):
+        raise PyruncError("--device-add", "", "the container's /dev is a folder of the host's: nothing is made in it")
 
 
 # In the child
 
 
+def _dev(inside: Inside) -> Fd:
+    return path.resolve(inside.root, "/dev", symlinks=False, directory=True)
+
+
 def _make(inside: Inside, wanted: Wanted, tree: "Fd | None") -> None:
-    parent, _, name = wanted.inside.rpartition("/")
-    if tree is not None:
-        with inside.as_its_root(lambda: path.ensure_file(inside.root, wanted.inside)) as target:
-            move_mount(tree, target)
-        return
-    with path.ensure_directory(inside.root, parent) as folder:
-        posix.umask(0)
-        posix.mknod(name, wanted.status.st_mode, wanted.status.st_rdev, dir_fd=folder.number)
-        posix.chown(name, wanted.status.st_uid, wanted.status.st_gid, dir_fd=folder.number, follow_symlinks=False)
+    parent, _, name = wanted.inside[len("/dev") :].rpartition("/")
+    posix.umask(0)
+    with _dev(inside) as dev:
+        if tree is not None:
+            with inside.as_its_root(lambda: _place(dev, parent, name)) as target:
+                move_mount(tree, target)
+            return
+        with path.folder_below(dev, parent, make=True) as folder:
+            posix.mknod(name, wanted.status.st_mode, wanted.status.st_rdev, dir_fd=folder.number)
+            try:
+                _give(inside, folder, name, wanted.status)
+            except OSError:
+                posix.unlink(name, dir_fd=folder.number)
+                raise
+
+
+def _place(dev: Fd, parent: str, name: str) -> Fd:
+    with path.folder_below(dev, parent, make=True) as folder:
+        posix.close(posix.open(name, posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600, dir_fd=folder.number))
+        return path.openat2(folder, name, posix.O_PATH, resolve=path.SAME_FILE_SYSTEM)
+
+
+def _give(inside: Inside, folder: Fd, name: str, status: "posix.stat_result") -> None:
+    """To the owner of the host's. The container may have put something else in its place, which stays as it is."""
+    with path.openat2(folder, name, posix.O_PATH | posix.O_NOFOLLOW, resolve=path.SAME_FILE_SYSTEM) as node:
+        if posix.fstat(node.number).st_rdev == status.st_rdev:
+            posix.chown(f"self/fd/{node.number}", status.st_uid, status.st_gid, dir_fd=inside.proc.number)
 
 
 def _take(inside: Inside, place: str, added: "dict[str, Any]") -> None:
+    """What the container has moved or replaced is its own affair: no rule allows it any more."""
     if added["mount"]:
         late_mounts.detach_all(inside, [(place, added["mount"])])
-    parent, _, name = place.rpartition("/")
-    with path.resolve(inside.root, parent, directory=True) as folder:
-        try:
+    parent, _, name = place[len("/dev") :].rpartition("/")
+    try:
+        with _dev(inside) as dev, path.folder_below(dev, parent, make=False) as folder:
             status = posix.stat(name, dir_fd=folder.number, follow_symlinks=False)
-        except FileNotFoundError:
-            return  # the container has removed it
-        if added["mount"]:
-            inside.as_its_root(lambda: posix.unlink(name, dir_fd=folder.number))  # the folder may be another by now
-        elif status.st_rdev == posix.makedev(added["rule"]["major"], added["rule"]["minor"]):
-            posix.unlink(name, dir_fd=folder.number)
+            if added["mount"]:
+                inside.as_its_root(lambda: posix.unlink(name, dir_fd=folder.number))
+            elif status.st_rdev == posix.makedev(added["rule"]["major"], added["rule"]["minor"]):
+                posix.unlink(name, dir_fd=folder.number)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EXDEV):
+            raise

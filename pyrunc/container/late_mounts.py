@@ -84,6 +84,11 @@ class Inside:
         lines = read_file(f"self/fdinfo/{mount.number}", self.proc).splitlines()
         return int(next(line for line in lines if line.startswith(b"mnt_id:")).partition(b":")[2])
 
+    def mounts(self) -> "dict[int, bool]":
+        """In the child: the number of every mount of the container, and whether it is shared. proc(5), mountinfo"""
+        lines = [line.split(b" - ")[0].split() for line in read_file("self/mountinfo", self.proc).splitlines()]
+        return {int(words[0]): any(word.startswith(b"shared:") for word in words[6:]) for words in lines}
+
 
 def _root_of(file: str) -> int:
     """Which user of the host's is user 0 there. user_namespaces(7)"""
@@ -109,9 +114,20 @@ def add(container: Container, entries: "list[Mount]") -> None:
             tree = _attempt(entry, lambda entry=entry: _prepare(container, entry))  # type: ignore[misc]
             added[place] = inside.number(tree)
             prepared.append((entry, tree))
-        run_inside(inside, lambda: _attach_all(inside, prepared))
+        before = container.record.get(ADDED, {})
+        _note(container, added)  # first: what is not on record nobody could take away again
+        try:
+            run_inside(inside, lambda: _attach_all(inside, prepared))
+        except BaseException:
+            new = [(place, number) for place, number in added.items() if place not in before]
+            try:
+                run_inside(inside, lambda: detach_all(inside, new))
+                _note(container, before)
+            except PyruncError:
+                pass  # it is on record, and `remove` can be asked for it
+            raise
         container.config["mounts"] = [*(container.config.get("mounts") or []), *entries]
-        _save(container, added)
+        container.directory.save_config(container.config)
     finally:
         container.directory.unlock()
 
@@ -132,7 +148,8 @@ def remove(container: Container, entries: "list[Mount]") -> None:
             del added[place]
         mounts = container.config.get("mounts") or []
         container.config["mounts"] = [each for each in mounts if normal(each["destination"]) not in places]
-        _save(container, added)
+        container.directory.save_config(container.config)
+        _note(container, added)
     finally:
         container.directory.unlock()
 
@@ -150,10 +167,9 @@ def refuse_foreign(container: Container) -> None:
         raise StateError("container", f'"{container.id}"', "it has no mount namespace of its own making")
 
 
-def _save(container: Container, added: "dict[str, int]") -> None:
+def _note(container: Container, added: "dict[str, int]") -> None:
     container.record[ADDED] = added
     container.directory.save(container.record)
-    container.directory.save_config(container.config)
 
 
 def _attempt(entry: "Mount", work: "Callable[[], Fd]") -> Fd:
@@ -163,9 +179,16 @@ def _attempt(entry: "Mount", work: "Callable[[], Fd]") -> Fd:
         raise PyruncError("mounting", entry["destination"], reason(error)) from error
 
 
+class Lost(PyruncError):
+    """Who was to do it has died: it may be done, or not."""
+
+
 def run_inside(inside: Inside, work: "Callable[[], None]") -> None:
+    """Raises Lost; PyruncError: the work said itself that it failed."""
     try:
         inside.do(work)
+    except (ChildProcessError, TimeoutError) as error:
+        raise Lost("mounts of container", inside.container.id, reason(error)) from error
     except OSError as error:
         raise PyruncError("mounts of container", inside.container.id, reason(error)) from error
 
@@ -207,16 +230,9 @@ def _prepare(container: Container, entry: "Mount") -> Fd:
 
 
 def _attach_all(inside: Inside, prepared: "list[tuple[Mount, Fd]]") -> None:
-    done: list[tuple[str, int]] = []
-    try:
-        for entry, tree in prepared:
-            place, number = normal(entry["destination"]), inside.number(tree)
-            with _target(inside, place, path.file_type(tree) == _stat.S_IFDIR) as target:
-                move_mount(tree, target)
-            done.append((place, number))
-    except OSError:
-        detach_all(inside, done)
-        raise
+    for entry, tree in prepared:
+        with _target(inside, normal(entry["destination"]), path.file_type(tree) == _stat.S_IFDIR) as target:
+            move_mount(tree, target)
 
 
 def _target(inside: Inside, place: str, directory: bool) -> Fd:
@@ -225,11 +241,21 @@ def _target(inside: Inside, place: str, directory: bool) -> Fd:
     target = inside.as_its_root(lambda: ensure(inside.root, place))
     if filesystem_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC) and place not in PROC_OVERMOUNTS:
         raise PermissionError(1, "nothing is mounted on what is the kernel's", place)
+    if inside.mounts().get(inside.number(target), False):  # what is mounted there others see too
+        try:
+            return path.openat2(inside.root, place, posix.O_PATH, resolve=path.IN_ROOT | path.RESOLVE_NO_SYMLINKS)
+        except OSError as error:
+            words = "a symlink leads to a mount that the container shares with others"
+            raise PermissionError(1, words, place) from error
     return target
 
 
 def detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
+    """What is not mounted any more is none of them: the container has unmounted it, or `add` was killed before."""
+    there = inside.mounts()
     for place, number in places:
+        if number not in there:
+            continue
         with path.openat2(inside.root, place, posix.O_PATH | posix.O_NOFOLLOW) as mounted:
             if inside.number(mounted) != number:
                 raise OSError(22, "what is there is not what was added", place)

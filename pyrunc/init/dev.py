@@ -13,7 +13,7 @@ from pyrunc.linux.mount import MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, mount_setat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrunc.spec.types import Device, Linux
+    from pyrunc.spec.types import Config, Device, Linux
 
 DEFAULT: "tuple[Device, ...]" = (
     {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0},
@@ -33,9 +33,9 @@ LINKS = (
 NULL = posix.makedev(1, 3)
 
 
-def is_bound(context: Context) -> bool:
+def is_bound(config: "Config") -> bool:
     """Whether /dev is a directory of the host's. Then nothing is made in it."""
-    for entry in context.config.get("mounts", ()):
+    for entry in config.get("mounts", ()):
         if normal(entry["destination"]) == "/dev":
             options = entry.get("options") or []
             return entry.get("type") == "bind" or "bind" in options or "rbind" in options
@@ -47,7 +47,7 @@ def create(context: Context) -> None:
     """By mknodat(2) on the parent's fd. In a user namespace the kernel forbids that: then a node of the host's, or
     one that the runtime makes, is bound there.
     """
-    if is_bound(context):
+    if is_bound(context.config):
         return
     umask = posix.umask(0)
     try:
@@ -149,7 +149,7 @@ def link(context: Context) -> None:
     """By the fd of the directory, inside the root: a link `/dev -> /root` in an image can't lead to the host's /root
     (CVE-2026-41579).
     """
-    if is_bound(context):
+    if is_bound(context.config):
         return
     root = context.root
     assert root is not None

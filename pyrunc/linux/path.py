@@ -20,6 +20,7 @@ RESOLVE_IN_ROOT = 0x10
 RESOLVE_CACHED = 0x20
 
 IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+SAME_FILE_SYSTEM = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 MAX_SYMLINKS = 40
 
 
@@ -85,6 +86,24 @@ def _ensure(root: Fd, path: str, mode: int, file: bool) -> Fd:
                 _make(parent, name, mode if not todo else 0o755, file and not todo)
         done.append(name)
     return resolve(root, "/".join(done))
+
+
+def folder_below(top: Fd, path: str, *, make: bool) -> Fd:
+    """A folder below `top`, by no symlink and on the same mount: what somebody else can write to is never reached."""
+    here = Fd(posix.dup(top.number), top.name)
+    posix.set_inheritable(here.number, False)
+    for name in path.split("/"):
+        if not name:
+            continue
+        if make:
+            _make(here, name, 0o755, file=False)
+        try:
+            here = openat2(here, name, posix.O_PATH | posix.O_DIRECTORY, resolve=SAME_FILE_SYSTEM)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EXDEV):
+                raise OSError(error.errno, "a symlink or another mount is in the way", path) from error
+            raise
+    return here
 
 
 def symlink_target(parent: Fd, name: str) -> "str | None":

@@ -1,13 +1,24 @@
 """update --device-add and --device-rm: the node and the rule of a container that runs."""
 
+import os
 import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from integration.support.bundle import full
+from sizes import FULL, size
 
 ZERO = "/dev/zero:/dev/another"
+RACER = Path(__file__).parent.parent / "security/racer.py"
 DENY = {"devices": [{"allow": False, "access": "rwm"}]}
+
+
+def bind(source, destination):
+    return {"destination": destination, "type": "bind", "source": str(source), "options": ["bind"]}
 
 
 def readable(container, path):
@@ -105,9 +116,58 @@ def test_what_is_no_device(container, text, said):
     c.delete("--force")
 
 
-def test_a_link_of_the_containers_leads_nowhere_outside(container, canary):
-    c = container(resources=DENY).up()
-    c.exec_sh(f"ln -s {canary} /dev/out")
-    c.runtime("update", "--device-add", "/dev/zero:/dev/out/made", c.id)
-    assert sorted(entry.name for entry in canary.iterdir()) == ["file", "ptmx"]
+@pytest.fixture
+def volume(tmp_path):
+    """A folder of the host's that a container may write to. On the host no cgroup keeps anybody from a node in it."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    return folder
+
+
+def test_a_link_of_the_containers_leads_nowhere(container, volume):
+    c = container(resources=DENY, mounts=[bind(volume, "/volume"), bind(volume, "/dev/mounted")]).up()
+    c.exec_sh("ln -s /volume /dev/out; ln -s /volume /dev/deep")
+    for place in ("/dev/out/made", "/dev/mounted/made", "/dev/deep/er/made"):
+        result = c.runtime("update", "--device-add", f"/dev/zero:{place}", c.id, check=False)
+        assert (result.code, "a symlink or another mount is in the way" in result.err) == (1, True), repr(result)
+        assert not list(volume.iterdir())
+        assert "it was not added" in c.runtime("update", "--device-rm", place, c.id, check=False).err
+    c.runtime("update", "--device-add", "/dev/zero:/dev/one/two", c.id)
+    c.exec_sh("mv /dev/one/two /dev/three; rm -r /dev/one; ln -s /volume /dev/one; touch /volume/two")
+    c.runtime("update", "--device-rm", "/dev/one/two", c.id)
+    assert [entry.name for entry in volume.iterdir()] == ["two"]
+    c.delete("--force")
+
+
+def test_the_hosts_dev_gets_no_node(container, volume):
+    c = container(resources=DENY)
+    c.config["mounts"] = [m for m in c.config["mounts"] if not m["destination"].startswith("/dev")]
+    c.change(mounts=[bind(volume, "/dev")]).up()
+    said = c.runtime("update", "--device-add", "/dev/zero:/dev/made", c.id, check=False).err
+    assert "is a folder of the host's" in said
+    assert not list(volume.iterdir())
+    c.delete("--force")
+
+
+@pytest.mark.slow
+def test_a_container_that_swaps_a_folder_for_a_link(container, volume):
+    """While the node is made, and while it is removed."""
+    c = container(resources=DENY, mounts=[bind(volume, "/volume")]).up()
+    c.exec_sh("mkdir /dev/folder; ln -s /volume /dev/link")
+    dev, hosts = f"/proc/{c.pid}/root/dev", volume / "node"
+    racer = subprocess.Popen([sys.executable, RACER, f"{dev}/folder", f"{dev}/link"])
+    made = set()
+    try:
+        for _ in range(size(1000, 12)):
+            result = c.runtime("update", "--device-add", "/dev/zero:/dev/folder/node", c.id, check=False)
+            assert not hosts.exists(), repr(result)
+            made.add(result.code == 0)
+            os.mknod(hosts, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+            c.runtime("update", "--device-rm", "/dev/folder/node", c.id, check=False)
+            hosts.unlink()  # it is still there
+            subprocess.run(["find", dev, "-xdev", "-name", "node", "-delete"], check=False, timeout=60)
+    finally:
+        racer.kill()
+        racer.wait()
+    assert made == {True, False} or not FULL
     c.delete("--force")

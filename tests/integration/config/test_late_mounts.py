@@ -77,7 +77,12 @@ def test_a_container_can_not_have_its_masks_removed(container, source):
     mounts(c, "add", entries)
     c.exec("umount", "/dir/timer_list")
     c.exec_sh("rm -r /dir && ln -s /proc /dir")
-    result = mounts(c, "remove", entries, check=False)
+    mounts(c, "remove", entries)  # there is nothing left of it
+    assert c.exec("cat", "/proc/timer_list") == ""
+    mounts(c, "add", [bind(source / "file", "/other/timer_list")])
+    c.exec_sh("mkdir /elsewhere && touch /elsewhere/x && mount --move /other/timer_list /elsewhere/x")
+    c.exec_sh("rm -r /other && ln -s /proc /other")
+    result = mounts(c, "remove", [bind(source / "file", "/other/timer_list")], check=False)
     assert result.code == 1
     assert "not what was added" in result.err
     assert c.exec("cat", "/proc/timer_list") == ""
@@ -91,6 +96,27 @@ def test_a_link_of_the_containers_leads_nowhere_outside(container, source, canar
     assert sorted(entry.name for entry in canary.iterdir()) == ["file", "ptmx"]
     assert c.exec("cat", f"{canary}/made/file") == "given"
     c.delete("--force")
+
+
+def test_a_link_of_the_containers_leads_to_no_mount_that_the_host_shares(container, source, tmp_path):
+    """What is mounted there would be mounted on the host too, at a place of the container's choice."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", volume], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", volume], check=True)
+        for name in ("a", "b"):
+            (volume / name).mkdir()
+        c = container(rootfsPropagation="shared", mounts=[bind(volume, "/volume", "rshared")]).up()
+        c.exec("ln", "-s", "/volume/a", "/out")
+        assert "a symlink leads to" in mounts(c, "add", [bind(source, "/out")], check=False).err
+        assert not (volume / "a/file").exists()
+        mounts(c, "add", [bind(source, "/volume/b")])  # which its name says
+        assert (volume / "b/file").exists()
+        mounts(c, "remove", [bind(source, "/volume/b")])
+        c.delete("--force")
+    finally:
+        subprocess.run(["umount", "-R", volume], check=True)
 
 
 @pytest.mark.parametrize(
