@@ -14,7 +14,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-TOOLS = ("cat", "chmod", "cmp", "cp", "head", "ln", "mkdir", "mv", "nsenter", "rm", "sed", "sh", "sleep")
+TOOLS = (
+    "cat", "chmod", "cmp", "cp", "grep", "head", "ln", "mkdir", "mv", "nsenter", "readlink", "rm", "sed", "sh", "sleep",
+    "stat", "tail",
+)  # fmt: skip
 
 
 def layer() -> bytes:
@@ -67,7 +70,7 @@ def image(version: str) -> "dict[str, bytes]":
         {
             "architecture": MACHINES[os.uname().machine],
             "os": "linux",
-            "config": {"Entrypoint": ["/bin/pyrunc-node"], "Env": ["PATH=/bin"]},
+            "config": {"Entrypoint": ["/bin/pyrunc-node"], "Env": ["PATH=/bin:/usr/sbin:/usr/bin:/sbin"]},
             "rootfs": {"type": "layers", "diff_ids": [diff]},
         }
     )

@@ -21,7 +21,10 @@ NAMESPACES = {
 }  # fmt: skip
 POD = {
     1: ("metadata", METADATA), 2: ("hostname", STRING), 3: ("log_directory", STRING),
-    8: ("linux", {1: ("cgroup_parent", STRING), 2: ("security_context", {1: ("namespace_options", NAMESPACES)})}),
+    8: ("linux", {
+        1: ("cgroup_parent", STRING),
+        2: ("security_context", {1: ("namespace_options", NAMESPACES), 6: ("privileged", UINT32)}),
+    }),
 }  # fmt: skip
 RESOURCES = {
     1: ("cpu_period", INT64), 2: ("cpu_quota", INT64), 3: ("cpu_shares", INT64), 4: ("memory_limit_in_bytes", INT64),
@@ -29,8 +32,13 @@ RESOURCES = {
 }  # fmt: skip
 CONTAINER = {
     1: ("metadata", {1: ("name", STRING)}), 2: ("image", {1: ("image", STRING), 18: ("user_specified_image", STRING)}),
-    3: ("command", [STRING]), 11: ("log_path", STRING),
-    15: ("linux", {1: ("resources", RESOURCES), 2: ("security_context", {3: ("namespace_options", NAMESPACES)})}),
+    3: ("command", [STRING]), 4: ("args", [STRING]), 11: ("log_path", STRING),
+    6: ("envs", [{1: ("key", STRING), 2: ("value", STRING)}]),
+    7: ("mounts", [{1: ("container_path", STRING), 2: ("host_path", STRING)}]),
+    15: ("linux", {
+        1: ("resources", RESOURCES),
+        2: ("security_context", {2: ("privileged", UINT32), 3: ("namespace_options", NAMESPACES)}),
+    }),
 }  # fmt: skip
 ID = {1: ("id", STRING)}
 EMPTY = {}
@@ -87,14 +95,17 @@ class Pod:
 
     def __init__(
         self, socket: str, logs: str, parent: str, handler: str = "", shared: bool = False, network: bool = False,
-        mapping: dict[str, int] | None = None, name: str = "pod",
+        mapping: dict[str, int] | None = None, name: str = "pod", privileged: bool = False,
     ) -> None:  # fmt: skip
-        """`shared`: the processes of a container see those of the others. `mapping`: of its user namespace."""
+        """`shared`: the processes of a container see those of the others. `mapping`: of its user namespace.
+
+        `privileged`: with the node's processes (hostPID).
+        """
         self.runtime = Runtime(socket)
-        options: dict[str, Any] = {"network": 0 if network else 2, "pid": 0 if shared else 1}
+        options: dict[str, Any] = {"network": 0 if network else 2, "pid": 2 if privileged else 0 if shared else 1}
         if mapping is not None:
             options["userns_options"] = {"mode": 0, "uids": [mapping], "gids": [mapping]}
-        self.namespaces = {"namespace_options": options}
+        self.namespaces = {"namespace_options": options, **({"privileged": 1} if privileged else {})}
         self.config = {
             "metadata": {"name": f"{name}-{handler}", "uid": "u1", "namespace": "tests"},
             "log_directory": logs,
@@ -114,12 +125,16 @@ class Pod:
         self.runtime.close()
 
     def add(self, name: str, *command: str, **resources: Any) -> str:
+        return self.create(name, image.NAME, command=command, linux={"resources": resources})
+
+    def create(self, name: str, of: str, linux: "dict[str, Any] | None" = None, **config: Any) -> str:
+        """A container of that image, that was started."""
         container = {
             "metadata": {"name": name},
-            "image": {"image": image.NAME, "user_specified_image": image.NAME},
-            "command": command,
+            "image": {"image": of, "user_specified_image": of},
             "log_path": f"{name}.log",
-            "linux": {"security_context": self.namespaces, "resources": resources},
+            "linux": {"security_context": self.namespaces, **(linux or {})},
+            **config,
         }
         made = self.runtime.call("CreateContainer", pod=self.id, config=container, pod_config=self.config)
         self.containers.append(made["id"])
