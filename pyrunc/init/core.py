@@ -11,6 +11,7 @@ import errno
 
 from pyrunc.errors import ConfigError
 from pyrunc.init.context import Context, Step, step
+from pyrunc.linux.fd import read_file
 from pyrunc.linux.process import (
     PR_SCHED_CORE,
     PR_SCHED_CORE_CREATE,
@@ -42,15 +43,28 @@ def verify() -> None:
 
 
 def first_step(container_pid: int) -> Step:
-    """Before all others, while numbers of processes are those of the runtime. What comes of the process inherits it.
+    """Before all others: what comes of the process inherits it.
+
+    The kernel looks for a number in the process namespace of who asks. An added process is born in the container's,
+    unless it enters that by a second clone.
 
     Args:
         container_pid: of the container that an added process is for; 0: this is its first.
     """
+    number_there = _number_there(container_pid) if container_pid else 0
 
     @step("scheduling its cores apart")
-    def take(_: Context) -> None:
-        what = PR_SCHED_CORE_SHARE_FROM if container_pid else PR_SCHED_CORE_CREATE
-        prctl(PR_SCHED_CORE, what, container_pid, PIDTYPE_PID, 0)
+    def take(context: Context) -> None:
+        number = container_pid if context.second_clone else number_there
+        prctl(PR_SCHED_CORE, PR_SCHED_CORE_SHARE_FROM if number else PR_SCHED_CORE_CREATE, number, PIDTYPE_PID, 0)
 
     return take
+
+
+def _number_there(pid: int) -> int:
+    """Which number a process has in its own process namespace. proc_pid_status(5), NSpid"""
+    try:
+        lines = read_file(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return pid  # it has ended: there is nothing to enter
+    return next((int(line.split()[-1]) for line in lines if line.startswith(b"NSpid:")), pid)
