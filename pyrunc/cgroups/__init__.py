@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 NONE: "dict[str, Any]" = {"paths": {}, "unified": False, "mounts": {}, "unit": None}  # the record of no cgroup
 
 
-def place(cgroups_path: "str | None", container_id: str) -> "Cgroup":
-    """Where linux.cgroupsPath says. Nothing is made. config-linux.md#cgroups-path"""
+def place(cgroups_path: "str | None", container_id: str, delegated: str = "", named: bool = False) -> "Cgroup":
+    """Where linux.cgroupsPath says. Nothing is made. config-linux.md#cgroups-path
+
+    Args:
+        delegated: the path below it of the cgroup that the container is to manage itself; v2 alone.
+        named: whether it has one in name=systemd of v1 too, where v2 has the controllers.
+    """
     from pyrunc.cgroups import hierarchy
 
-    found = hierarchy.find()
+    found = hierarchy.find(named)
     paths = hierarchy.directories(found, cgroups_path or container_id)
-    return _kind(hierarchy.is_unified(found), paths, {h.name: h.mount for h in found}, None)
+    return _kind(hierarchy.is_unified(found), paths, {h.name: h.mount for h in found}, None, delegated)
 
 
 def place_nowhere() -> "Cgroup":
@@ -28,23 +33,34 @@ def place_nowhere() -> "Cgroup":
     return _kind(False, {}, {}, None)
 
 
-def place_scope(cgroups_path: "str | None", container_id: str, user: bool) -> "Scope":
+def place_scope(
+    cgroups_path: "str | None",
+    container_id: str,
+    user: bool,
+    delegated: str = "",
+    named: bool = False,
+    subgroup: str = "",
+) -> "Scope":
     """systemd's scope of the name in linux.cgroupsPath. Its directories are known when systemd has made it.
 
     Args:
         user: whether the caller's own instance of systemd is to make it, and not the system's.
+        delegated, named: as of `place`.
+        subgroup: the path below the scope of what is the container's cgroup then.
     """
     from pyrunc.cgroups import hierarchy, scope, systemd
 
-    found = hierarchy.find()
+    found = hierarchy.find(named)
     unit = systemd.unit_of(cgroups_path or "", container_id, user)
+    if subgroup:
+        unit["subgroup"] = subgroup
     systemd.version(user)  # whether it answers, before anything is made
-    return scope.kind(hierarchy.is_unified(found))({}, {h.name: h.mount for h in found}, unit)
+    return scope.kind(hierarchy.is_unified(found))({}, {h.name: h.mount for h in found}, unit, delegated)
 
 
 def load(record: "dict[str, Any]") -> "Cgroup":
     """The cgroup of an existing container, as `Cgroup.record` has written it down."""
-    return _kind(record["unified"], record["paths"], record["mounts"], record.get("unit"))
+    return _kind(record["unified"], record["paths"], record["mounts"], record.get("unit"), record.get("delegated", ""))
 
 
 def load_code(to_stay: bool = False) -> None:
@@ -60,15 +76,17 @@ def load_code(to_stay: bool = False) -> None:
     _kind(hierarchy.is_unified(hierarchy.find()), {}, {}, None)
 
 
-def _kind(unified: bool, paths: "dict[str, str]", mounts: "dict[str, str]", unit: "Unit | None") -> "Cgroup":
+def _kind(
+    unified: bool, paths: "dict[str, str]", mounts: "dict[str, str]", unit: "Unit | None", delegated: str = ""
+) -> "Cgroup":
     if unit is not None:
         from pyrunc.cgroups import scope
 
-        return scope.kind(unified)(paths, mounts, unit)
+        return scope.kind(unified)(paths, mounts, unit, delegated)
     if unified:
         from pyrunc.cgroups.v2 import CgroupV2
 
-        return CgroupV2(paths, mounts)
+        return CgroupV2(paths, mounts, delegated)
     from pyrunc.cgroups.v1 import CgroupV1
 
     return CgroupV1(paths, mounts)

@@ -6,7 +6,7 @@ import select
 import time
 
 from pyrunc.cgroups import tree
-from pyrunc.cgroups.files import UNIFIED, write, write_all
+from pyrunc.cgroups.files import NAMED, UNIFIED, write, write_all
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 
@@ -35,6 +35,7 @@ class Cgroup:
     Attributes:
         paths: name of the hierarchy ("" is v2's) -> directory.
         mounts: name of the hierarchy -> where it is mounted.
+        delegated: of v2: the path below it of the cgroup that the container manages itself; "": there is none.
 
     What the kinds differ in:
         unified: whether v2 is the only hierarchy.
@@ -48,7 +49,7 @@ class Cgroup:
         oom_file: has a line with the number of processes killed for want of memory.
     """
 
-    __slots__ = ("mounts", "paths")
+    __slots__ = ("delegated", "mounts", "paths")
 
     unified: bool
     needs_process = False
@@ -62,17 +63,19 @@ class Cgroup:
     asked_file: str
     oom_file: str
 
-    def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None" = None) -> None:
+    def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None" = None, delegated: str = "") -> None:
         self.paths = paths
         self.mounts = mounts or {}
+        self.delegated = delegated
 
     def record(self) -> "dict[str, Any]":
         """For state.json. See `load` in __init__.py."""
-        return {"paths": self.paths, "unified": self.unified, "mounts": self.mounts, "unit": None}
+        found = {"paths": self.paths, "unified": self.unified, "mounts": self.mounts, "unit": None}
+        return {**found, "delegated": self.delegated} if self.delegated else found
 
     def at(self, paths: "dict[str, str]") -> "Self":
         """The same kind of cgroup in other directories."""
-        return type(self)(paths, self.mounts)
+        return type(self)(paths, self.mounts, self.delegated)
 
     def directory(self, controller: str) -> "str | None":
         """Where a controller's files are. None: it is not there for us."""
@@ -114,6 +117,22 @@ class Cgroup:
 
     def give_to(self, uid: int) -> None:
         """Let a user arrange what is below it. config-linux.md#cgroup-ownership"""
+
+    def give_named(self, uid: int, gid: int) -> None:
+        """Give the container's root what it has in name=systemd: there are no limits there, but systemd in a container
+        makes cgroups."""
+        directory = self.paths.get(NAMED)
+        if not directory or posix.stat(directory).st_uid == uid:
+            return
+        try:
+            for name in (".", "cgroup.procs", "tasks"):
+                posix.chown(f"{directory}/{name}", uid, gid)
+        except OSError as error:
+            raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
+
+    def delegate(self, pid: int, uid: int, gid: int) -> None:
+        """Move a process to the cgroup below it that is the container's to manage, and give that to its root."""
+        raise NotImplementedError
 
     # --- limits
 

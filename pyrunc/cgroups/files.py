@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Write = tuple[str, str]  # a control file, and the text of one write(2) to it
 
 UNIFIED = ""  # the name of v2's hierarchy, as in /proc/PID/cgroup
+NAMED = "name=systemd"  # one of v1 without controllers, in which systemd has its units
 
 
 def read(directory: str, file: str) -> str:

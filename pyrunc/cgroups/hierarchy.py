@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.cgroups.files import UNIFIED
+from pyrunc.cgroups.files import NAMED, UNIFIED
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import open_at, read_file
 from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type, mount_table
@@ -37,15 +37,19 @@ class Hierarchy:
         return self.name.split(",")
 
 
-def find() -> "list[Hierarchy]":
-    """Every mounted hierarchy: on a unified host v2's alone, on others those of v1, and perhaps v2's."""
+def find(named: bool = False) -> "list[Hierarchy]":
+    """Every mounted hierarchy: on a unified host v2's alone, on others those of v1, and perhaps v2's.
+
+    Args:
+        named: whether name=systemd of v1 is wanted on a unified host too.
+    """
     found = []
     for line in read_file("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines():
         _, name, own = line.split(":", 2)
         mount = _mount_of(name)
         if mount:
             found.append(Hierarchy(name, mount, own))
-    return [h for h in found if is_unified([h])] or found
+    return [h for h in found if is_unified([h]) or (named and h.name == NAMED)] if is_unified(found) else found
 
 
 def is_unified(hierarchies: "list[Hierarchy]") -> bool:

@@ -2,7 +2,7 @@
 
 from pyrunc.cgroups import systemd, systemd_properties
 from pyrunc.cgroups.cgroup import NOT_PERMITTED, Cgroup
-from pyrunc.cgroups.files import errno_of
+from pyrunc.cgroups.files import UNIFIED, errno_of
 from pyrunc.cgroups.v1 import CgroupV1
 from pyrunc.cgroups.v2 import CgroupV2
 from pyrunc.errors import PyruncError
@@ -29,22 +29,29 @@ class Scope(Cgroup):
     needs_process = True
     may_enter_late = False  # a scope ends when it is empty
 
-    def __init__(self, paths: "dict[str, str]", mounts: "dict[str, str] | None", unit: "Unit") -> None:
-        super().__init__(paths, mounts)
+    def __init__(
+        self, paths: "dict[str, str]", mounts: "dict[str, str] | None", unit: "Unit", delegated: str = ""
+    ) -> None:
+        super().__init__(paths, mounts, delegated)
         self.unit: Unit | None = unit
 
     def record(self) -> "dict[str, Any]":
         return {**super().record(), "unit": self.unit}
 
     def at(self, paths: "dict[str, str]") -> "Self":
-        return type(self)(paths, self.mounts, self._unit())
+        return type(self)(paths, self.mounts, self._unit(), self.delegated)
 
     def _unit(self) -> "Unit":
         assert self.unit is not None
         return self.unit
 
+    def _below(self) -> str:
+        """What the paths have after the scope's own: `/SUBGROUP`, or nothing."""
+        subgroup = self.unit.get("subgroup") if self.unit is not None else ""
+        return f"/{subgroup}" if subgroup else ""
+
     def expected(self) -> "Self":
-        """The same with the directories that systemd will give it."""
+        """The same with the directories that systemd will give it: the whole scope."""
         path = systemd.control_group_to_be(self._unit())
         return self.at({name: mount + path for name, mount in self.mounts.items()})
 
@@ -63,11 +70,14 @@ class Scope(Cgroup):
         except systemd.Taken:
             self.unit = None  # not ours to stop
             raise
+        below = self._below()
         for name, mount in self.mounts.items():
-            self.paths[name] = mount + control_group
+            self.paths[name] = mount + control_group + below
         self.make()  # systemd passes on the controllers that it knows: hugetlb, rdma and misc are not among them
-        if not self.unified:
+        if not self.unified or len(self.paths) > 1 or below:
             self.join(pid)
+        if below:
+            self.make()  # without a process of its own the scope passes controllers on
 
     def plan(self, resources: "Resources") -> "list[tuple[str, list[Write]]]":
         return super().plan(systemd_properties.round_up(resources))
@@ -90,7 +100,8 @@ class Scope(Cgroup):
         except PyruncError as error:
             if errno_of(error) not in NOT_PERMITTED:
                 raise
-            systemd.move(self._unit(), pid)
+            unit = self._unit()
+            systemd.move(unit, pid, f"{self.paths[UNIFIED]}/".partition(f"/{unit['name']}/")[2].rstrip("/"))
 
     def remove(self) -> None:
         if self.unit is not None:
@@ -98,7 +109,8 @@ class Scope(Cgroup):
                 systemd.stop(self.unit)
             except systemd.NotThere:
                 pass  # it finds the cgroup empty, and then gone, when it is back
-        super().remove()
+        below = self._below()
+        Cgroup.remove(self.at({name: path.removesuffix(below) for name, path in self.paths.items()}) if below else self)
 
     def remove_at_once(self) -> bool:
         return False  # systemd is asked, and may take its time

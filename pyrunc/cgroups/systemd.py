@@ -16,7 +16,7 @@ from pyrunc.errors import PyruncError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from typing import Any, NotRequired, TypedDict
 
     from jeepney import Message
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         name: str
         slice: str
         user: bool  # of the user's own instance of systemd
+        subgroup: NotRequired[str]  # the path below it of the container's cgroup
 
 
 BUS = "org.freedesktop.DBus"
@@ -151,11 +152,12 @@ def set_properties(unit: "Unit", properties: "list[Property]") -> "list[Property
         raise PyruncError("systemd: unable to set unit properties of", unit["name"], reason(error)) from error
 
 
-def move(unit: "Unit", pid: int) -> None:
-    """Move a process into the scope, for a caller who may not write to cgroup.procs across the tree (rootless)."""
+def move(unit: "Unit", pid: int, below: str = "") -> None:
+    """Move a process into the scope, or a cgroup below it, for a caller who may not write to cgroup.procs across the
+    tree (rootless)."""
     try:
         with Manager(unit["user"]) as manager:
-            manager.call("AttachProcessesToUnit", "ssau", (unit["name"], "", [pid]))
+            manager.call("AttachProcessesToUnit", "ssau", (unit["name"], below and f"/{below}", [pid]))
     except (BusError, OSError) as error:
         raise PyruncError("systemd: moving a process to unit", unit["name"], reason(error)) from error
 

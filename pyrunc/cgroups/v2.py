@@ -3,10 +3,10 @@
 import posix
 
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.cgroups.files import UNIFIED, read, write
+from pyrunc.cgroups.files import NAMED, UNIFIED, read, write
 from pyrunc.cgroups.tree import processes
 from pyrunc.errors import PyruncError, StateError, reason
-from pyrunc.linux.fd import read_file
+from pyrunc.linux.fd import make_directories, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class CgroupV2(Cgroup):
     __slots__ = ()
 
     unified = True
+    dispensable = (NAMED,)
     may_enter_late = True
     freezer = UNIFIED
     freeze_file, freeze_value, thaw_value = "cgroup.freeze", "1", "0"
@@ -40,6 +41,9 @@ class CgroupV2(Cgroup):
         kernel would let it pass some controllers on by making it threaded, and below that there can be no container.
         """
         mount = self.mounts[name]
+        if name != UNIFIED:
+            make_directories(path, 0o755)
+            return
         controllers = read_file(f"{mount}/cgroup.controllers").decode().split()
         current = mount
         for part in path[len(mount) :].strip("/").split("/"):
@@ -60,19 +64,20 @@ class CgroupV2(Cgroup):
     def give_to(self, uid: int) -> None:
         """Give the directory, and the files that its owner may write to, to a user. cgroups(7)"""
         directory = self.paths.get(UNIFIED)
-        if not directory or posix.stat(directory).st_uid == uid:
-            return
+        if directory:
+            _give(directory, uid, -1)
+
+    def delegate(self, pid: int, uid: int, gid: int) -> None:
+        """The limits stay above it. It gets controllers when the process is in it: a cgroup with processes of its own
+        passes none on."""
+        place = f"{self.paths[UNIFIED]}/{self.delegated}"
         try:
-            names = read_file("/sys/kernel/cgroup/delegate").decode().split()
-        except FileNotFoundError:
-            names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # Linux before 4.15
-        try:
-            posix.chown(directory, uid, -1)
-            for name in names:
-                if posix.access(f"{directory}/{name}", posix.F_OK):
-                    posix.chown(f"{directory}/{name}", uid, -1)
+            self._make_directory(UNIFIED, place)
         except OSError as error:
-            raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
+            raise PyruncError("making delegated cgroup", place, reason(error)) from error
+        write(place, "cgroup.procs", str(pid))
+        self._make_directory(UNIFIED, place)
+        _give(place, uid, gid)
 
     def _change_devices(self, directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
         from pyrunc.cgroups import device_filter
@@ -91,7 +96,8 @@ class CgroupV2(Cgroup):
 
     def for_exec(self, pid: int, container_id: str) -> "Self":
         """The container may have moved its processes, and then no process can enter where they were ("no internal
-        processes", cgroups(7)). So a new one goes where its first process is, if that is below.
+        processes", cgroups(7)). So a new one goes where its first process is, if that is below. It does so too where
+        the container has a cgroup to manage.
 
         If that is elsewhere it is refused: nothing there would limit the new process, or be killed with it.
         """
@@ -99,7 +105,7 @@ class CgroupV2(Cgroup):
         if not directory:
             return self
         try:
-            full = read_file(f"{directory}/cgroup.subtree_control").strip()
+            full = self.delegated or read_file(f"{directory}/cgroup.subtree_control").strip()
             line = read_file(f"/proc/{pid}/cgroup") if full else b""
         except OSError as error:
             raise PyruncError("error adding a process to cgroups", "", reason(error)) from error
@@ -113,6 +119,23 @@ class CgroupV2(Cgroup):
 
     def _stands_still(self, directory: str) -> bool:
         return b"frozen 1" in read_file(f"{directory}/cgroup.events")
+
+
+def _give(directory: str, uid: int, gid: int) -> None:
+    found = posix.stat(directory)
+    if found.st_uid == uid and gid in (found.st_gid, -1):
+        return
+    try:
+        names = read_file("/sys/kernel/cgroup/delegate").decode().split()
+    except FileNotFoundError:
+        names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # Linux before 4.15
+    try:
+        posix.chown(directory, uid, gid)
+        for name in names:
+            if posix.access(f"{directory}/{name}", posix.F_OK):
+                posix.chown(f"{directory}/{name}", uid, gid)
+    except OSError as error:
+        raise PyruncError("giving cgroup to its user", directory, reason(error)) from error
 
 
 def _make_threaded(path: str, mount: str) -> None:

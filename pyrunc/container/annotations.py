@@ -7,6 +7,7 @@ means nothing, changes nothing in crun; what would leave out something of the co
 import posix
 
 from pyrunc.errors import ConfigError
+from pyrunc.init.cgroup_mounts import FORCED
 from pyrunc.linux.fd import Fd, open_at
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from pyrunc.container.options import Options
     from pyrunc.init.context import Step
+    from pyrunc.log import Log
     from pyrunc.spec.types import Config, Process, TimeOffset
 
 START = "run.oci."
@@ -55,9 +57,12 @@ def _is_on(value: str) -> bool:
     return value not in ("", "0", "false")
 
 
-def apply(config: "Config", options: "Options") -> None:
+def apply(config: "Config", options: "Options", log: "Log") -> None:
+    given = config.get("annotations") or {}
     confinement(config)  # what can be wrong with it is said before anything is made
-    for name, value in (config.get("annotations") or {}).items():
+    if given.get(SUBGROUP) and not options.systemd:
+        log.warning(f"config.json /annotations/{SUBGROUP}: there is no scope that it could be below: nothing is done")
+    for name, value in given.items():
         work = KNOWN.get(name)
         if work is not None:
             work(config, options, value)
@@ -138,7 +143,68 @@ def _bpf(_: "Config", __: "Options", value: str) -> None:
     program(value)
 
 
+def of_cgroup(given: "dict[str, str]") -> "tuple[str, str, bool]":
+    """What they say of the container's cgroup: the path below systemd's scope, the path below that for the container to
+    manage, and whether it has one in name=systemd of v1."""
+    return given.get(SUBGROUP, "").strip("/"), given.get(DELEGATED, "").strip("/"), bool(given.get(FORCED))
+
+
+def _path_below(name: str, value: str) -> str:
+    """A path below a cgroup. Whatever leads out of that is refused."""
+    path = value.strip("/")
+    if any(
+        part in ("", ".", "..") or len(part.encode("utf-8", "surrogateescape")) > MOST_IN_NAME or "\n" in part
+        for part in path.split("/")
+    ):
+        raise _wrong(name, f'"{value}" is no path below a cgroup')
+    return path
+
+
+def _subgroup(_: "Config", options: "Options", value: str) -> None:
+    if value and options.systemd:
+        _path_below(SUBGROUP, value)
+
+
+def _delegated(_: "Config", options: "Options", value: str) -> None:
+    if not value:
+        return
+    _path_below(DELEGATED, value)
+    _needs_cgroup(DELEGATED, options)
+    from pyrunc.cgroups import hierarchy
+
+    if not hierarchy.is_unified(hierarchy.find()):
+        raise _wrong(DELEGATED, "cgroup v1 can't be delegated safely, and this host has its controllers there")
+
+
+def _needs_cgroup(name: str, options: "Options") -> None:
+    if options.no_cgroup:
+        raise _wrong(name, "the container has no cgroup (--cgroup-manager disabled)")
+
+
+def _force_v1(config: "Config", options: "Options", value: str) -> None:
+    """The entry of `mounts` becomes one of type cgroup, whatever it was."""
+    if not value:
+        return
+    _needs_cgroup(FORCED, options)
+    from pyrunc.cgroups import hierarchy
+    from pyrunc.cgroups.files import NAMED
+    from pyrunc.init.mounts import normal
+
+    if not any(each.name == NAMED for each in hierarchy.find(named=True)):
+        hint = "on the host: mount -t cgroup -o none,name=systemd cgroup FOLDER"
+        raise _wrong(FORCED, "cgroup v1's hierarchy name=systemd is not mounted", hint)
+    entries = [m for m in config.get("mounts") or [] if normal(m["destination"]) == normal(value)]
+    if not entries:
+        raise _wrong(FORCED, f"nothing in mounts has the destination {value}")
+    for entry in entries:
+        kept = [option for option in entry.get("options") or [] if option not in ("bind", "rbind")]
+        entry.update({"type": "cgroup", "source": "cgroup", "options": kept})
+
+
 KEEP_GROUPS = "run.oci.keep_original_groups"
+SUBGROUP = "run.oci.systemd.subgroup"
+DELEGATED = "run.oci.delegate-cgroup"
+MOST_IN_NAME = 255  # NAME_MAX
 BPF = "run.oci.seccomp_bpf_data"
 
 
@@ -165,14 +231,6 @@ def program(value: str) -> bytes:
     return code
 
 
-def _unsupported(name: str) -> "Callable[[Config, Options, str], None]":
-    def refuse(_: "Config", __: "Options", value: str) -> None:
-        if _is_on(value):
-            raise _wrong(name, "pyrunc does not do that", "crun does")
-
-    return refuse
-
-
 KNOWN: "dict[str, Callable[[Config, Options, str], None]]" = {
     HANDLER: _handler,
     CORE_SCHEDULING: _core_scheduling,
@@ -183,12 +241,7 @@ KNOWN: "dict[str, Callable[[Config, Options, str], None]]" = {
     f"{START}mount_context_type": _context_type,
     KEEP_GROUPS: _keep_groups,
     BPF: _bpf,
-    **{
-        name: _unsupported(name)
-        for name in (
-            f"{START}systemd.subgroup",
-            f"{START}delegate-cgroup",
-            f"{START}systemd.force_cgroup_v1",
-        )
-    },
+    SUBGROUP: _subgroup,
+    DELEGATED: _delegated,
+    FORCED: _force_v1,
 }

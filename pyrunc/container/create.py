@@ -9,7 +9,7 @@ from pyrunc.container.options import Options
 from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
 from pyrunc.errors import ConfigError, PyruncError, reason
-from pyrunc.init import labels, steps
+from pyrunc.init import cgroup_mounts, labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
 from pyrunc.init.namespaces import is_same, own
@@ -74,7 +74,7 @@ def plan(
     if config.get("annotations"):
         from pyrunc.container import annotations
 
-        annotations.apply(config, options)
+        annotations.apply(config, options, log)
     process = config.get("process")
     take_master = prepare.receiver_of_master(options, bool(process and process.get("terminal")))
     take_pidfd = prepare.receiver_of_pidfd(options, "standard")
@@ -399,6 +399,9 @@ class Creation(launch.Parent):
         self.save()
         self.net_devices.move()
 
+    def delegate(self, pid: int) -> None:
+        self.cgroup.delegate(pid, *_root_on_the_host(self.config))
+
     def run_hooks(self) -> None:
         self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
         self.container.run_hooks("createRuntime", "creating")
@@ -431,14 +434,20 @@ class Creation(launch.Parent):
 
 def _place(container_id: str, config: "Config", options: Options) -> "Cgroup":
     path = config["linux"].get("cgroupsPath")
+    delegated = subgroup = ""
+    named = False
+    if config.get("annotations"):
+        from pyrunc.container import annotations
+
+        subgroup, delegated, named = annotations.of_cgroup(config["annotations"])
     if options.no_cgroup:
         if config["linux"].get("resources"):
             cause = "there are no limits, nor rules for devices, without a cgroup (--cgroup-manager disabled)"
             raise ConfigError("config.json", "/linux/resources", cause, "take them out, if that is meant")
         return cgroups.place_nowhere()
     if options.systemd:
-        return cgroups.place_scope(path, container_id, user=_is_rootless(options))
-    return cgroups.place(path, container_id)
+        return cgroups.place_scope(path, container_id, _is_rootless(options), delegated, named, subgroup)
+    return cgroups.place(path, container_id, delegated, named)
 
 
 def _is_rootless(options: Options) -> bool:
@@ -489,8 +498,10 @@ def _delegate(cgroup: "Cgroup", config: "Config") -> None:
     That is where it has a cgroup namespace of its own and a writable view of it. config-linux.md#cgroup-ownership
     """
     linux = config["linux"]
+    if (config.get("annotations") or {}).get(cgroup_mounts.FORCED):
+        cgroup.give_named(*_root_on_the_host(config))
     new = {n["type"] for n in linux.get("namespaces") or [] if not n.get("path")}
-    if "cgroup" not in new:
+    if "cgroup" not in new or cgroup.delegated:
         return
     writable = any(
         mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or [])
@@ -501,6 +512,15 @@ def _delegate(cgroup: "Cgroup", config: "Config") -> None:
     owner = ids.on_the_host(uid, linux.get("uidMappings") or []) if "user" in new else uid
     if writable and owner is not None:
         cgroup.give_to(owner)
+
+
+def _root_on_the_host(config: "Config") -> "tuple[int, int]":
+    """Who the container's root is there: user and group."""
+    linux = config["linux"]
+    if not any(n["type"] == "user" for n in linux.get("namespaces") or []):
+        return 0, 0
+    uid, gid = linux.get("uidMappings") or [], linux.get("gidMappings") or []
+    return ids.on_the_host(0, uid) or 0, ids.on_the_host(0, gid) or 0
 
 
 def _rootfs(config: "Config", bundle: str) -> str:

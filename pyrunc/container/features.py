@@ -15,9 +15,10 @@ RUNC = "1.5.1"  # whose command line, words and suite of tests we follow: who as
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 UNSAFE_ANNOTATIONS = (
     "bundle", "org.criu.config", "org.pyrunc.landlock.", "org.pyrunc.rootfs.idmap",
-    "org.systemd.property.", "run.oci.hooks.stderr", "run.oci.hooks.stdout", "run.oci.keep_original_groups",
+    "org.systemd.property.", "run.oci.delegate-cgroup", "run.oci.hooks.stderr", "run.oci.hooks.stdout",
+    "run.oci.keep_original_groups",
     "run.oci.mount_context_type", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver", "run.oci.seccomp_bpf_data",
-    "run.oci.timens_offset",
+    "run.oci.systemd.force_cgroup_v1", "run.oci.systemd.subgroup", "run.oci.timens_offset",
 )  # fmt: skip
 
 

@@ -47,6 +47,9 @@ class Parent:
     def born(self, pid: int) -> None:
         """This is the pid of the process that will execve: put it on record."""
 
+    def delegate(self, pid: int) -> None:
+        """It has its cgroup namespace: move it to the cgroup that the container is to manage."""
+
     def run_hooks(self) -> None:
         """Its mounts stand: run the prestart and createRuntime hooks."""
 
@@ -282,6 +285,9 @@ class Launch:
     def _give_stream(self, said: Message) -> None:
         userns.give(_descriptor(said), self.pid, self.context.process)
 
+    def _enter_delegated(self, _: Message) -> None:
+        self.parent.delegate(self.pid)
+
     def _run_hooks(self, _: Message) -> None:
         self.parent.run_hooks()
 
@@ -375,6 +381,7 @@ ANSWERS: "dict[str, Callable[[Launch, Message], Fd | None]]" = {
     channel.OPEN_MOUNT: Launch._open_mount,
     channel.MAKE_DEVICE: Launch._make_device,
     channel.GIVE_STREAM: Launch._give_stream,
+    channel.ENTER_DELEGATED: Launch._enter_delegated,
     channel.RUN_HOOKS: Launch._run_hooks,
     channel.HAND_OVER_LISTENER: Launch._hand_over_listener,
 }

@@ -47,7 +47,11 @@ def use_cgroup(context: "Context", cgroup: "Cgroup") -> None:
     context.cgroup_tasks = cgroup.open_tasks()
     memory = (context.config["linux"].get("resources") or {}).get("memory") or {}
     little = LITTLE[0] <= (memory.get("limit") or 0) < LITTLE[1] and cgroup.may_enter_late
-    if little and not any("tmpcopyup" in (m.get("options") or []) for m in context.config.get("mounts") or []):
+    if (
+        little
+        and not cgroup.delegated
+        and not any("tmpcopyup" in (m.get("options") or []) for m in context.config.get("mounts") or [])
+    ):
         from pyrunc.cgroups import late
 
         context.late = late.entry(cgroup)

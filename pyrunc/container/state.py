@@ -29,7 +29,7 @@ HOOK = "hook"
 CGROUP = "cgroup"
 TEXTS = {"": str}  # any members, all of that type
 PLACE = {"paths": TEXTS, "unified": bool, "mounts": TEXTS}
-UNIT = {"name": str, "slice": str, "user": bool}
+UNIT = {"name": str, "slice": str, "user": bool, "subgroup": str}
 RECORD = {
     "ociVersion": str, "id": str, "pid": int, "start": int, "bundle": str, "rootfs": str, "created": str,
     "annotations": TEXTS, "owner": str, "uid": int, "hooks": list, "notify": bool, "own_pids": bool,
@@ -374,7 +374,11 @@ def _lives(words: "list[str]") -> bool:
 
 
 def _mistake_of_unit(cgroup: "dict[str, Any]") -> str:
-    return "" if cgroup.get("unit") is None else _mistake(cgroup["unit"], UNIT)
+    """Of what not every cgroup has."""
+    unit = cgroup.get("unit")
+    if type(cgroup.get("delegated", "")) is not str:
+        return "cgroup/delegated"
+    return "" if unit is None else _mistake({"subgroup": "", **unit} if isinstance(unit, dict) else unit, UNIT)
 
 
 def _mistake(document: object, wanted: "Any") -> str:

@@ -4,7 +4,7 @@ import errno
 import posix
 
 from pyrunc.cgroups.cgroup import Cgroup
-from pyrunc.cgroups.files import UNIFIED
+from pyrunc.cgroups.files import NAMED, UNIFIED
 from pyrunc.init.context import Context
 from pyrunc.init.placing import propagate, put
 from pyrunc.linux import path
@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Mount
 
+FORCED = "run.oci.systemd.force_cgroup_v1"  # the annotation: the destination of a mount
 SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 NOT_PERMITTED = (
     errno.EPERM,
@@ -34,19 +35,24 @@ NOT_PERMITTED = (
 )  # in a user namespace, or where it is mounted with other options
 
 
-def mount_cgroups(context: Context, entry: "Mount", options: MountOptions) -> None:
+def mount_cgroups(context: Context, entry: "Mount", options: MountOptions, named: bool) -> None:
     """On v2 mount the hierarchy. On v1 mount a tmpfs with a directory for each hierarchy, and links for controllers
     that share one.
+
+    Args:
+        named: that of v1's name=systemd and no other, whatever the host has: for a systemd that does not know v2.
     """
     root = context.root
     assert root is not None
     target = path.ensure_directory(root, entry["destination"])
     cgroup = context.cgroup
     assert cgroup is not None
-    if cgroup.unified:
+    if named:
+        _version_1(context, cgroup, [NAMED], target, options)
+    elif cgroup.unified:
         put(context, _unified(context, cgroup, options), target, options, entry["destination"])
     else:
-        _version_1(context, cgroup, target, options)
+        _version_1(context, cgroup, [name for name in cgroup.paths if name != UNIFIED], target, options)
 
 
 def _unified(context: Context, cgroup: Cgroup, options: MountOptions) -> Fd:
@@ -65,15 +71,15 @@ def _unified(context: Context, cgroup: Cgroup, options: MountOptions) -> Fd:
     return open_tree(cgroup.paths[UNIFIED], recursive=True)
 
 
-def _version_1(context: Context, cgroup: Cgroup, target: Fd, options: MountOptions) -> None:
+def _version_1(context: Context, cgroup: Cgroup, names: "list[str]", target: Fd, options: MountOptions) -> None:
     options.set |= options.all_set  # every mount below it is made here, with these options
     attributes = options.set & ~MOUNT_ATTR_RDONLY
     top = new_filesystem("tmpfs", "tmpfs", [("mode", "755")], attributes | SAFE, "cgroup")
     move_mount(top, target)
-    for name in cgroup.paths:
-        if name == UNIFIED:
-            continue
-        directory = cgroup.mounts[name].rpartition("/")[2]
+    for name in names:
+        if name not in cgroup.paths:
+            raise ValueError(f"the container has no cgroup in {name}")
+        directory = "systemd" if name == NAMED else cgroup.mounts[name].rpartition("/")[2]
         posix.mkdir(directory, 0o755, dir_fd=top.number)
         with path.openat2(top, directory, posix.O_PATH | posix.O_DIRECTORY | posix.O_NOFOLLOW) as place:
             move_mount(_hierarchy(context, cgroup, name, options), place)

@@ -32,6 +32,7 @@ MOVE_NET_DEVICES = "N"  # the network namespace that they are to move to
 OPEN_MOUNT = "O"  # the index of an entry of `mounts`, or context.ROOT; the answer carries the mount
 MAKE_DEVICE = "V"  # the index of a device; the answer carries a mount of its node, or nothing
 GIVE_STREAM = "U"  # a pipe that is a standard stream, for the process's user to own
+ENTER_DELEGATED = "B"  # the cgroup below its own that the container is to manage
 RUN_HOOKS = "H"  # the mounts stand: prestart, createRuntime
 HAND_OVER_LISTENER = "S"  # the number here of the seccomp filter's listener
 READY = "R"  # to wait for start, or to execute

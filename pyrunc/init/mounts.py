@@ -82,7 +82,9 @@ def _mount_one(context: Context, index: int, entry: "Mount") -> None:
     elif bound:
         _bind(context, index, entry, options)
     elif kind in ("cgroup", "cgroup2"):
-        cgroup_mounts.mount_cgroups(context, entry, options)
+        forced = (context.config.get("annotations") or {}).get(cgroup_mounts.FORCED, "")
+        named = bool(forced) and normal(forced) == normal(entry["destination"])
+        cgroup_mounts.mount_cgroups(context, entry, options, named)
     elif kind in ("proc", "sysfs"):
         _kernel_filesystem(context, entry, options)
     else:

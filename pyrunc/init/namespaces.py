@@ -192,6 +192,13 @@ def make_cgroup(context: Context) -> None:
         context.late.leave()
 
 
+@step("entering the delegated cgroup")
+def enter_delegated(context: Context) -> None:
+    """It is below the root of the cgroup namespace, which has the limits and stays the runtime's."""
+    if context.init and context.cgroup is not None and context.cgroup.delegated:
+        context.ask(channel.ENTER_DELEGATED)
+
+
 @step("entering the cgroup")
 def enter_late(context: Context) -> None:
     """Of v2, if it has little memory: see cgroups.late."""

@@ -54,6 +54,7 @@ ENTER: "tuple[Step, ...]" = (
     *ENTER_NAMESPACES,
     namespaces.fork,  # a new or joined process namespace is only for children
     namespaces.make_cgroup,  # its root is the cgroup that we are in
+    namespaces.enter_delegated,
     namespaces.session,
     *KEYRING,
 )

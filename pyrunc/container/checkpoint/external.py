@@ -2,7 +2,7 @@
 
 import posix
 
-from pyrunc.cgroups.files import UNIFIED
+from pyrunc.cgroups.files import NAMED, UNIFIED
 from pyrunc.container.checkpoint.mountinfo import Mounted, mount_of, mounts_of
 from pyrunc.errors import PyruncError
 from pyrunc.init import dev
@@ -137,7 +137,7 @@ def cgroup_sources(container: "Recorded", place: str) -> "dict[str, str]":
     if cgroup.unified:
         return {place: cgroup.paths[UNIFIED]}
     return {
-        f"{place}/{cgroup.mounts[name].rpartition('/')[2]}": directory
+        f"{place}/{'systemd' if name == NAMED else cgroup.mounts[name].rpartition('/')[2]}": directory
         for name, directory in cgroup.paths.items()
         if name != UNIFIED
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.support.bundle import NAMESPACES, namespaces
 from integration.support.container import MARK, Container
 from integration.support.runtime import wait_until
 
@@ -227,6 +228,58 @@ def test_pause_and_resume(scoped):
     assert made.status == "paused"
     made.runtime("resume", made.id)
     assert made.status == "running"
+
+
+# --- crun's annotations: what has nothing to do with systemd is in test_crun_annotations.py
+
+OWN = namespaces(*NAMESPACES, "cgroup")
+CGROUPS = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
+
+
+def test_a_cgroup_below_the_scope(scoped):
+    """It has the limits, as the scope has, and all processes."""
+    made = scoped(annotations={"run.oci.systemd.subgroup": "inner"}, resources=LIMITS, namespaces=OWN, mounts=[CGROUPS])
+    assert up(made) == (0, "")
+    place = Path(f"/sys/fs/cgroup/system.slice/{made.unit}/inner")
+    assert cgroup_of(made) == place
+    assert show(made.unit, "MemoryMax", "TasksMax") == {"MemoryMax": f"{64 * MIB}", "TasksMax": "20"}
+    assert made.exec("cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max").split() == [f"{64 * MIB}", "20"]
+    assert made.exec("cat", "/proc/self/cgroup") == "0::/"
+    made.runtime("update", "--pids-limit", "33", made.id)
+    assert show(made.unit, "TasksMax") == {"TasksMax": "33"}
+    assert (place / "pids.max").read_text().strip() == "33"
+    made.runtime("pause", made.id)
+    assert "frozen 1" in (place / "cgroup.events").read_text()
+    made.runtime("resume", made.id)
+    assert str(made.pid) in made.runtime("ps", made.id).out
+    made.delete("--force")
+    assert show(made.unit, "LoadState")["LoadState"] == "not-found"
+    assert not place.parent.exists()
+    made.assert_gone()
+
+
+def test_a_cgroup_below_that_is_the_containers(scoped):
+    given = {"run.oci.systemd.subgroup": "inner", "run.oci.delegate-cgroup": "/payload"}
+    made = scoped(annotations=given, resources=LIMITS, namespaces=OWN, mounts=[CGROUPS])
+    assert up(made) == (0, "")
+    assert cgroup_of(made) == Path(f"/sys/fs/cgroup/system.slice/{made.unit}/inner/payload")
+    assert made.exec("cat", "/proc/self/cgroup") == "0::/payload"
+    assert {"memory", "pids"} <= {*made.exec("cat", "/sys/fs/cgroup/payload/cgroup.controllers").split()}
+    made.kill("KILL")
+    made.wait_for("stopped")
+    made.delete()
+    assert show(made.unit, "LoadState")["LoadState"] == "not-found"
+    made.assert_gone()
+
+
+def test_what_may_start_with_a_subgroup_and_fails_leaves_nothing(scoped):
+    made = scoped(annotations={"run.oci.systemd.subgroup": "inner"})
+    assert up(made, "/no/such/program")[0] == 1
+    assert show(made.unit, "LoadState")["LoadState"] == "not-found"
+    made.assert_gone()
+    bad = scoped(annotations={"run.oci.systemd.subgroup": "../x"})
+    code, text = up(bad)
+    assert (code, "is no path below a cgroup" in text) == (1, True)
 
 
 @pytest.mark.parametrize("path", ["/a/b", "a:b", "a:b:c/d"])
