@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 
@@ -16,6 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest's folder is one for all runs, and each run that starts makes it private. The users of a user namespace have
     to enter it (Container.reachable), so that a second run would make tests of the first one fail.
     """
+    hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine takes longer than 0.2 s now and then
+    hypothesis.settings.load_profile("ours")
     if config.option.basetemp is None:
         folder = tempfile.mkdtemp(prefix="pytest-")
         config.option.basetemp = f"{folder}/t"
