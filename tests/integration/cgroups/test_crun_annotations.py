@@ -55,7 +55,6 @@ def owners(directory):
 # --- a cgroup that the container manages
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("name", ["payload", "/init", "a/b"])
 def test_the_program_is_in_a_cgroup_of_its_own(delegated, name):
     """The root of its cgroup namespace is the one above, which has the limits."""
@@ -68,7 +67,6 @@ def test_the_program_is_in_a_cgroup_of_its_own(delegated, name):
     made.assert_gone()
 
 
-@pytest.mark.vm
 def test_it_makes_cgroups_there_and_exec_follows(delegated):
     made = delegated(**OWN_WITH_USERS).up("sh", "-c", "sleep 1000 & sleep 1000")
     top = "/sys/fs/cgroup"
@@ -100,7 +98,6 @@ def test_without_a_cgroup_namespace(delegated):
     assert own_line(made.pid).endswith(f"/{made.id}/payload")
 
 
-@pytest.mark.vm
 def test_what_is_done_to_it_is_done_to_all(delegated):
     made = delegated().up("sh", "-c", "sleep 1000 & sleep 1000")
     made.exec_sh("mkdir /sys/fs/cgroup/payload/inner; echo 1 >/sys/fs/cgroup/payload/inner/cgroup.procs")
@@ -163,6 +160,13 @@ def test_a_subgroup_of_no_scope_is_a_warning(container):
     assert (result.code, "there is no scope" in result.err) == (0, True), result
 
 
+def test_a_subgroup_never_leaves_the_scope(container):
+    c = container(annotations={SUBGROUP: "../x"})
+    c._prepare(("true",))
+    result = c.runtime("--systemd-cgroup", "run", "--bundle", c.bundle.path, c.id, check=False)
+    assert (result.code, "is no path below a cgroup" in result.err) == (1, True), result
+
+
 # --- v1's name=systemd
 
 
@@ -192,7 +196,6 @@ def forced(named, container):
     return make
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize(
     "changes", [{}, OWN_WITH_USERS, {"namespaces": namespaces(*NAMESPACES)}], ids=["", "users", "no namespace"]
 )
