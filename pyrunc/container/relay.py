@@ -19,7 +19,7 @@ class Relay:
     wake: the pipe that a signal wakes us by.
     """
 
-    __slots__ = ("input_open", "line_open", "master", "poll", "proxy", "to_master", "wake")
+    __slots__ = ("ended_in", "input_open", "line_open", "master", "poll", "proxy", "to_master", "wake")
 
     def __init__(self, master: "Fd | None", wake: Fd, proxy: "Proxy | None") -> None:
         self.master = master
@@ -28,6 +28,7 @@ class Relay:
         self.to_master = b""
         self.input_open = master is not None
         self.line_open = False  # something is typed that no end of line has sent off
+        self.ended_in = 0  # the mode of the terminal when the key for the end was typed
         self.poll = select.poll()
         self.poll.register(wake.number, select.POLLIN)
         if proxy is not None:
@@ -77,8 +78,24 @@ class Relay:
             self.line_open = data[-1:] not in (b"\n", b"\r", END_OF_FILE)
         else:  # our input has ended, and so does the container's: in a line that has begun the first key ends just that
             self.input_open = False
+            self.ended_in = self._mode()
             data = END_OF_FILE * (1 + self.line_open)
         self.to_master += data
+
+    def _end_again(self) -> None:
+        """A shell makes its terminal raw, and then prompts. The key that the terminal has taken before that means nothing
+        any more (n_tty has made a NUL of it), so it is typed again.
+        """
+        if not self.input_open and not self.to_master and self._mode() != self.ended_in:
+            self.ended_in = self._mode()
+            self.to_master = END_OF_FILE
+
+    def _mode(self) -> int:
+        """Whether the terminal puts lines together, and knows the key for the end; 0: the program does."""
+        from pyrunc.linux import termios
+
+        assert self.master is not None
+        return termios.get(self.master.number).local & termios.ICANON
 
     def _write_master(self) -> None:
         assert self.master is not None
@@ -97,6 +114,7 @@ class Relay:
         except OSError:
             data = b""
         if data and _write_output(data):
+            self._end_again()
             return
         self._unwatch(self.master.number)
         if data:

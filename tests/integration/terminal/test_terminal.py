@@ -300,6 +300,16 @@ def test_the_end_of_our_input_is_the_end_of_the_programs(container, typed, seen)
     assert (code, out) == (0, seen)  # the echo, and cat's; \n alone, as it goes to a file
 
 
+@pytest.mark.parametrize("typed", [b"", b"echo hel''lo\n"])
+def test_a_shell_that_prompts_late_hears_of_the_end_of_our_input(container, typed):
+    """It makes its terminal raw. The key for the end, typed before that, is none then."""
+    c = container().up()
+    read = given(typed)
+    code, out = lines_of(c, "exec", "-t", c.id, "sh", "-c", "sleep 0.1; exec sh", stdin=read)
+    os.close(read)
+    assert (code, "hello" in out) == (0, bool(typed))
+
+
 def test_the_size_is_that_of_the_first_stream_that_is_a_terminal(container):
     c = container().up()
     master, slave = pty.openpty()
