@@ -83,8 +83,8 @@ class Relay:
         self.to_master += data
 
     def _end_again(self) -> None:
-        """A shell makes its terminal raw, and then prompts. The key that the terminal has taken before that means nothing
-        any more (n_tty has made a NUL of it), so it is typed again.
+        """A shell makes its terminal raw, and then prompts. The key that the terminal has taken before that means
+        nothing any more (n_tty has made a NUL of it), so it is typed again.
         """
         if not self.input_open and not self.to_master and self._mode() != self.ended_in:
             self.ended_in = self._mode()

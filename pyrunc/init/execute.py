@@ -267,4 +267,10 @@ def execute(context: Context) -> None:
     filter = None if context.bpf_installed else context.bpf
     arguments, environment = context.process["args"], context.environment
     failed = process.execute(context.executable, arguments, environment, filter, context.bpf_flags)
-    raise StepError(f"exec {context.executable}", "", posix.strerror(failed).lower())
+    raise StepError(f"exec {context.executable}", "", posix.strerror(failed).lower(), _WHY_NOT.get(failed, ""))
+
+
+_WHY_NOT = {  # the file has been found, and may be executed
+    errno.ENOENT: "what it is run by is not in the root file system: its loader and libraries, or its interpreter (#!)",
+    errno.ENOEXEC: "it is for another processor, or a script without a #! line",
+}

@@ -63,13 +63,20 @@ def test_what_a_build_of_podman_asks_for(container):
     assert (result.code, result.err.count("can't raise ambient capability")) == (0, 1)
 
 
-@pytest.mark.parametrize("flags", [(), ("-d",)])
-def test_a_program_that_can_not_run_is_an_error_of_exec(container, flags):
+@pytest.mark.parametrize(
+    ("flags", "text", "error"),
+    [
+        ((), "no program", "exec format error; it is for another processor, or"),
+        (("-d",), "no program", "exec format error; it is for another processor, or"),
+        ((), "#!/missing", "no such file or directory; what it is run by is not"),
+    ],
+)
+def test_a_program_that_can_not_run_is_an_error_of_exec(container, flags, text, error):
     """The error comes out, whatever was said before, although the filter is in force."""
-    c = container(seccomp=deny("sendmsg", "sendto"), capabilities=AMBIENT).file("/none", "no program", 0o755).up()
+    c = container(seccomp=deny("sendmsg", "sendto"), capabilities=AMBIENT).file("/none", text, 0o755).up()
     result = c.attempt_exec("/none", flags=flags)
     assert result.code == 255, repr(result)
-    assert "exec /none: exec format error" in result.err
+    assert f"exec /none: {error}" in result.err
 
 
 class Agent(threading.Thread):
