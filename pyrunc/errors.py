@@ -148,11 +148,16 @@ def _escaped(character: str) -> str:
     return known or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
 
 
+def words(error: OSError) -> str:
+    """The kernel's, as Go has them, and as engines look for them."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]
+
+
 def reason(error: BaseException) -> str:
     """The cause of a failure in words: an OSError without its number, naming the file where there is one."""
     if isinstance(error, OSError) and error.strerror:
-        words = error.strerror[0].lower() + error.strerror[1:]  # as Go has them, and as engines look for them
-        return f"{error.filename}: {words}" if error.filename else words
+        return f"{error.filename}: {words(error)}" if error.filename else words(error)
     if isinstance(error, OverflowError):
         return "a number is larger than the kernel takes"
     return str(error) or type(error).__name__

@@ -199,9 +199,10 @@ def check_count(usage: Usage, arguments: Arguments) -> None:
             if usage.most is None
             else f"{usage.least} to {usage.most}"
         )
+        bundle = "[--bundle DIR] " if any(flag.name == "bundle" for flag in usage.flags) else ""
         raise UsageError(
             f'"{usage.verb}"',
             "",
             f"requires {takes} argument(s), got {count}",
-            f"usage: pyrunc {usage.verb} {usage.arguments}".rstrip(),
+            f"usage: pyrunc {usage.verb} {bundle}{usage.arguments}".rstrip(),
         )

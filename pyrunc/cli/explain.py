@@ -5,7 +5,7 @@ import os
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
-from pyrunc.errors import ConfigError, NoSuchContainer, UsageError
+from pyrunc.errors import ConfigError, NoSuchContainer, UsageError, words
 from pyrunc.explain import report
 from pyrunc.explain.finding import LEVELS, VERDICTS
 from pyrunc.linux.fd import read_file
@@ -74,7 +74,7 @@ def _configuration(path: str) -> Config:
     try:
         number = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError("reading", path, error.strerror or str(error)) from error
+        raise ConfigError("reading", path, words(error)) from error
     try:
         return load.config(number, name)
     finally:

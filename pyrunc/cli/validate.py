@@ -5,7 +5,7 @@ import os
 from pyrunc.cli.arguments import Usage
 from pyrunc.cli.call import Call, say
 from pyrunc.cli.create import BUNDLE
-from pyrunc.errors import ConfigError
+from pyrunc.errors import ConfigError, words
 from pyrunc.spec import everything, load, report
 from pyrunc.spec.report import Path_, Problem
 
@@ -28,10 +28,14 @@ def main(call: Call) -> int:
     try:
         directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as failure:
-        say(str(ConfigError("reading", bundle, failure.strerror or str(failure))))
-        return 1
+        raise ConfigError("reading", bundle, words(failure), "--bundle DIR names another") from failure
     try:
-        text, document = load.parse(load.read(directory, NAME), NAME)
+        written = load.read(directory, NAME)
+    except ConfigError:
+        os.close(directory)
+        raise
+    try:
+        text, document = load.parse(written, NAME)
         found = everything.Found(document)
         found.doubts += everything.given_twice(text)
         found.mistakes += [*missing_root(document, directory), *unknown_calls(document)]

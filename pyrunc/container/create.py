@@ -8,7 +8,7 @@ from pyrunc.container import ids, launch, notify, patience, prepare
 from pyrunc.container.options import Options
 from pyrunc.container.recorded import Recorded
 from pyrunc.container.state import StateDirectory, StateRoot, is_root_of_host, validate_id
-from pyrunc.errors import ConfigError, PyruncError, reason
+from pyrunc.errors import ConfigError, PyruncError, reason, words
 from pyrunc.init import cgroup_mounts, labels, steps
 from pyrunc.init.capabilities import CAP_SYS_ADMIN
 from pyrunc.init.context import Context
@@ -531,7 +531,7 @@ def _rootfs(config: "Config", bundle: str) -> str:
         with open_at(None, path, posix.O_PATH | posix.O_DIRECTORY) as directory:
             return posix.readlink(f"/proc/self/fd/{directory.number}")
     except OSError as error:
-        raise ConfigError("config.json", "/root/path", f"{path}: {error.strerror}") from error
+        raise ConfigError("config.json", "/root/path", f"{path}: {words(error)}") from error
 
 
 def _listen_fds() -> int:

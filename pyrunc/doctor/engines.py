@@ -37,8 +37,9 @@ def installed(folder: str) -> Iterator[Engine]:
     docker = f"{home}/docker/daemon.json" if rootless else "/etc/docker/daemon.json"
     podman = f"{home}/containers/containers.conf" if rootless else "/etc/containers/containers.conf"
     for name, program, file, lines, then, trial in (
-        ("Docker", "dockerd", docker, _docker(folder), "systemctl reload docker",
-         "docker run --rm --runtime pyrunc busybox echo hello"),
+        ("Docker", "dockerd", docker, _docker(folder), f"systemctl {'--user ' if rootless else ''}reload docker",
+         "docker run --rm --runtime pyrunc busybox echo hello"
+         "  # before Docker 23: --runtime pyrunc-path, as it runs runc else"),
         ("containerd", "containerd", "/etc/containerd/config.toml", _containerd(folder), "systemctl restart containerd",
          f"ctr run --rm --runtime {folder}/{SHIM} docker.io/library/busybox:latest try echo hello"),
         ("Podman", "podman", podman, _podman(folder), "", "podman --runtime pyrunc run --rm busybox echo hello"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from pyrunc.container.state import is_root_of_host
-from pyrunc.errors import ConfigError, UsageError
+from pyrunc.errors import ConfigError, UsageError, words
 from pyrunc.library import given, profile
 from pyrunc.library.rootfs import FILES, FOLDERS
 from pyrunc.spec import default as defaults
@@ -94,7 +94,7 @@ class Config:
         try:
             text = file.read_bytes()
         except OSError as error:
-            raise ConfigError("reading", str(file), error.strerror or str(error)) from error
+            raise ConfigError("reading", str(file), words(error)) from error
         document = load.parse(text, str(file))[1]
         if not isinstance(document, dict):
             raise ConfigError("reading", str(file), "is no JSON object")

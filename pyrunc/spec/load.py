@@ -6,7 +6,7 @@ that is compiled from the schemas, and rules.py. If one of them refuses it, repo
 
 import posix
 
-from pyrunc.errors import ConfigError
+from pyrunc.errors import ConfigError, words
 from pyrunc.spec import _checker, jsonc, rules
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def read(directory: int, name: str) -> bytes:
         hint = ""
         if name == "config.json":
             hint = f"{_path_of(directory)} is no bundle, a folder with config.json in it; --bundle DIR names another"
-        raise ConfigError("reading", name, error.strerror or str(error), hint) from error
+        raise ConfigError("reading", name, words(error), hint) from error
     try:
         if posix.fstat(number).st_mode & FILE_TYPE != REGULAR:
             raise ConfigError("reading", name, "this is not a regular file")
@@ -71,7 +71,7 @@ def read(directory: int, name: str) -> bytes:
             if size > LARGEST:
                 raise ConfigError("reading", name, f"it is larger than {LARGEST >> 20} MiB")
     except OSError as error:
-        raise ConfigError("reading", name, error.strerror or str(error)) from error
+        raise ConfigError("reading", name, words(error)) from error
     finally:
         posix.close(number)
     return b"".join(blocks)

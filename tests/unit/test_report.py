@@ -132,7 +132,7 @@ def test_a_file_that_is_no_configuration_is_refused(
     [
         (
             lambda path: None,
-            "reading config.json: No such file or directory; .* is no bundle, a folder with config.json in it",
+            "reading config.json: no such file or directory; .* is no bundle, a folder with config.json in it",
         ),
         (lambda path: path.mkdir(), "reading config.json: this is not a regular file"),
         (os.mkfifo, "reading config.json: this is not a regular file"),

@@ -189,7 +189,7 @@ def test_validation_says_all_that_is_wrong(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(pyrunc.ConfigError, match="not JSON"):
         Config.load(tmp_path)
-    with pytest.raises(pyrunc.ConfigError, match="No such file"):
+    with pytest.raises(pyrunc.ConfigError, match="no such file"):
         Config.load(tmp_path / "nothing")
     with pytest.raises(pyrunc.UsageError, match='is neither "none" nor "host"'):
         Config().network("bridge")

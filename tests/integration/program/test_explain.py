@@ -36,5 +36,5 @@ def test_what_can_not_be_explained(container):
     c.bundle.write()
     result = c.runtime("explain", "config.json", check=False, cwd=c.bundle.path)
     assert result.err.endswith("container does not exist; for the path write ./config.json\n")
-    assert "No such file" in c.runtime("explain", "/nowhere/x", check=False).err
+    assert "no such file" in c.runtime("explain", "/nowhere/x", check=False).err
     assert "is no level" in c.runtime("explain", "--fail-on", "dire", ".", check=False).err

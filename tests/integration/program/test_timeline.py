@@ -78,4 +78,4 @@ def test_another_configuration(container, tmp_path):
     other.write_text(json.dumps({**c.config, "process": {**c.config["process"], "args": ["hostname"]}}))
     assert c.runtime("run", "--config", other, "--bundle", c.bundle.path, c.id).out
     assert c.runtime("run", "--config", "other.json", "--bundle", c.bundle.path, c.id, cwd=tmp_path).out
-    assert "No such file" in c.runtime("run", "--config", "/nowhere", "--bundle", c.bundle.path, c.id, check=False).err
+    assert "no such file" in c.runtime("run", "--config", "/nowhere", "--bundle", c.bundle.path, c.id, check=False).err
