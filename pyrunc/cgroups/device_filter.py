@@ -10,7 +10,7 @@ import errno
 import posix
 import struct
 
-from pyrunc.cgroups.device_rules import DEFAULT
+from pyrunc.cgroups.device_rules import DEFAULT, access_of
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux import kernel_error
 from pyrunc.linux._kernel import ffi, lib
@@ -65,22 +65,25 @@ def program(rules: "list[DeviceRule]") -> bytes:
 
 def _of_rule(rule: "DeviceRule") -> "list[Instruction]":
     access = 0
-    for letter in (rule.get("access") or "rwm").replace("a", ""):
+    for letter in access_of(rule):
         access |= ACCESS[letter]
     if rule["allow"]:
         decide = [(AND, WANTED, 0, ~access), (JUMP_UNLESS, WANTED, 2, 0), *_answer(1)]
     else:
         decide = [(COPY, CONTEXT | WANTED << 4, 0, 0), (AND, CONTEXT, 0, access), (JUMP_IF, CONTEXT, 2, 0), *_answer(0)]
-    tests = []
     kind = rule.get("type") or "a"
-    if kind != "a":
-        tests.append((KIND, KINDS[kind]))
-        tests += [(r, n) for r, n in ((MAJOR, rule.get("major")), (MINOR, rule.get("minor"))) if n not in (None, -1)]
+    asked = ((KIND, KINDS.get(kind)), (MAJOR, rule.get("major")), (MINOR, rule.get("minor")))
+    tests = [(register, number) for register, number in asked if number not in (None, -1)]
     guards = [
-        (JUMP_UNLESS, register, len(decide) + len(tests) - 1 - i, value or 0)
+        (JUMP_UNLESS, register, len(decide) + len(tests) - 1 - i, _immediate(value or 0))
         for i, (register, value) in enumerate(tests)
     ]
     return guards + decide
+
+
+def _immediate(value: int) -> int:
+    """What an instruction has room for. No device has a larger number; compared with a register it equals none."""
+    return value if value < 1 << 31 else value - (1 << 32)
 
 
 def _answer(value: int) -> "list[Instruction]":
@@ -107,6 +110,10 @@ def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") ->
         with _load(new) as loaded, open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup:
             with _load(old) as like_ours:
                 ours = _attached(cgroup, _tag(like_ours))
+            if ours is None and _attached(cgroup, _tag(loaded)) is not None:
+                return  # who was to do it was killed right after that
+            if ours is None:
+                raise OSError(errno.ENOENT, "none of its programs has the rules on record", directory)
             flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE
             with ours:
                 if lib.sys_bpf_replace(cgroup.number, loaded.number, BPF_CGROUP_DEVICE, flags, ours.number) < 0:
@@ -123,7 +130,7 @@ def _load(rules: "list[DeviceRule]") -> Fd:
     return Fd(number, "the device rules")
 
 
-def _attached(cgroup: Fd, tag: bytes) -> Fd:
+def _attached(cgroup: Fd, tag: bytes) -> "Fd | None":
     ids, count = ffi.new("uint32_t[]", MOST), ffi.new("uint32_t *", MOST)
     if lib.sys_bpf_query(cgroup.number, BPF_CGROUP_DEVICE, ids, count) < 0:
         raise kernel_error("bpf query", cgroup.name)
@@ -134,7 +141,7 @@ def _attached(cgroup: Fd, tag: bytes) -> Fd:
             if _tag(found) == tag:
                 return found
             found.close()
-    raise OSError(errno.ENOENT, "none of its programs has the rules on record", cgroup.name)
+    return None
 
 
 def _tag(loaded: Fd) -> bytes:

@@ -1,14 +1,23 @@
 """devices: the rules that say which may be used, and v1's way to apply them. config-linux.md#allowed-device-list
 
-What no rule allows is forbidden. Of several rules that match a device the last one counts. v2: device_filter.py.
+What no rule allows is forbidden. Of several rules that match a device the last one counts, for each of r, w and m by
+itself. v2: device_filter.py.
+
+v1 has no rules, but a list: it allows all, or nothing, with exceptions. An exception to an exception is nothing to it:
+to forbid one device of a driver that is allowed has no effect there, and is no error. So the list is made here.
 """
 
 from pyrunc.cgroups.files import write
+from pyrunc.errors import PyruncError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule
 
+    Devices = tuple[str, int, int]  # b or c, major, minor; ALL of them
+
+ALL = -1
+EVERYTHING: "list[Devices]" = [("b", ALL, ALL), ("c", ALL, ALL)]
 # These follow the rules of config.json: without them no container works. The list is runc's; 10:200 is /dev/net/tun.
 DEFAULT: "tuple[DeviceRule, ...]" = (
     {"allow": True, "type": "c", "access": "m"},
@@ -25,41 +34,92 @@ DEFAULT: "tuple[DeviceRule, ...]" = (
 )
 
 
-def text_of(rule: "DeviceRule") -> str:
-    """A rule as devices.allow and devices.deny take it: `c 1:3 rwm`; `a` is everything."""
-    kind = rule.get("type") or "a"
-    major, minor = rule.get("major"), rule.get("minor")
-    access = (rule.get("access") or "rwm").replace("a", "")
-    if kind == "a":
-        return "a"
-    return f"{kind} {'*' if major in (None, -1) else major}:{'*' if minor in (None, -1) else minor} {access}"
+class DeviceList:
+    """What v1 keeps.
+
+    Attributes:
+        all: whether it allows all devices but the exceptions, or those alone.
+    """
+
+    __slots__ = ("all", "exceptions")
+
+    def __init__(self, rules: "list[DeviceRule]", may_allow_all: bool) -> None:
+        """Raises PyruncError when the rules can't be had so."""
+        self.all = False
+        self.exceptions: dict[Devices, set[str]] = {}
+        for rule in rules:
+            devices, access = devices_of(rule), access_of(rule)
+            if devices == EVERYTHING and len(access) == 3 and (may_allow_all or not rule["allow"]):
+                self.all, self.exceptions = rule["allow"], {}
+                continue
+            for each in devices:
+                if rule["allow"] == self.all:
+                    self._take_back(each, access)
+                else:
+                    self.exceptions.setdefault(each, set()).update(access)
+
+    def _take_back(self, devices: "Devices", access: "set[str]") -> None:
+        for known, has in self.exceptions.items():
+            if _covers(devices, known):
+                has -= access
+            elif has & access and _meets(devices, known):
+                cause = f"cgroup v1 can't except {_text(devices, access)} from {_text(known, has)} of an earlier rule"
+                raise PyruncError("linux.resources", "devices", cause, "name what is allowed, device by device")
+
+
+def devices_of(rule: "DeviceRule") -> "list[Devices]":
+    kind, major, minor = rule.get("type") or "a", rule.get("major"), rule.get("minor")
+    numbers = ALL if major is None else major, ALL if minor is None else minor
+    return [(each, *numbers) for each in ("b", "c") if kind in ("a", each)]
+
+
+def access_of(rule: "DeviceRule") -> "set[str]":
+    return {*(rule.get("access") or "rwm")} - {"a"}
+
+
+def _covers(some: "Devices", others: "Devices") -> bool:
+    return all(one in (ALL, other) for one, other in zip(some, others, strict=True))
+
+
+def _meets(some: "Devices", others: "Devices") -> bool:
+    return all(one == other or ALL in (one, other) for one, other in zip(some, others, strict=True))
+
+
+def _text(devices: "Devices", access: "set[str]") -> str:
+    """As devices.allow and devices.deny take it: `c 1:3 rwm`."""
+    kind, *numbers = devices
+    major, minor = ("*" if number == ALL else number for number in numbers)
+    return f"{kind} {major}:{minor} {''.join(each for each in 'rwm' if each in access)}"
+
+
+def list_of(rules: "list[DeviceRule]") -> DeviceList:
+    """All but some, or some alone: whichever has the rules. Raises PyruncError."""
+    try:
+        return DeviceList([*rules, *DEFAULT], may_allow_all=True)
+    except PyruncError:
+        return DeviceList([*rules, *DEFAULT], may_allow_all=False)
 
 
 def apply(directory: str, rules: "list[DeviceRule]") -> None:
-    """Forbid all, then write rule by rule: the kernel keeps a list of exceptions, and each rule adds to it or takes
-    away."""
-    write(directory, "devices.deny", "a")
-    for rule in [*rules, *DEFAULT]:
-        write(directory, "devices.allow" if rule["allow"] else "devices.deny", text_of(rule))
+    wanted = list_of(rules)
+    _write(directory, wanted.all, "a")  # and no exceptions
+    for devices, access in wanted.exceptions.items():
+        if access:
+            _write(directory, not wanted.all, _text(devices, access))
 
 
 def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
-    """Change the list rule by rule: what both have stays allowed all the time. Of a rule that goes, what another one
-    allows is allowed again."""
-    for rule in new:
-        if rule not in old:
-            write(directory, "devices.allow" if rule["allow"] else "devices.deny", text_of(rule))
-    for rule in old:
-        if rule not in new and rule["allow"]:
-            write(directory, "devices.deny", text_of(rule))
-            for other in [*new, *DEFAULT]:
-                if _concerns(other, rule):
-                    name = "devices.allow" if other["allow"] else "devices.deny"
-                    write(directory, name, text_of({**rule, "access": other.get("access") or "rwm"}))
+    """What both have stays allowed all the time, and what others have added stays as it is."""
+    before, after = list_of(old), list_of(new)
+    if before.all != after.all:
+        return apply(directory, new)
+    for devices in {**before.exceptions, **after.exceptions}:
+        had, has = before.exceptions.get(devices, set()), after.exceptions.get(devices, set())
+        if has - had:
+            _write(directory, not after.all, _text(devices, has - had))
+        if had - has:
+            _write(directory, after.all, _text(devices, had - has))
 
 
-def _concerns(rule: "DeviceRule", device: "DeviceRule") -> bool:
-    """Whether a rule is about a device, among others perhaps."""
-    if (rule.get("type") or "a") not in ("a", device.get("type")):
-        return False
-    return all(rule.get(name) in (None, -1, device.get(name)) for name in ("major", "minor"))
+def _write(directory: str, allow: bool, text: str) -> None:
+    write(directory, "devices.allow" if allow else "devices.deny", text)

@@ -1,7 +1,7 @@
 """linux.resources as properties of a unit: systemd.resource-control(5)"""
 
 from pyrunc.cgroups import blkio, cpu, memory, systemd
-from pyrunc.cgroups.device_rules import DEFAULT
+from pyrunc.cgroups.device_rules import DEFAULT, access_of, devices_of
 from pyrunc.errors import PyruncError
 from pyrunc.linux.process import numbers
 
@@ -168,9 +168,8 @@ def allowed_devices(rules: "list[DeviceRule]") -> "list[tuple[str, str]]":
     """
     allowed: dict[tuple[str, int, int], set[str]] = {}
     for rule in [*rules, *DEFAULT]:
-        kind, access = rule.get("type") or "a", set((rule.get("access") or "rwm").replace("a", ""))
-        major, minor = rule.get("major", -1), rule.get("minor", -1)
-        for each in ("b", "c") if kind == "a" else (kind,):
+        access = access_of(rule)
+        for each, major, minor in devices_of(rule):
             if rule["allow"]:
                 allowed.setdefault((each, major, minor), set()).update(access)
                 continue

@@ -31,6 +31,7 @@ RARE_IN_LINUX = {
     "uidMappings",
 }
 RARE_IN_PROCESS = {"execCPUAffinity", "ioPriority", "scheduler"}
+LIMIT = 1 << 32  # of a number that the kernel compares with a device's
 RARE_IN_RESOURCES = {"network", "rdma", "unified"}
 
 
@@ -373,6 +374,9 @@ def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
         access = rule.get("access", "")
         if not access.strip("a") or access.strip("rwma"):  # runc takes an "a", which means nothing
             yield f"/devices/{index}/access", f'expected some of rwm, found "{access}"', ""
+        for name in ("major", "minor"):
+            if not -1 <= rule.get(name, -1) < LIMIT:
+                yield f"/devices/{index}/{name}", f"expected -1 (all) or 0 to {LIMIT - 1}, found {rule[name]}", ""  # type: ignore[literal-required]
 
 
 CONFIG: "dict[str, Callable[[Config], Iterator[Problem]]]" = {

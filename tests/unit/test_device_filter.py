@@ -1,4 +1,4 @@
-"""The program for device rules, run by a small interpreter, against the rules read out loud."""
+"""The program for device rules, run by a small interpreter, and v1's list, against the rules read out loud."""
 
 import struct
 
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyrunc.cgroups import device_filter
-from pyrunc.cgroups.device_rules import DEFAULT
+from pyrunc.cgroups.device_rules import ALL, DEFAULT, list_of
+from pyrunc.errors import PyruncError
 
 BITS = device_filter.ACCESS
 
@@ -44,8 +45,10 @@ def run(program: bytes, kind: str, major: int, minor: int, wanted: int) -> int:
 def allowed(rules: list, kind: str, major: int, minor: int, bit: str) -> bool:
     """The last rule that matches the device and names the bit decides. Without one the answer is no."""
     for rule in reversed([*rules, *DEFAULT]):
-        matches = rule.get("type", "a") == "a" or (
-            rule["type"] == kind and rule.get("major", -1) in (-1, major) and rule.get("minor", -1) in (-1, minor)
+        matches = (
+            rule.get("type", "a") in ("a", kind)
+            and rule.get("major", -1) in (-1, major)
+            and rule.get("minor", -1) in (-1, minor)
         )
         if matches and bit in (rule.get("access") or "rwm"):
             return bool(rule["allow"])
@@ -68,6 +71,27 @@ def test_each_bit_is_decided_by_the_last_rule_that_names_it(rules, kind, major, 
     mask = sum(BITS[bit] for bit in wanted)
     expected = all(allowed(rules, kind, major, minor, bit) for bit in wanted)
     assert bool(run(program, kind, major, minor, mask)) == expected
+
+
+@given(RULES, st.sampled_from("bc"), NUMBERS, NUMBERS, st.sampled_from("rwm"))
+def test_a_list_of_v1_says_the_same_or_can_not_be_had(rules, kind, major, minor, bit):
+    try:
+        found = list_of(rules)
+    except PyruncError as error:
+        assert "cgroup v1 can't except" in str(error)
+        return
+    excepted = any(
+        key[0] == kind and key[1] in (ALL, major) and key[2] in (ALL, minor) and bit in access
+        for key, access in found.exceptions.items()
+    )
+    assert (found.all != excepted) == allowed(rules, kind, major, minor, bit)
+
+
+@given(st.integers(0, (1 << 32) - 1))
+def test_any_number_that_the_rules_take(number):
+    rules = [{"allow": True, "type": "c", "major": number, "minor": number, "access": "r"}]
+    known = number < 1 << 31
+    assert run(device_filter.program(rules), "c", number, number, BITS["r"]) == known
 
 
 def test_nothing_but_the_default_devices_is_allowed_without_rules():

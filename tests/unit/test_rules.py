@@ -275,6 +275,11 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         linux(resources={"devices": [{"allow": True}]}),
         ["/linux/resources/devices/0/access"],
     ),
+    (
+        "numbers that no device has",
+        linux(resources={"devices": [{"allow": True, "access": "r", "major": 1 << 32, "minor": -2}]}),
+        ["/linux/resources/devices/0/major", "/linux/resources/devices/0/minor"],
+    ),
 ]
 
 

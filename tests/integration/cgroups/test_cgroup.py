@@ -215,10 +215,25 @@ def opens(container, rules, access="0x800"):
         ([{"allow": True, **KMSG, "access": "rwm"}, {"allow": False, **KMSG, "access": "rwm"}], "EPERM"),
         ([{"allow": False, **KMSG, "access": "rwm"}, {"allow": True, **KMSG, "access": "rwm"}], "opened"),
         ([{"allow": True, "access": "rwm"}], "opened"),
+        ([NOTHING, {"allow": True, "access": "w"}], "EPERM"),
+        ([NOTHING, {"allow": True, "type": "a", "major": 1, "minor": 12, "access": "rwm"}], "EPERM"),
+        ([NOTHING, {"allow": True, "major": 1, "minor": 11, "access": "r"}], "opened"),
+        ([{"allow": True, **KMSG, "access": "rwm"}, {"allow": False, "major": 1, "access": "rwm"}], "EPERM"),
+        ([{"allow": True, "access": "rwm"}, {"allow": False, **KMSG, "access": "r"}], "EPERM"),
     ],
 )  # fmt: skip
 def test_a_device_may_be_used_if_the_last_rule_that_matches_it_allows_that(container, rules, expected):
     assert opens(container, rules) == expected
+
+
+def test_an_exception_from_what_is_allowed(container):
+    """v1 has none, and the kernel does not say so."""
+    rules = [NOTHING, {"allow": True, "type": "c", "access": "rwm"}, {"allow": False, **KMSG, "access": "rwm"}]
+    if unified():
+        assert opens(container, rules) == "EPERM"
+    else:
+        said = container(resources={"devices": rules}).refused("true")
+        assert "cgroup v1 can't except c 1:11 rwm from c *:* rwm" in said
 
 
 def test_the_devices_that_every_container_may_use(container):
