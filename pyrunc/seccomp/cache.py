@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = ":seccomp"  # no container's: an ID has no colon
 MOST = 64  # some kilobytes each. A host has few profiles, but somebody may make one for each container
-VERSION = 1  # to be raised when profile.compile makes something else of a profile
+VERSION = 2  # to be raised when profile.compile makes something else of a profile
 FILTER = ("defaultAction", "defaultErrnoRet", "architectures", "syscalls")
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for all threads of the process: it has one
@@ -110,8 +110,8 @@ def _checksum(key: str, data: bytes) -> bytes:
 
 def _save(root: Fd, key: str, code: bytes, library: str) -> None:
     """Keep a program. Failures are ignored: without the entry the next container takes longer, and that is all."""
-    data = marshal.dumps((identity(library), code))
     try:
+        data = marshal.dumps((identity(library), code))  # it may have been replaced since it was loaded
         try:
             posix.mkdir(DIRECTORY, 0o700, dir_fd=root.number)
         except FileExistsError:

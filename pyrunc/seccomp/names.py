@@ -2,16 +2,10 @@
 
 import pyseccomp
 
-UNKNOWN = -1  # __NR_SCMP_ERROR; a name of another architecture has a negative number of its own
+from pyrunc.seccomp.younger import NUMBERS, UNKNOWN
+
 MOST = 512
-# Younger than the libseccomp of many hosts.
-YOUNGER = {
-    "cachestat", "fchmodat2", "file_getattr", "file_setattr", "futex_requeue", "futex_wait", "futex_wake",
-    "getxattrat", "listmount", "listns", "listxattrat", "lsm_get_self_attr", "lsm_list_modules",
-    "lsm_set_self_attr", "map_shadow_stack", "memfd_secret", "mseal", "open_tree_attr", "process_mrelease",
-    "removexattrat", "riscv_hwprobe", "rseq_slice_yield", "set_mempolicy_home_node", "setxattrat", "statmount",
-    "uretprobe",
-}  # fmt: skip
+YOUNGER = {*NUMBERS, "riscv_hwprobe", "uretprobe"}
 
 
 def is_known(name: str) -> bool:

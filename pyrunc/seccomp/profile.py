@@ -11,6 +11,7 @@ import struct
 import sys
 
 from pyrunc.errors import ConfigError, PyruncError
+from pyrunc.seccomp.younger import NUMBERS, UNKNOWN
 
 # pyseccomp asks ctypes for the library's file, and ctypes runs ldconfig, and a compiler if PATH has one, to find it. We
 # answer at once: the loader finds libseccomp by its name, and C's library is loaded already.
@@ -84,8 +85,9 @@ def compile(profile: "Seccomp") -> bytes:
             for name in rule["names"]:
                 _add(program, name, action, rule)
     code = _exported(program)
+    tokens = [*dict.fromkeys([*architectures.values(), pyseccomp.system_arch()])]
     if profile["defaultAction"] in PERMISSIVE:
-        return code
+        return before_libseccomp(rules, default, tokens) + code
     return enosys_stub(profile, [*architectures.values()] or [pyseccomp.system_arch()]) + code
 
 
@@ -155,8 +157,8 @@ def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "Sysc
     """Add a rule for one system call. A name that libseccomp does not know is no error (config-linux.md#seccomp):
     profiles name all system calls there are, those of other architectures and of younger kernels too."""
     number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-    if number == -1:
-        return
+    if number == UNKNOWN:
+        return  # but see before_libseccomp
     arguments = rule.get("args") or []
     try:
         if len({argument["index"] for argument in arguments}) < len(arguments):
@@ -171,6 +173,36 @@ def _add(program: "pyseccomp.SyscallFilter", name: str, action: int, rule: "Sysc
 
 def _condition(argument: "SyscallArg") -> "pyseccomp.Arg":
     return pyseccomp.Arg(argument["index"], OPERATORS[argument["op"]], argument["value"], argument.get("valueTwo") or 0)
+
+
+def before_libseccomp(rules: "list[Syscall]", default: int, architectures: "list[int]") -> bytes:
+    """Instructions before the filter, for what a profile forbids and this libseccomp does not know: where everything
+    is allowed that no rule names, fchmodat2 would be a way around a rule against fchmodat.
+    """
+    found: dict[int, int] = {}
+    for rule in rules:
+        action = _action(rule["action"], rule.get("errnoRet"))
+        for name in rule["names"]:
+            known = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) != UNKNOWN
+            if known or name not in NUMBERS or action == default:
+                continue
+            if rule.get("args"):
+                raise PyruncError("seccomp rule for", name, "this libseccomp does not know it, nor its arguments")
+            found.setdefault(NUMBERS[name], action)
+    tests = [
+        instruction
+        for number, action in found.items()
+        for instruction in ((JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, action))
+    ]
+    if pyseccomp.Arch.X32 in architectures:
+        tests += [(code, yes, no, k | X32_BIT if code == JUMP_EQUAL else k) for code, yes, no, k in tests]
+    if not tests:
+        return b""
+    own = [token for token in architectures if token != pyseccomp.Arch.X32]  # the kernel tells it by a bit alone
+    ours = [(JUMP_EQUAL, len(own) - index, 0, token) for index, token in enumerate(own)]
+    return _pack(
+        [(LOAD, 0, 0, ARCHITECTURE), *ours, (JUMP, 0, 0, len(tests) + 1), (LOAD, 0, 0, SYSCALL_NUMBER), *tests]
+    )
 
 
 def enosys_stub(profile: "Seccomp", architectures: "list[int]") -> bytes:

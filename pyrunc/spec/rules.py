@@ -374,9 +374,9 @@ def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
         access = rule.get("access", "")
         if not access.strip("a") or access.strip("rwma"):  # runc takes an "a", which means nothing
             yield f"/devices/{index}/access", f'expected some of rwm, found "{access}"', ""
-        for name in ("major", "minor"):
-            if not -1 <= rule.get(name, -1) < LIMIT:
-                yield f"/devices/{index}/{name}", f"expected -1 (all) or 0 to {LIMIT - 1}, found {rule[name]}", ""  # type: ignore[literal-required]
+        for name, number in (("major", rule.get("major", -1)), ("minor", rule.get("minor", -1))):
+            if not -1 <= number < LIMIT:
+                yield f"/devices/{index}/{name}", f"expected -1 (all) or 0 to {LIMIT - 1}, found {number}", ""
 
 
 CONFIG: "dict[str, Callable[[Config], Iterator[Problem]]]" = {

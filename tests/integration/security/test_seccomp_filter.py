@@ -45,6 +45,35 @@ def test_a_call_fails_with_the_error_of_its_rule(container):
     assert call(container(seccomp=deny("getppid", errnoRet=28)), GETPPID) == "ENOSPC"
 
 
+FCHMODAT2, NO_SUCH_CALL = 452, 471
+
+
+def test_a_call_that_is_younger_than_libseccomp(container):
+    """Else it would be a way around a rule against its elder."""
+    c = container(seccomp=deny("fchmodat", "fchmodat2", "rseq_slice_yield", errnoRet=28))
+    assert call(c, FCHMODAT2, -1, 0, 0, 0) == "ENOSPC"
+    assert call(c, NO_SUCH_CALL) == "ENOSPC"
+    assert call(c, GETPID) == "1"
+
+
+@of_x86
+def test_a_younger_call_of_the_smaller_brothers(container):
+    profile = deny("rseq_slice_yield", errnoRet=28)
+    profile["architectures"] = ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]
+    c = container(seccomp=profile)
+    assert call(c, NO_SUCH_CALL) == "ENOSPC"
+    assert call(c, NO_SUCH_CALL | 0x40000000) == "ENOSPC"
+    assert call(c, GETPID) == "1"
+
+
+@pytest.mark.skipif(
+    pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, "rseq_slice_yield") != -1, reason="libseccomp knows it"
+)
+def test_the_arguments_of_a_younger_call_are_unknown(container):
+    profile = deny("rseq_slice_yield", args=[{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}])
+    assert "this libseccomp does not know it" in container(seccomp=profile).refused("true")
+
+
 def test_an_error_of_zero_is_success(container):
     assert call(container(seccomp=deny("getppid", errnoRet=0)), GETPPID) == "0"
 
