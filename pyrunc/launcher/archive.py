@@ -24,9 +24,9 @@ OFF_THE_PATH = (
     "pyrunc.container.late_devices", "pyrunc.container.late_mounts", "pyrunc.doctor", "pyrunc.explain",
     "pyrunc.image", "pyrunc.init.confine", "pyrunc.launcher", "pyrunc.learn", "pyrunc.library",
     "pyrunc.linux._build", "pyrunc.linux.exits", "pyrunc.linux.landlock", "pyrunc.seccomp.names",
-    "pyrunc.seccomp.profile", "pyrunc.seccomp.younger", "pyrunc.spec._checker_rest", "pyrunc.spec.compiler", "pyrunc.spec.default",
-    "pyrunc.spec.everything", "pyrunc.spec.patterns", "pyrunc.spec.report", "pyrunc.spec.schema",
-    "pyrunc.spec.types",
+    "pyrunc.seccomp.profile", "pyrunc.seccomp.younger", "pyrunc.spec._checker_rest", "pyrunc.spec.compiler",
+    "pyrunc.spec.default", "pyrunc.spec.everything", "pyrunc.spec.patterns", "pyrunc.spec.report",
+    "pyrunc.spec.schema", "pyrunc.spec.types",
 )  # fmt: skip
 
 
