@@ -91,7 +91,7 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
     at_shutdown = stop_when_unused if "shared" in flags else stop
     children = Children(loop, log, standard, ended)
-    tasks = Tasks(children, log, flags["namespace"], publisher, at_shutdown)
+    tasks = Tasks(children, log, flags["namespace"], path, publisher, at_shutdown)
     tracer = None if exporter is None else exporter.tracer
     the_server = Server(loop, log, listener, path, NAMES, Service(tasks).methods(), tracer)
     loop.on_signals({

@@ -9,6 +9,7 @@ from pyrunc.container.container import Container
 from pyrunc.container.state import StateRoot
 from pyrunc.errors import NotRunning, PyruncError, reason
 from pyrunc.linux import nearby
+from pyrunc.protobuf import encode
 from pyrunc.shim import messages, options, ttrpc
 from pyrunc.shim.children import AGAIN_SECONDS
 from pyrunc.shim.ends import open_at_once
@@ -284,6 +285,7 @@ class Deleting:
         if error is not None:
             return task.turns.refuse(self.verb, error)
         answer = answer_of(task.init)
+        task.note_deleted(self.tasks.address, encode(messages.DELETED, answer))
         task.close()
         self.tasks.publisher.publish("/tasks/delete", container_id=task.id, **answer)
         task.turns.end(self.verb, lambda: answer)

@@ -10,8 +10,8 @@ from pyrunc.container import create
 from pyrunc.container.container import Container
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateDirectory, StateRoot
-from pyrunc.errors import NoSuchContainer, PyruncError
-from pyrunc.linux.fd import open_at, replace_file
+from pyrunc.errors import NoSuchContainer, PyruncError, reason
+from pyrunc.linux.fd import open_at, replace_file, unlink_quietly
 from pyrunc.shim import companions, options
 from pyrunc.shim.streams import Streams
 from pyrunc.shim.turns import Turns
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Process as Spec
 
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
+DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/deleted.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
 
@@ -136,6 +137,7 @@ class Task:
         killed."""
         root = StateRoot(options.state_root(found, self.namespace))
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+            unlink_quietly(folder, DELETED_FILE)
             replace_file(folder, OPTIONS_FILE, dumps({"root": root.path}).encode("utf-8", "surrogateescape"))
         companions.note(self.id, self.bundle, root.path)
         return root
@@ -243,6 +245,16 @@ class Task:
             pass
         companions.forget(self.id, self.bundle)
         return True
+
+    def note_deleted(self, address: str, answer: bytes) -> None:
+        """Say for `delete`, which is about to come, that nothing is left. Without that it would look."""
+        if not self.is_near:
+            return
+        try:
+            with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
+                replace_file(folder, DELETED_FILE, address.encode("utf-8", "surrogateescape") + b"\0" + answer)
+        except OSError as error:
+            self.log.debug(f"container {self.id}: `delete` has to look for what is left: {reason(error)}")
 
     def kill(self, process: Process, signal: int, everybody: bool) -> None:
         if process is self.init:

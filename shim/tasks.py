@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 class Tasks:
     """Args:
+    address: the path of the shim's socket.
     shutdown: is called when the last one has gone, once containerd has asked for it.
 
     Attributes:
@@ -26,15 +27,17 @@ class Tasks:
         leaving: containerd has said Shutdown while what could not be created was being undone.
     """
 
-    __slots__ = ("by_id", "children", "leaving", "log", "loop", "namespace", "publisher", "shutdown")
+    __slots__ = ("address", "by_id", "children", "leaving", "log", "loop", "namespace", "publisher", "shutdown")
 
     def __init__(
-        self, children: "Children", log: "Log", namespace: str, publisher: "Publisher", shutdown: "Callable[[], None]"
-    ) -> None:
+        self, children: "Children", log: "Log", namespace: str, address: str, publisher: "Publisher",
+        shutdown: "Callable[[], None]",
+    ) -> None:  # fmt: skip
         self.children = children
         self.loop: Loop = children.loop
         self.log = log
         self.namespace = namespace
+        self.address = address
         self.publisher = publisher
         self.shutdown = shutdown
         self.by_id: dict[str, Task] = {}

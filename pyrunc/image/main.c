@@ -1,6 +1,7 @@
 /* Which of its lives the executable is in: the builder, the launcher that seals what it executes, or the image. */
 
 #include "../launcher/seal.h"
+#include "../launcher/deleted.h"
 #include "image.h"
 #include <stdio.h>
 #include <sys/statvfs.h>
@@ -56,6 +57,7 @@ int main(int count, char **words)
         build(count, words);
     }
     fill_standard_streams();
+    answer_delete(count ? basename(words[0]) : "", count, words);
     listen_to_signals();
     clean(environ);
     if (!is_sealed())

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "seal.h"
+#include "deleted.h"
 
 /* PYTHON ("python3.11"), INTERPRETER (what the build ran under), NAME (our own) and MODULE (whose main() is called: there
    is one program for each) come from meson.build. */
@@ -88,6 +89,7 @@ static char *interpreter_path(const char *prefix)
 int main(int count, char **arguments, char **environment)
 {
     fill_standard_streams();
+    answer_delete(NAME, count, arguments);
     listen_to_signals();
     clean(environment);
     const char *prefix = installation();

@@ -206,6 +206,33 @@ def test_a_mapping_of_owners_that_is_none_is_refused(container, host, uids):
         c.call("Create", bundle=str(c.bundle), rootfs=[mount])
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_a_container_that_was_deleted_the_launcher_answers_delete(container, killed):
+    """containerd calls it after every container. No interpreter is started to find nothing. After a shim that was
+    killed somebody has to look: there may be more."""
+    c = container("/bin/sh", "-c", "exit 7").start_shim().create()
+    c.call("Start")
+    c.call("Wait")
+    deleted = c.call("Delete")
+    if killed:
+        c.kill_shim()
+    done = c.command("delete")
+    answer = decode(messages.DELETED, done.stdout)
+    assert (done.returncode, answer["exit_status"]) == (0, 137 if killed else 7)
+    assert (answer == deleted) is not killed
+    assert os.path.exists(c.socket) is not killed
+
+
+def test_what_was_deleted_is_forgotten_when_it_is_made_again(container):
+    c = container("/bin/sh", "-c", "exit 7").start_shim().create()
+    c.call("Delete")
+    c.create()
+    pid = c.call("State")["pid"]
+    done = c.command("delete")
+    assert decode(messages.DELETED, done.stdout)["exit_status"] == 137
+    assert is_gone(pid)
+
+
 def test_delete_takes_away_layers_that_a_killed_shim_was_mounting(container, host):
     c = container("/bin/true")
     place = c.bundle / "rootfs.lower"

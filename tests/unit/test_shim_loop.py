@@ -91,7 +91,7 @@ class Publisher:
         told.append((topic, values["exit_status"]))
 loop = Loop(Log())
 children = Children(loop, Log(), None, lambda pid, status: None)
-tasks = Tasks(children, Log(), "n", Publisher(), None)
+tasks = Tasks(children, Log(), "n", "/x", Publisher(), None)
 task = Task(loop, Log(), None, "n", "c")
 streams = SimpleNamespace(input=None)
 task.container = SimpleNamespace(record={"own_pids": True})
