@@ -15,13 +15,13 @@ BUILD_INFORMATION = b".go.buildinfo"
 MODULE = b"github.com/containerd/containerd"
 
 
-def answer(address: str, asked: "dict[str, Any]") -> bytes:
+def answer(address: str, asked: "dict[str, Any]", caller: int) -> bytes:
     """Version 3: containerd calls us for the first container of a pod, and for none of the others.
 
     From 2.3 on containerd says in its parameters (`asked`) what it takes. Before, it says nothing that tells 2.0 from
     1.7, and 1.7 refuses a 3.
     """
-    if asked or _is_second(posix.getppid()):
+    if asked or _is_second(caller):
         return dumps({"version": 3, "address": address, "protocol": "ttrpc"}).encode("utf-8", "surrogateescape")
     return address.encode("utf-8", "surrogateescape")
 

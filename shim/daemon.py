@@ -1,4 +1,4 @@
-"""The shim itself: what the process becomes that `start` leaves behind."""
+"""The shim itself: what the process of `start` becomes."""
 
 import _signal
 import gc

@@ -2,7 +2,7 @@
 
 import posix
 
-VALUES = ("namespace", "id", "address", "publish-binary", "bundle", "socket")
+VALUES = ("namespace", "id", "address", "publish-binary", "bundle", "socket", "ready", "caller")
 SWITCHES = ("debug", "v", "info", "h", "help")
 HELP = """Usage: containerd-shim-pyrunc-v2 -namespace NAMESPACE -id ID -address SOCKET [OPTIONS] start|delete
 containerd calls it, as its runtime io.containerd.pyrunc.v2.

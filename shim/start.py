@@ -1,7 +1,6 @@
 """start: print the address of a shim for a container. If the container's pod has one it is that; else this process
 becomes it."""
 
-import _socket
 import posix
 from _blake2 import blake2s
 
@@ -27,7 +26,7 @@ THREAD_GROUP = 1
 
 def start(flags: "dict[str, str]") -> int:
     """The working directory is the bundle. Only the address goes to standard output. containerd waits for the end of
-    that, so nobody that we leave behind may hold it."""
+    that, so a shim may not hold it."""
     asked, options = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
     if asked.get("ttrpc_address") and not posix.environ.get(b"TTRPC_ADDRESS"):
@@ -42,18 +41,18 @@ def start(flags: "dict[str, str]") -> int:
     name = "/".join((flags.get("address", "").rstrip("/"), flags["namespace"], group))
     path = f"{folder}/{blake2s(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
     listener = listen(folder, path)
-    # First of all: it loads what makes containers while we go on, and the first one waits for that
-    daemon = 0 if listener is None else _leave_daemon(listener, path, flags, options.get("shim_cgroup", ""))
-    try:
-        address = f"unix://{path}"
-        said = answer(address, asked)
-        with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
-            replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
-        posix.write(1, said)
-    except BaseException:
-        if daemon:
-            posix.kill(daemon, 9)
-        raise
+    if listener is not None:
+        _prepare(options.get("shim_cgroup", ""))
+    address = f"unix://{path}"
+    said = answer(address, asked, int(flags.get("caller", 0)))
+    with open_at(None, ".", posix.O_RDONLY | posix.O_DIRECTORY) as bundle:
+        replace_file(bundle, "address", address.encode("utf-8", "surrogateescape"))
+    posix.write(1, said)
+    if listener is not None:
+        _let_go(int(flags["ready"]))
+        from pyrunc.shim.daemon import serve
+
+        serve(listener, path, flags)
     return 0
 
 
@@ -105,41 +104,28 @@ def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
     return {}
 
 
-def _leave_daemon(listener: "_socket.socket", path: str, flags: "dict[str, str]", cgroup: str) -> int:
-    """Fork. The shim goes on with the interpreter that is there, and with what it has loaded. Its pid."""
+def _prepare(cgroup: str) -> None:
+    """What this process is to have as a shim, and its containers after it."""
     if posix.environ.get(b"SCHED_CORE"):
         from pyrunc.linux.process import PR_SCHED_CORE, PR_SCHED_CORE_CREATE, prctl
 
         try:
-            prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)  # a fork inherits it: the shim, its containers
+            prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE, 0, THREAD_GROUP)
         except OSError as error:
             raise ValueError(f"SCHED_CORE is set, but core scheduling is not to be had: {error.strerror}") from error
-    pid = posix.fork()
-    if pid:
-        if cgroup:
-            _join(cgroup, pid)
-        return pid
-    status = 1
-    try:
-        with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
-            for number in (0, 1, 2):
-                posix.dup2(null.number, number)
-        from pyrunc.shim.daemon import serve
+    if cgroup:
+        from pyrunc import cgroups
 
-        serve(listener, path, flags)
-        status = 0
-    finally:
-        posix._exit(status)
-
-
-def _join(cgroup: str, pid: int) -> None:
-    """The option ShimCgroup: a path in every hierarchy, made where it is not there."""
-    from pyrunc import cgroups
-
-    try:
         place = cgroups.place(cgroup if cgroup.startswith("/") else f"/{cgroup}", "shim")
         place.make()
-        place.join(pid)
-    except BaseException:
-        posix.kill(pid, 9)
-        raise
+        place.join(posix.getpid())
+
+
+def _let_go(ready: int) -> None:
+    """containerd has its answer, and waits for the launcher, which waits for us (launcher/shim.h). Raises OSError when
+    it was killed meanwhile."""
+    with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
+        for number in (0, 1, 2):
+            posix.dup2(null.number, number)
+    with Fd(ready) as line:
+        posix.write(line.number, b"1")

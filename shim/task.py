@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Process as Spec
 
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
-DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/deleted.h)
+DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/shim.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
 

@@ -1,7 +1,7 @@
 /* Which of its lives the executable is in: the builder, the launcher that seals what it executes, or the image. */
 
 #include "../launcher/seal.h"
-#include "../launcher/deleted.h"
+#include "../launcher/shim.h"
 #include "image.h"
 #include <stdio.h>
 #include <sys/statvfs.h>
@@ -57,10 +57,13 @@ int main(int count, char **words)
         build(count, words);
     }
     fill_standard_streams();
-    answer_delete(count ? basename(words[0]) : "", count, words);
+    const char *program = count ? basename(words[0]) : "";
+    answer_delete(program, count, words);
     listen_to_signals();
     clean(environ);
-    if (!is_sealed())
+    if (!is_sealed()) {
+        go_on_in_child(program, &count, &words);
         execute_sealed(words);
+    }
     thaw(count, words);
 }

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "seal.h"
-#include "deleted.h"
+#include "shim.h"
 
 /* PYTHON ("python3.11"), INTERPRETER (what the build ran under), NAME (our own) and MODULE (whose main() is called: there
    is one program for each) come from meson.build. */
@@ -92,6 +92,7 @@ int main(int count, char **arguments, char **environment)
     answer_delete(NAME, count, arguments);
     listen_to_signals();
     clean(environment);
+    go_on_in_child(NAME, &count, &arguments);
     const char *prefix = installation();
     char *home = package_home(prefix), *path = interpreter_path(prefix);
     int venv = access(format("%s/%s", prefix, "pyvenv.cfg"), F_OK) == 0;

@@ -206,6 +206,26 @@ def test_a_mapping_of_owners_that_is_none_is_refused(container, host, uids):
         c.call("Create", bundle=str(c.bundle), rootfs=[mount])
 
 
+def test_a_start_that_is_killed_leaves_no_shim(container, host):
+    """containerd kills it when it takes too long. What is killed is the launcher; the shim is to be its child."""
+    c = container("/bin/true")
+    flags = ["-namespace", "tests", "-address", "/run/none", "-publish-binary", "/bin/false", "-id", c.id]
+    words = ["nsenter", "-t", str(host.keeper.pid), "-m", "env", "-C", c.bundle, SHIM, *flags, "start"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+        wait_until(children.read_text)
+        child = os.pidfd_open(int(children.read_text()))
+        launcher.kill()
+        launcher.wait()
+        assert launcher.stdin is not None
+        launcher.stdin.close()  # it reads that to the end, and goes on
+    poll = select.poll()
+    poll.register(child, select.POLLIN)
+    assert poll.poll(30_000)
+    os.close(child)
+    c.start_shim().call("Connect")
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_of_a_container_that_was_deleted_the_launcher_answers_delete(container, killed):
     """containerd calls it after every container. No interpreter is started to find nothing. After a shim that was
