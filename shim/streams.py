@@ -24,6 +24,7 @@ CHUNK = 1 << 16
 LOGGERS = ("binary://", "binary-v2://")  # take both outputs
 TIOCSWINSZ, FIONREAD = 0x5414, 0x541B
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks at a fifo whose writer has ended
+SOON_READ = 4096  # bytes that a reader, who is awake by now, has at his next read
 READER_SECONDS = 0.25  # that Delete leaves to a client that has not opened it yet
 
 
@@ -42,9 +43,9 @@ class Pump:
         self.closing = False
         posix.set_blocking(source.number, False)
         posix.set_blocking(sink.number, False)
-        loop.watch(source.number, select.POLLIN, self._readable)
+        loop.watch(source.number, select.POLLIN, self.copy)
 
-    def _readable(self, _: int = 0) -> None:
+    def copy(self, _: int = 0) -> None:
         if self.pending or self.source.number < 0:
             return
         try:
@@ -71,12 +72,12 @@ class Pump:
             self.loop.unwatch(self.source.number)
             self.loop.watch(self.sink.number, select.POLLOUT, self._writable)
         elif self.closing:
-            self.loop.soon(self._readable)
+            self.loop.soon(self.copy)
 
     def _writable(self, _: int) -> None:
         self.loop.unwatch(self.sink.number)
         if not self.closing:
-            self.loop.watch(self.source.number, select.POLLIN, self._readable)
+            self.loop.watch(self.source.number, select.POLLIN, self.copy)
         self._write(self.pending)
 
     def finish(self) -> None:
@@ -84,7 +85,7 @@ class Pump:
         if not self.closing and self.source.number >= 0:
             self.closing = True
             self.loop.unwatch(self.source.number)
-            self.loop.soon(self._readable)
+            self.loop.soon(self.copy)
 
     def _source_ended(self) -> None:
         """All that came from it is written."""
@@ -123,6 +124,13 @@ class Output(Pump):
         if self.sink.number < 0 or not self._unread():
             return True
         return self.holds != posix.O_PATH and time.monotonic() > self.ended + READER_SECONDS
+
+    @property
+    def taken(self) -> bool:
+        """Whether its reader, if there is one, has nearly all that was written by now."""
+        if self.source.number >= 0:
+            return not self.pending and not unread(self.source) and unread(self.sink) <= SOON_READ
+        return self.sink.number < 0 or self.holds == posix.O_WRONLY or self._unread() <= SOON_READ
 
     def _source_ended(self) -> None:
         if not posix.readlink(f"/proc/self/fd/{self.sink.number}").startswith("/"):
@@ -260,6 +268,13 @@ class Streams:
         """Whether all that the process has written is where it goes."""
         written = self.ends[3]
         return all(output.drained for output in self.outputs) and (written is None or written.number < 0)
+
+    @property
+    def taken(self) -> bool:
+        """Of all outputs. What lies there is copied first."""
+        for output in self.outputs:
+            output.copy()
+        return all(output.taken for output in self.outputs)
 
     def _files_written(self, _: int) -> None:
         """Who writes to the files has ended."""

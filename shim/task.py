@@ -5,6 +5,7 @@ leading.py).
 """
 
 import posix
+import time
 
 from pyrunc.container import create
 from pyrunc.container.container import Container
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from pyrunc.cgroups.oom import Watch
     from pyrunc.linux.fd import Fd
     from pyrunc.log import Log
-    from pyrunc.shim.loop import Loop
+    from pyrunc.shim.loop import Loop, Timer
     from pyrunc.shim.streams import StandardStreams
     from pyrunc.shim.worker import Line
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Process as Spec
 
+READER_NANOSECONDS = 500_000_000  # that the news of an end waits for who reads the output
 OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/shim.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
@@ -81,6 +83,22 @@ class Process:
     def is_running(self) -> bool:
         return self.pid > 0 and not self.told
 
+    @property
+    def is_tellable(self) -> bool:
+        """Whether it has ended, its start was told, and who reads its output is not behind.
+
+        containerd's client stops reading when it hears of an end (client/task.go, Delete: Cancel). What it has not read
+        by then is lost.
+        """
+        has_ended = self.end is not None and not self.told and not self.starting
+        return has_ended and not (self.waits_for_readers and not self.streams.taken)
+
+    @property
+    def waits_for_readers(self) -> bool:
+        if self.end is None or self.told or self.starting:
+            return False
+        return 0 <= time.time_ns() - self.end[1] < READER_NANOSECONDS
+
     def state(self) -> int:
         if self.told:
             return STOPPED
@@ -97,11 +115,12 @@ class Task:
     turns: of the verbs that change it.
     restored: it was made of a checkpoint, and is paused until it is started.
     is_near: its bundle is on no server's file system.
+    telling: when it is looked at again whether an end can be told.
     """
 
     __slots__ = (
         "bundle", "container", "criu", "execs", "id", "init", "is_near", "log", "loop", "made", "namespace",
-        "no_new_keyring", "oom", "owner", "paused", "restored", "standard", "turns",
+        "no_new_keyring", "oom", "owner", "paused", "restored", "standard", "telling", "turns",
     )  # fmt: skip
 
     container: Container
@@ -120,6 +139,7 @@ class Task:
         self.paused = False
         self.restored = False
         self.oom: Watch | None = None
+        self.telling: Timer | None = None
         self.turns = Turns(loop)
 
     # --- its making
@@ -266,16 +286,21 @@ class Task:
     def tellable(self) -> "list[Process]":
         """The processes whose end can be told now. An end is told after the start. The first process's end is told
         last."""
-        ends = [each for each in self.execs.values() if each.end is not None and not each.told and not each.starting]
-        others = any(each.starting or (each.pid and each.end is None) for each in self.execs.values())
-        if self.init.end is not None and not self.init.told and not self.init.starting and not others:
+        ends = [each for each in self.execs.values() if each.is_tellable]
+        others = any(each.starting or (each.pid and not each.told and each not in ends) for each in self.execs.values())
+        if not others and self.init.is_tellable:
             ends.append(self.init)
         return ends
+
+    @property
+    def waits_for_readers(self) -> bool:
+        return any(each.waits_for_readers for each in (self.init, *self.execs.values()))
 
     def close(self) -> None:
         """When it is deleted. It has its processes, and they have it: as long as that is so only the collector would
         free them, which comes once in more than a thousand containers."""
         self.forget_memory()
+        self.loop.cancel(self.telling)
         self.container.directory.fd.close()
         for process in [self.init, *self.execs.values()]:
             process.streams.close()

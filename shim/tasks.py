@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pyrunc.shim.task import Process
 
 
+READER_LOOK_SECONDS = 0.002  # between two looks at whether the output of what has ended was read
+
+
 class Tasks:
     """Args:
     address: the path of the shim's socket.
@@ -91,6 +94,9 @@ class Tasks:
                 )  # fmt: skip
                 process.told = True
                 self.wake(process)
+            if task.made and task.waits_for_readers:
+                self.loop.cancel(task.telling)
+                task.telling = self.loop.after(READER_LOOK_SECONDS, lambda: self.tell(task))
         except BaseException:
             self.loop.after(AGAIN_SECONDS, lambda: self.tell(task))
             raise

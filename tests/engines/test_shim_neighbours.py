@@ -696,6 +696,7 @@ def test_no_descriptors_are_left(pod, host, more):
     with contextlib.suppress(Failed):
         c.call("Delete")
     wait_until(lambda: not os.path.exists(f"/proc/{host.keeper.pid}/root/run/containerd/pyrunc/tests/{c.id}"))
+    wait_until(lambda: host.run("mountpoint", "-q", c.bundle / "rootfs").returncode)  # which goes after that
     nothing_is_left(c, host)
     created_once_it_is_undone(c)
     attempt(c, "Start")

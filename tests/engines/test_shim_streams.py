@@ -136,6 +136,29 @@ def test_delete_lets_a_client_read_what_is_left(container):
     assert descriptors(c) == before
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_an_end_is_told_when_who_reads_has_the_output(container, added):
+    """containerd's client stops reading when it hears of the end."""
+    much = ["/bin/head", "-c", "100000", "/dev/zero"]  # it ends with most of that in a fifo and a pipe
+    c = container(*(["/bin/sleep", "1000"] if added else much)).start_shim()
+    streams = {"stdout": c.fifo("stdout")}
+    of_added = {"exec_id": "e"} if added else {}
+    reader = c.open(streams["stdout"])
+    c.create(**({} if added else streams))
+    if added:
+        c.call("Start")
+        spec = json.dumps({"cwd": "/", "args": much}).encode()
+        c.call("Exec", spec={"type_url": "x", "value": spec}, **of_added, **streams)
+    waiting = c.client.send("Wait", id=c.id, **of_added)
+    began = time.monotonic()
+    pid = c.call("Start", **of_added)["pid"]
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+    told = select.select([c.client.socket], [], [], 0)[0]
+    assert not told or time.monotonic() > began + 0.4
+    assert len(whole(reader)) == 100000
+    assert c.client.receive(waiting)["exit_status"] == 0
+
+
 def test_delete_does_not_wait_for_a_client_that_has_gone(container):
     c = container("/bin/sh", "-c", "read line; echo something").start_shim()
     names = {name: c.fifo(name) for name in ("stdin", "stdout")}
