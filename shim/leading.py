@@ -7,7 +7,7 @@ file system are made aside (rootfs.py). What waits for somebody else is left to 
 import select
 
 from pyrunc.container.container import Container
-from pyrunc.container.create import Creation
+from pyrunc.container.creation import Creation
 from pyrunc.container.patience import LOOK_SECONDS
 from pyrunc.errors import Overdue
 from pyrunc.shim.children import Led

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrunc.container.create import Creation
+    from pyrunc.container.creation import Creation
     from pyrunc.linux.fd import Fd
     from pyrunc.protobuf import Values
     from pyrunc.shim.call import Call

@@ -33,7 +33,7 @@ OOM = "container init was OOM-killed (memory limit too low?)"  # runc's words
 
 
 class Parent:
-    """What the parent does for the process while that waits. create.Creation does more of it than exec."""
+    """What the parent does for the process while that waits. creation.Creation does more of it than exec."""
 
     __slots__ = ("take_master", "take_pidfd")
 

@@ -15,7 +15,8 @@ from pyrunc.container.checkpoint.dump import common, numbered
 from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, JOINED_NAMESPACES, key_of, refuse_mapped
 from pyrunc.container.checkpoint.inspect import Expected, descendants
 from pyrunc.container.checkpoint.points import Points
-from pyrunc.container.create import Creation, plan
+from pyrunc.container.create import plan
+from pyrunc.container.creation import Creation
 from pyrunc.container.errand import Errand
 from pyrunc.container.launch import open_namespace
 from pyrunc.container.options import Options
