@@ -6,6 +6,7 @@ from pyrunc.cgroups.files import NAMED, UNIFIED
 from pyrunc.container.checkpoint.mountinfo import Mounted, mount_of, mounts_of
 from pyrunc.errors import PyruncError
 from pyrunc.init import dev
+from pyrunc.init.cgroup_mounts import FORCED
 from pyrunc.init.mounts import normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import open_at
@@ -40,12 +41,20 @@ def kind_of(entry: "Mount") -> str:
     return CGROUP if kind in ("cgroup", "cgroup2") else kind
 
 
-def refuse_mapped(config: "Config") -> None:
-    """CRIU does not know of mapped mounts: restored without their mapping, their files would be another's."""
+NOT_RESTORED = {
+    "org.pyrunc.rootfs.idmap": "the root file system has mapped IDs, which CRIU can't restore",
+    "run.oci.delegate-cgroup": "it manages a cgroup, and CRIU would put its processes above that",
+    FORCED: "it has a cgroup of v1 beside those of the host, which CRIU can't restore",
+}
+
+
+def refuse_what_is_lost(config: "Config") -> None:
+    """What CRIU does not know of: files of mounts restored without their mapping would be another's."""
     from pyrunc.linux.mount_options import asks_for_mapping
 
-    if "org.pyrunc.rootfs.idmap" in (config.get("annotations") or {}):
-        raise PyruncError("checkpoint", "", "the root file system has mapped IDs, which CRIU can't restore")
+    for name, value in (config.get("annotations") or {}).items():
+        if name in NOT_RESTORED and value:
+            raise PyruncError("checkpoint", "", NOT_RESTORED[name], f"that is the annotation {name}")
     for entry in config.get("mounts") or []:
         if entry.get("uidMappings") or asks_for_mapping(entry.get("options") or []):
             raise PyruncError("checkpoint", entry["destination"], "the mount has mapped IDs, which CRIU can't restore")
@@ -59,7 +68,7 @@ class Mounts:
     def __init__(self, container: "Recorded") -> None:
         self.container = container
         self.config = container.config
-        refuse_mapped(self.config)
+        refuse_what_is_lost(self.config)
         self.root = open_at(None, f"/proc/{container.pid}/root", posix.O_PATH | posix.O_DIRECTORY)
         self.mounted = {mount.number: mount for mount in mounts_of(container.pid)}
 

@@ -12,7 +12,7 @@ from pyrunc.container import notify, prepare
 from pyrunc.container.checkpoint import criu, folders, host, images, messages
 from pyrunc.container.checkpoint.criu import Criu
 from pyrunc.container.checkpoint.dump import common, numbered
-from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, JOINED_NAMESPACES, key_of, refuse_mapped
+from pyrunc.container.checkpoint.external import EXTERNAL_NAMESPACES, JOINED_NAMESPACES, key_of, refuse_what_is_lost
 from pyrunc.container.checkpoint.inspect import Expected, descendants
 from pyrunc.container.checkpoint.points import Points
 from pyrunc.container.create import plan
@@ -73,7 +73,7 @@ class Restoration(Creation):
     def __init__(self, restoring: "RestoreOptions", record: "dict[str, Any]", config: "Config", *others: "Any") -> None:
         """Look at what is asked for, and at what is there; nothing is made."""
         refuse_threads()
-        refuse_mapped(config)
+        refuse_what_is_lost(config)
         common(restoring)
         self.restoring = restoring
         self.process: Criu | None = None

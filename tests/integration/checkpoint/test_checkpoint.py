@@ -50,6 +50,19 @@ def test_a_paused_container(saved):
     s.assert_goes_on(wait_until)
 
 
+def test_a_cgroup_of_v1_beside_the_hosts_is_refused(saved):
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    s = saved(mounts=[mount], annotations={"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup"}).counting()
+    assert "it has a cgroup of v1" in s.checkpoint(check=False).err
+    assert s.container.status == "running"
+
+
+def test_a_cgroup_that_the_container_manages_is_refused(cgroup2_alone, saved):
+    s = saved(annotations={"run.oci.delegate-cgroup": "payload"}).counting()
+    assert "it manages a cgroup" in s.checkpoint(check=False).err
+    assert s.container.status == "running"
+
+
 @pytest.mark.parametrize("state", ["created", "stopped"])
 def test_only_a_running_container_is_written(saved, state):
     s = saved()
