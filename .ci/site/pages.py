@@ -58,7 +58,9 @@ def main(folder: Path) -> None:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
     shutil.copy(HERE / "site.css", pages)
-    manual = sorted((ROOT / "docs/man").glob("*.8"))
+    manual = sorted(
+        (ROOT / "docs/man").glob("*.8"), key=lambda path: (path.stem.partition("-")[0] != "pyrunc", path.stem)
+    )
     for path in manual:
         (pages / f"man/{path.stem}.md").write_text(manual_page(path))
     (folder / "mkdocs.yml").write_text(
