@@ -14,6 +14,7 @@ from pyrunc.init.capabilities import CAP_SYS_PTRACE
 from pyrunc.init.context import Context, step
 from pyrunc.linux import path, process
 from pyrunc.linux.fd import open_at, read_all
+from pyrunc.linux.mount import PROC_SUPER_MAGIC, SYSFS_MAGIC, filesystem_type
 from pyrunc.linux.process import (
     PR_SET_PDEATHSIG,
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
@@ -27,6 +28,7 @@ from pyrunc.linux.process import (
 )
 
 PASSWD_LIMIT = 1 << 20
+KERNELS_OWN = (PROC_SUPER_MAGIC, SYSFS_MAGIC)
 IN_CLOSE_NOWRITE = 0x10  # inotify(7): what was open for reading alone has been closed
 
 
@@ -49,15 +51,19 @@ def set_environment(context: Context) -> None:
 
 
 def _home(context: Context) -> str:
+    """By a link of the image it could be any file. Some of the kernel's hold who reads them, or tell what they say only
+    once (/proc/kmsg). They have no size.
+    """
     root = context.root
     assert root is not None
     uid = str(context.process.get("user", {}).get("uid", 0)).encode()
     try:
         with path.resolve(root, "/etc/passwd") as place:
-            if path.file_type(place) != _stat.S_IFREG:
+            status = posix.fstat(place.number)
+            if _stat.S_IFMT(status.st_mode) != _stat.S_IFREG or filesystem_type(place) in KERNELS_OWN:
                 return "/"
-            with open_at(context.host_proc, f"self/fd/{place.number}", posix.O_RDONLY) as passwd:
-                lines = read_all(passwd, PASSWD_LIMIT).split(b"\n")
+            with open_at(context.host_proc, f"self/fd/{place.number}", posix.O_RDONLY | posix.O_NONBLOCK) as passwd:
+                lines = read_all(passwd, min(status.st_size, PASSWD_LIMIT)).split(b"\n")
     except OSError:
         return "/"
     for line in lines:

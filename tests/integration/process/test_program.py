@@ -39,6 +39,15 @@ def test_a_passwd_that_is_none(container, content):
     assert container().file("/etc/passwd", content).sh("echo $HOME") == "/"
 
 
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/environ", "/sys/kernel/notes", "/dev/zero", "/etc"])
+def test_a_passwd_that_leads_to_another_file(container, target):
+    """/proc/kmsg holds who reads it, and its reader takes the host's messages from the log."""
+    c = container()
+    (c.bundle.rootfs / "etc/passwd").unlink()
+    (c.bundle.rootfs / "etc/passwd").symlink_to(target)
+    assert c.sh("echo $HOME") == "/"
+
+
 def test_a_passwd_that_is_a_fifo_does_not_hang(container):
     c = container()
     (c.bundle.rootfs / "etc/passwd").unlink()
