@@ -119,6 +119,8 @@ def _refuse_or_say(context: Context, entry: "Mount", options: MountOptions) -> N
     for key, _ in options.data:
         if key in NOT_FOR_BINDS or key.startswith(MOUNT_8):
             raise ValueError(f"a bind mount has no option {key}: its owners are those of its source, idmap maps them")
+        if "," in key:
+            raise ValueError(f'"{key}" is one option, and none that is known: each is a text of its own')
     for option in entry.get("options") or []:
         if option in ("rsync", "rdirsync", "rmand"):
             raise ValueError(f"{option}: this is of file systems, and a bind mount has those of its source")

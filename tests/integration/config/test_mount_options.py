@@ -72,6 +72,12 @@ def test_an_option_that_the_file_system_does_not_know_is_an_error(container):
     assert "nosuchoption" in error
 
 
+@pytest.mark.parametrize("option", ["ro,nosuid", "uid=7", "X-mount.idmap=b:0:1:1"])
+def test_a_bind_mount_does_not_pass_over_what_would_give_less(container, tmp_path, option):
+    mount = {"destination": "/m", "type": "bind", "source": str(tmp_path), "options": ["bind", option]}
+    assert option.partition("=")[0] in container(mounts=[mount]).refused("true")
+
+
 def test_a_file_system_that_the_kernel_does_not_know_is_an_error(container):
     error = container(mounts=[{"destination": "/m", "type": "nosuchfs", "source": "x"}]).refused("true")
     assert "nosuchfs" in error
