@@ -1,5 +1,6 @@
 """Engines as users have them, in namespaces of their own."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines import containerd, shim
+from engines.neighbours import Hanging, Pending, Pod, Slow
 
 numbers = itertools.count()
 
@@ -52,3 +54,30 @@ def engine() -> Iterator[containerd.Containerd]:
         pytest.skip("NOT TESTED: containerd is not installed (Debian: apt-get install containerd)")
     with containerd.Containerd(shim.SHIM.parent) as engine:
         yield engine
+
+
+@pytest.fixture
+def pod(host: shim.Host, container: Callable[..., shim.Container]) -> Pod:
+    return Pod(host, container)
+
+
+@pytest.fixture
+def call(pod: Pod) -> Iterator[Callable[..., Pending]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda *words, **values: stack.enter_context(Pending(pod, *words, **values))
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Slow]:
+    made = Slow(tmp_path)
+    yield made
+    made.let_go()
+
+
+@pytest.fixture
+def hanging(host: shim.Host, tmp_path: Path) -> Iterator[Hanging]:
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("NOT TESTED: this kernel has no FUSE")
+    made = Hanging(host, tmp_path / "far")
+    yield made
+    made.end()
