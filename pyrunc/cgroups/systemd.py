@@ -289,7 +289,7 @@ def _system_addresses() -> "list[tuple[str, bool]]":
 
 
 def _user_addresses() -> "list[tuple[str, bool]]":
-    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode() or f"/run/user/{_own_uid()}"
+    runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape") or f"/run/user/{_own_uid()}"
     return [
         *_from_environment(b"DBUS_SESSION_BUS_ADDRESS"),
         (f"{runtime}/bus", True),

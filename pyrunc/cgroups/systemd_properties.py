@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule, Resources
 
 INFINITY = 2**64 - 1
+UNITS = "KMGTPE"
 PERIOD = 100_000  # µs, the kernel's default
 PER_CENT = 10_000  # µs in a second: systemd keeps whole per cents
 IDLE_SINCE = 252
@@ -45,7 +46,7 @@ def round_up(resources: "Resources") -> "Resources":
 
 def per_second(quota: int, period: int) -> int:
     """A quota in µs a second, rounded up to a whole per cent."""
-    return -(-(quota * 1_000_000 // period) // PER_CENT) * PER_CENT
+    return min(-(-(quota * 1_000_000 // period) // PER_CENT) * PER_CENT, INFINITY)
 
 
 def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
@@ -79,7 +80,7 @@ def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
     yield from _quota(processor)
     for member, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
         if processor.get(member):
-            yield name, ("ay", mask(processor[member]))
+            yield name, ("ay", _converted(f"cpu.{member}", mask, processor[member]))
     yield from _tasks(resources)
     yield from _io(resources.get("blockIO") or {})
     files = resources.get("unified") or {}
@@ -124,10 +125,26 @@ def _of_file(file: str, value: str, user: bool) -> "Iterator[Property]":
         yield from _idle(value, user)
     elif file == "cpu.max":
         quota, _, period = value.partition(" ")
-        yield from _quota({"quota": -1 if quota == "max" else int(quota), "period": int(period or PERIOD)})
+        numbers = {
+            "quota": _converted(file, _quota_of, quota),
+            "period": _converted(file, number, period or str(PERIOD)),
+        }
+        yield from _quota(numbers)
     elif file in UNIFIED:
         name, signature, convert = UNIFIED[file]
-        yield name, (signature, convert(value))
+        yield name, (signature, _converted(file, convert, value))
+
+
+def _converted(what: str, convert: "Callable[[str], Any]", value: str) -> "Any":
+    """Raises PyruncError for a text that the kernel would not take either."""
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise PyruncError("linux.resources", what, f'"{value}" is no value of it: {error}') from error
+
+
+def _quota_of(text: str) -> int:
+    return -1 if text == "max" else number(text)
 
 
 def mask(text: str) -> bytes:
@@ -143,12 +160,22 @@ def infinite(value: int) -> int:
 
 
 def of_text(text: str) -> int:
-    return INFINITY if text == "max" else int(text)
+    """A number, perhaps with a letter behind it, as the kernel reads it (memparse()), or max."""
+    if text == "max":
+        return INFINITY
+    shift = UNITS.find(text[-1:].upper()) + 1 if text else 0
+    return min(number(text[:-1] if shift else text) << 10 * shift, INFINITY)
+
+
+def number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise ValueError("expected a number")
+    return int(text)
 
 
 # A file of v2 -> (the property, its type, the conversion from the file's text).
 UNIFIED: "dict[str, tuple[str, str, Callable[[str], Any]]]" = {
-    "cpu.weight": ("CPUWeight", "t", int),
+    "cpu.weight": ("CPUWeight", "t", number),
     "cpuset.cpus": ("AllowedCPUs", "ay", mask),
     "cpuset.mems": ("AllowedMemoryNodes", "ay", mask),
     "memory.high": ("MemoryHigh", "t", of_text),

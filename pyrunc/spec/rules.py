@@ -88,6 +88,8 @@ def resources(document: "Resources") -> list[Problem]:
     found: list[Problem] = []
     if "devices" in document:
         found += device_rules_are_whole(document)
+    if "memory" in document:
+        found += memory_has_limits(document)
     if not RARE_IN_RESOURCES.isdisjoint(document):
         from pyrunc.spec import rules_rare
 
@@ -377,6 +379,18 @@ def device_rules_are_whole(document: "Resources") -> "Iterator[Problem]":
         for name, number in (("major", rule.get("major", -1)), ("minor", rule.get("minor", -1))):
             if not -1 <= number < LIMIT:
                 yield f"/devices/{index}/{name}", f"expected -1 (all) or 0 to {LIMIT - 1}, found {number}", ""
+
+
+def memory_has_limits(document: "Resources") -> "Iterator[Problem]":
+    """config-linux.md, Memory: -1 is no limit, and what is below it is a mistake that must not be one."""
+    memory = document["memory"]
+    for name, limit in (
+        ("limit", memory.get("limit", 0)),
+        ("swap", memory.get("swap", 0)),
+        ("reservation", memory.get("reservation", 0)),
+    ):
+        if limit < -1:
+            yield f"/memory/{name}", f"expected -1 (no limit) or more, found {limit}", ""
 
 
 CONFIG: "dict[str, Callable[[Config], Iterator[Problem]]]" = {

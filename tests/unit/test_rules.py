@@ -276,6 +276,11 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         ["/linux/resources/devices/0/access"],
     ),
     (
+        "less memory than no limit",
+        linux(resources={"memory": {"limit": -2, "swap": -1, "reservation": -3}}),
+        ["/linux/resources/memory/limit", "/linux/resources/memory/reservation"],
+    ),
+    (
         "numbers that no device has",
         linux(resources={"devices": [{"allow": True, "access": "r", "major": 1 << 32, "minor": -2}]}),
         ["/linux/resources/devices/0/major", "/linux/resources/devices/0/minor"],

@@ -65,6 +65,7 @@ V2 = [
         {"IOReadBandwidthMax": [("/dev/block/8:0", 5)]},
     ),
     ({"unified": {"memory.high": "5", "memory.min": "max", "x.y": "1"}}, {"MemoryHigh": 5, "MemoryMin": INFINITY}),
+    ({"unified": {"memory.max": "512M", "memory.low": "1k"}}, {"MemoryMax": 512 << 20, "MemoryLow": 1024}),
     ({"unified": {"cpu.max": "max 200000"}}, {"CPUQuotaPerSecUSec": INFINITY, "CPUQuotaPeriodUSec": 200000}),
     ({"pids": {"limit": 7}, "unified": {"pids.max": "9"}}, {"TasksMax": 9}),
     ({"devices": [{"allow": False, "access": "rwm"}]}, {}),
@@ -74,6 +75,31 @@ V2 = [
 @pytest.mark.parametrize(("resources", "expected"), V2, ids=[str(row[0]) for row in V2])
 def test_limits_of_v2(resources, expected):
     assert {name: value for name, (_, value) in properties.properties(resources, True)} == expected
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"unified": {"memory.max": "lots"}},
+        {"unified": {"memory.max": ""}},
+        {"unified": {"memory.max": "M"}},
+        {"unified": {"memory.max": "-5"}},
+        {"unified": {"cpu.max": "lots 5"}},
+        {"unified": {"cpu.max": "5 lots"}},
+        {"unified": {"cpuset.cpus": "0-"}},
+        {"unified": {"cpu.weight": "1e3"}},
+        {"cpu": {"cpus": "0\n1"}},
+        {"cpu": {"mems": "0-99999999"}},
+    ],
+)
+def test_a_value_that_is_none_is_told(resources):
+    with pytest.raises(PyruncError, match="is no value of it"):
+        properties.properties(resources, True)
+
+
+def test_a_quota_that_no_property_has_room_for():
+    found = dict(properties.properties({"cpu": {"quota": 2**63 - 1}}, True))
+    assert found["CPUQuotaPerSecUSec"] == ("t", 2**64 - 1)
 
 
 def test_limits_of_v1():
