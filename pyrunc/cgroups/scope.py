@@ -2,7 +2,7 @@
 
 from pyrunc.cgroups import systemd, systemd_properties
 from pyrunc.cgroups.cgroup import NOT_PERMITTED, Cgroup
-from pyrunc.cgroups.files import UNIFIED, errno_of
+from pyrunc.cgroups.files import NAMED, UNIFIED, errno_of
 from pyrunc.cgroups.v1 import CgroupV1
 from pyrunc.cgroups.v2 import CgroupV2
 from pyrunc.errors import PyruncError
@@ -61,7 +61,7 @@ class Scope(Cgroup):
 
     def start(self, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]") -> None:
         """Have systemd make the scope with the process in it. Then put the process where systemd does not: into v1's
-        other hierarchies."""
+        other hierarchies, and below the scope."""
         unit = self._unit()
         limits = systemd_properties.properties(resources, self.unified, unit["user"])
         own = systemd_properties.of_annotations(annotations)
@@ -74,7 +74,7 @@ class Scope(Cgroup):
         for name, mount in self.mounts.items():
             self.paths[name] = mount + control_group + below
         self.make()  # systemd passes on the controllers that it knows: hugetlb, rdma and misc are not among them
-        if not self.unified or len(self.paths) > 1 or below:
+        if below or not self.unified or NAMED in self.paths:
             self.join(pid)
         if below:
             self.make()  # without a process of its own the scope passes controllers on
@@ -101,7 +101,8 @@ class Scope(Cgroup):
             if errno_of(error) not in NOT_PERMITTED:
                 raise
             unit = self._unit()
-            systemd.move(unit, pid, f"{self.paths[UNIFIED]}/".partition(f"/{unit['name']}/")[2].rstrip("/"))
+            below = f"{self.paths[UNIFIED]}/".partition(f"/{unit['name']}/")[2].rstrip("/")
+            systemd.move(unit, pid, below)
 
     def remove(self) -> None:
         if self.unit is not None:

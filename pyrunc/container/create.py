@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
 # A file that may be a fifo, somebody who may not accept, a helper of the host's.
-MAY_WAIT = ("run.oci.hooks.", "run.oci.pidfd_receiver", "run.oci.handler", "module.wasm.")
+MAY_WAIT = (
+    "run.oci.hooks.", "run.oci.pidfd_receiver", "run.oci.handler", "module.wasm.",
+    "run.oci.delegate-cgroup",  # the kernel takes up to 60 ms to move a process
+)  # fmt: skip
 
 
 def create(
