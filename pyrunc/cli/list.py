@@ -5,7 +5,7 @@ import posix
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, complain, say
 from pyrunc.container.container import Container
-from pyrunc.errors import PyruncError, StateError, UsageError, printable, reason
+from pyrunc.errors import StateError, UsageError, printable, reason
 from pyrunc.linux.passwd import name_of
 from pyrunc.spec.jsonc import dumps
 
@@ -60,7 +60,7 @@ def _states(call: Call) -> "list[dict[str, Any]]":
             state = container.state()
         except StateError:
             continue  # being made, or being deleted
-        except (PyruncError, OSError) as error:
+        except Exception as error:  # the others are shown
             complain(printable(f"load container {container_id}: {reason(error)}"))
             continue
         state["owner"] = _name_of(container.record.get("uid", 0))

@@ -125,7 +125,10 @@ class Recorded:
 
     def exit_record(self) -> "dict[str, Any] | None":
         """How it ended, where `create` was asked to have that on record: see ended.py."""
-        return self.directory.load(EXIT) if self.record.get("exitRecord") else None
+        found = self.directory.load(EXIT) if self.record.get("exitRecord") else None
+        if found is not None and type(found.get("exitStatus")) is not int:
+            raise PyruncError("reading", f"{self.directory.path}/{EXIT}", "it has no proper member exitStatus")
+        return found
 
     def hook_state(self, status: "Status", pid: "int | None" = None) -> bytes:
         """What hooks read on standard input."""

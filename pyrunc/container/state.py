@@ -8,7 +8,7 @@ import time
 from _stat import S_ISFIFO
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, UsageError, reason
-from pyrunc.linux.fd import Fd, make_directories, open_at, read_file, replace_file, unlink_quietly
+from pyrunc.linux.fd import Fd, make_directories, open_at, read_all, read_file, replace_file, unlink_quietly
 from pyrunc.linux.pid import start_time
 from pyrunc.spec.jsonc import dumps, loads
 
@@ -37,6 +37,9 @@ RECORD = {
 }  # fmt: skip
 NO_FIFO = (errno.ENOENT, errno.ENXIO, errno.EISDIR, errno.ELOOP)  # the last two: it is no fifo any more
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
+DOCUMENT = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK  # a fifo in its place must not hold us
+TEMPORARY = tuple(f".{name}." for name in (STATE, CONFIG, EXIT))
+OURS = (STATE, CONFIG, FIFO, EXIT, NOTIFY, HOLDER, HOOK, CGROUP)
 
 
 # Whether this process lives for one verb: `delete --force` may end such a one to get its lock, and no other. The
@@ -108,12 +111,16 @@ class StateRoot:
     def ids(self) -> "list[str]":
         """Every container's ID, in order. Raises FileNotFoundError where there is no such root."""
         with posix.scandir(self.path) as entries:
-            return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and ":" not in e.name)
+            return sorted(e.name for e in entries if is_id(e.name) and e.is_dir(follow_symlinks=False))
+
+
+def is_id(text: str) -> bool:
+    """runc's grammar: letters, digits and _ + - . , but neither . nor .. : the ID becomes the name of a directory."""
+    return text not in ("", ".", "..") and not text.strip(ID_CHARACTERS)
 
 
 def validate_id(container_id: str) -> None:
-    """runc's grammar: letters, digits and _ + - . , but neither . nor .. : the ID becomes the name of a directory."""
-    if container_id in ("", ".", "..") or any(character not in ID_CHARACTERS for character in container_id):
+    if not is_id(container_id):
         raise UsageError(
             "container ID", f'"{container_id}"', "invalid container ID format", "letters, digits and _ + - ."
         )
@@ -162,11 +169,16 @@ class StateDirectory:
         validate_id(container_id)
         try:
             with root.open() as top:
-                return cls(root, container_id, open_at(top, container_id, DIRECTORY | posix.O_NOFOLLOW))
+                fd = open_at(top, container_id, DIRECTORY | posix.O_NOFOLLOW)
+                owner = posix.fstat(fd.number).st_uid
         except (FileNotFoundError, NotADirectoryError):
             raise NoSuchContainer(container_id) from None
         except OSError as error:
             raise PyruncError("opening state of container", container_id, reason(error)) from error
+        if owner != posix.geteuid():  # what he wrote there says what is signalled, frozen, joined and removed
+            cause = f"it is that of user {owner}, who could have done by it what he may not do"
+            raise PyruncError("opening state of container", container_id, cause, "do it as that user")
+        return cls(root, container_id, fd)
 
     def lock(self, verb: str) -> None:
         """Wait until no other verb changes the container. Raises StateError when that takes too long."""
@@ -265,7 +277,7 @@ class StateDirectory:
             cgroup: Any = loads(self._read_note(CGROUP))
         except ValueError:
             return None
-        return None if _mistake(cgroup, PLACE) or _mistake_of_unit(cgroup) else cgroup
+        return None if _mistake(cgroup, PLACE) or _mistake_of_place(cgroup) else cgroup
 
     def _read_note(self, name: str) -> str:
         try:
@@ -299,7 +311,8 @@ class StateDirectory:
     def load(self, name: str = STATE) -> "dict[str, Any] | None":
         """One of its documents. None: `create` was killed before it wrote that."""
         try:
-            document: Any = loads(read_file(name, self.fd).decode("utf-8", "surrogateescape"))
+            with open_at(self.fd, name, DOCUMENT) as file:
+                document: Any = loads(read_all(file).decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -313,7 +326,7 @@ class StateDirectory:
         """state.json, when it is one of ours; None: there is none."""
         record = self.load()
         if record is not None:
-            mistake = _mistake(record, RECORD) or _mistake_of_unit(record["cgroup"])
+            mistake = _mistake(record, RECORD) or _mistake_of_place(record["cgroup"])
             if mistake:
                 raise PyruncError("reading", f"{self.path}/{STATE}", f"it has no proper member {mistake}")
         return record
@@ -339,6 +352,7 @@ class StateDirectory:
 
     def remove(self) -> None:
         """All of it. The record is the first to go: without it the container is none any more for other verbs."""
+        self._refuse_what_is_none()
         try:
             unlink_quietly(self.fd, STATE)
         except (IsADirectoryError, PermissionError):
@@ -348,6 +362,18 @@ class StateDirectory:
             posix.rmdir(self.path)
         except FileNotFoundError:
             pass
+
+    def _refuse_what_is_none(self) -> None:
+        """A state root that is none, such as /home, has folders, too. What was killed early has left none of its own
+        in ours but these, and what replace_file makes.
+        """
+        names = posix.listdir(self.fd.number)
+        if STATE in names or CGROUP in names:
+            return
+        other = [name for name in names if name not in OURS and not name.startswith(TEMPORARY)]
+        if other:
+            cause = f"in {self.path} there is {other[0]}, which is none of a container's"
+            raise PyruncError("deleting state of container", self.id, cause, "is --root the folder that you mean?")
 
 
 def _empty(folder: Fd) -> None:
@@ -373,8 +399,11 @@ def _lives(words: "list[str]") -> bool:
         return False
 
 
-def _mistake_of_unit(cgroup: "dict[str, Any]") -> str:
-    """Of what not every cgroup has."""
+def _mistake_of_place(cgroup: "dict[str, Any]") -> str:
+    """Of its paths, and of what not every cgroup has."""
+    for path in cgroup["paths"].values():
+        if path[:1] != "/" or "/../" in f"{path}/" or "\0" in path:
+            return "cgroup/paths"
     unit = cgroup.get("unit")
     if type(cgroup.get("delegated", "")) is not str:
         return "cgroup/delegated"

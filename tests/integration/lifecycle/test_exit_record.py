@@ -78,6 +78,24 @@ def test_force_leaves_no_keeper(container):
     wait_until(lambda: not c.leftovers(), "the keeper to go")
 
 
+@pytest.mark.parametrize("text", ["{}", '{"exitStatus": "\\u001b[2J"}', "[", "FIFO"])
+def test_a_damaged_record_is_said_and_not_guessed(container, text):
+    c = container()
+    c.up("true", flags=("--exit-record",))
+    assert c.runtime("wait", c.id).out == "0\n"
+    record = c.runtime.root / c.id / "exit.json"
+    record.unlink()
+    if text == "FIFO":
+        os.mkfifo(record)
+    else:
+        record.write_text(text)
+    for verb in ("wait", "state"):
+        result = c.runtime(verb, c.id, check=False)
+        assert (result.code, result.out) == (1, "")
+        assert f"reading {record}: " in result.err
+    c.delete()
+
+
 def test_the_keeper_holds_nothing_of_the_callers(container, tmp_path):
     c = container()
     with open(tmp_path / "held", "wb") as held:

@@ -1,6 +1,7 @@
 """What crun and youki have besides runc: flags, annotations."""
 
 import base64
+import fcntl
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from integration.support.bundle import namespaces
 from integration.support.container import Container
+from integration.support.runtime import Runtime
 
 # --- flags
 
@@ -46,6 +48,102 @@ def test_delete_all(three, runtime):
     assert ids(runtime) == set()
     assert runtime("delete", "--all", "x", check=False).code == 1
     assert "requires 1 argument" in runtime("delete", check=False).err
+
+
+def test_a_root_that_is_none_loses_nothing(runtime, tmp_path):
+    """--root /home: a folder there is no container's, whatever its name."""
+    place = tmp_path / "place"
+    for name in ("file", "state.jsonx", ".state"):
+        (place / "home" / name).mkdir(parents=True)
+        (place / "home" / name / "precious").touch()
+    before = sorted(place.rglob("*"))
+    wrong = Runtime(runtime.binary, place, runtime.scratch)
+    for words in (("home",), ("--force", "home"), ("--all",), ("--force", "--all"), ("--regex", "."), ("-f", "-a")):
+        result = wrong("delete", *words, check=False)
+        assert result.code == 1
+        assert "which is none of a container's; is --root the folder that you mean?" in result.err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_folders_that_are_no_containers(runtime):
+    """No verb could have made them, and none sees them."""
+    names = ("a b", "web\n", "\x1b[2J", "[a]", ":x")
+    runtime.root.mkdir(exist_ok=True)
+    for name in names:
+        (runtime.root / name).mkdir()
+    (runtime.root / "link").symlink_to("/etc")
+    for words in (("list",), ("delete", "--all"), ("kill", "--regex", "."), ("delete", "--force", "--regex", "^web$")):
+        assert runtime(*words).err == ""
+    assert {*os.listdir(runtime.root)} == {*names, "link"}
+    for name in names:
+        (runtime.root / name).rmdir()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cause"),
+    [
+        ("^(a+)+$", "takes too long to try"),
+        ("(" * 3000 + ")" * 3000, "is nested too deeply"),
+        ("a{99999999999}", "the repetition number is too large"),
+        ("[[:alpha:]]", "Possible nested set"),
+        ("(?P<", "missing group name"),
+    ],
+)
+def test_expressions_that_are_refused(runtime, pattern, cause):
+    folder = runtime.root / ("a" * 60 + "b")
+    folder.mkdir(parents=True)
+    result = runtime("kill", "--regex", pattern, "0", check=False)
+    folder.rmdir()
+    assert result.code == 1
+    assert cause in result.err
+    assert len(result.err) < 400
+
+
+def test_what_fails_with_one_is_no_reason_to_leave_the_others(container, runtime):
+    made = {name: container() for name in ("fifo", "link", "path", "locked", "well")}
+    for name, c in made.items():
+        c.id = f"{c.id}-{name}"
+        c.up()
+    record = {name: runtime.root / c.id / "state.json" for name, c in made.items()}
+    text = json.loads(record["path"].read_text())
+    text["cgroup"]["paths"] = dict.fromkeys(text["cgroup"]["paths"], "/x/../../\x00")
+    record["path"].write_text(json.dumps(text))
+    for name in ("fifo", "link"):
+        record[name].unlink()
+    os.mkfifo(record["fifo"])
+    record["link"].symlink_to("/dev/zero")
+    result = runtime("kill", "--regex", ".", "KILL", check=False)
+    assert result.code == 1
+    for name in ("fifo", "link", "path"):
+        assert f"{made[name].id}/state.json: " in result.err
+    assert "internal error" not in result.err
+    made["well"].wait_for("stopped")
+    lock = os.open(record["locked"].parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = runtime("delete", "--force", "--all", check=False)
+        assert result.code == 1
+        assert f"{made['locked'].id}: another program holds its lock" in result.err
+        assert ids(runtime) == {"locked"}
+    finally:
+        os.close(lock)
+    runtime("delete", "--force", "--all")
+    for c in made.values():
+        c.assert_gone()
+
+
+def test_the_state_of_another_user_is_not_believed(container, runtime):
+    """What he has written there would say whom root kills and what root removes."""
+    c = container().up()
+    folder = runtime.root / c.id
+    os.chown(folder, 65534, 65534)
+    for words in (("kill", c.id), ("delete", "--force", c.id), ("exec", c.id, "true"), ("state", c.id)):
+        result = runtime(*words, check=False)
+        assert result.code
+        assert "it is that of user 65534" in result.err
+    assert runtime("delete", "--force", "--all", check=False).code == 1
+    os.chown(folder, 0, 0)
+    assert c.status == "running"
 
 
 def test_without_a_cgroup(container, runtime):
