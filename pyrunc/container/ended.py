@@ -51,6 +51,9 @@ def leave_keeper(make: "Callable[[], Container]") -> int:
 
 
 def _wait_until_it_is_made(pid: int, read: int, write: int) -> int:
+    """It has no bound of its own: the child keeps those of `create`. Nobody else has the other end of its pipe: a child
+    that dies ends this too.
+    """
     posix.close(write)
     try:
         made = posix.read(read, 1) == b"0"

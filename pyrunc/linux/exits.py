@@ -45,6 +45,9 @@ def wait(pidfd: Fd, pid: int, start: int) -> "int | None":
 
     As long as it has ended and its parent has not waited for it, /proc has it too (proc(5), field 52); that is all that
     an older kernel has for us.
+
+    There is no bound: its end is what is waited for. Nobody prolongs what comes after that: where its parent does not
+    wait for it, /proc tells; where it does, the process is there no more at the next look.
     """
     ended = False
     poll = select.poll()
