@@ -25,7 +25,7 @@ class LateEntry:
     __slots__ = ("home", "procs")
 
     def __init__(self, cgroup: Cgroup) -> None:
-        own = read_file("/proc/self/cgroup").decode().splitlines()[-1].partition("::")[2]
+        own = read_file("/proc/self/cgroup").decode("utf-8", "surrogateescape").splitlines()[-1].partition("::")[2]
         self.home = open_at(None, f"{cgroup.mounts[UNIFIED]}{own}/cgroup.procs", posix.O_WRONLY)
         self.procs = open_at(None, f"{cgroup.paths[UNIFIED]}/cgroup.procs", posix.O_WRONLY)
 
