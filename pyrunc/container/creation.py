@@ -158,7 +158,8 @@ class Creation(launch.Parent):
         if self.options.no_cgroup:
             return
         resources = self.config["linux"].get("resources") or {}
-        self.cgroup.limit(resources, may_set_devices=not _is_rootless(self.options))
+        may_set_devices = not _is_rootless(self.options) or is_root_of_host()  # --rootless does not take that from root
+        self.cgroup.limit(resources, may_set_devices)
         _delegate(self.cgroup, self.config)
 
     def _context(self) -> Context:

@@ -226,6 +226,16 @@ def test_a_device_may_be_used_if_the_last_rule_that_matches_it_allows_that(conta
     assert opens(container, rules) == expected
 
 
+def test_root_who_is_told_to_be_rootless_forbids_devices_all_the_same(container, runtime):
+    c = container(
+        devices=[{"path": "/dev/log", **KMSG}],
+        resources={"devices": [NOTHING]},
+        capabilities=full("CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"),
+    )
+    c._prepare(("probe", "open", "/dev/log", "0x800"))
+    assert runtime("--rootless=true", "run", "--bundle", c.bundle.path, c.id).out == "EPERM\n"
+
+
 def test_an_exception_from_what_is_allowed(container):
     """v1 has none, and the kernel does not say so."""
     rules = [NOTHING, {"allow": True, "type": "c", "access": "rwm"}, {"allow": False, **KMSG, "access": "rwm"}]
