@@ -52,6 +52,8 @@ def repacked(built: Path, image: Path, folder: Path) -> Path:
         for item in source.infolist():
             if not item.is_dir() and item.filename not in left_out:
                 files.setdefault(item.filename, source.read(item))
+    if "pyrunc/shim/main.py" not in files:
+        sys.exit(f"{built}: the shim is missing")
     files[f"{information}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: pyrunc\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
     )
