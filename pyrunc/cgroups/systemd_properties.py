@@ -229,7 +229,9 @@ def of_annotations(annotations: "dict[str, str]") -> "list[Property]":
             signature, parsed = gvariant.parse(value)
             if name.endswith("Sec") and not name.endswith("USec") and signature in gvariant.NUMBERS:
                 name, signature, parsed = f"{name[:-3]}USec", "t", int(parsed * 1_000_000)
-        except ValueError as error:
+                if not 0 <= parsed <= INFINITY:
+                    raise ValueError("out of range")
+        except (ValueError, OverflowError, RecursionError) as error:
             raise PyruncError("annotation", key, f'"{value}" is no GVariant text: {error}') from None
         found.append((name, (signature, parsed)))
     return found

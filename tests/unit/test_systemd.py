@@ -183,6 +183,7 @@ def test_annotations_that_name_no_property(name):
         properties.of_annotations({f"org.systemd.property.{name}": "1"})
 
 
-def test_an_annotation_that_says_nothing():
+@pytest.mark.parametrize("text", ["x y", "[" * 5000, "double inf", "1e300", "-1", "double nan"])
+def test_an_annotation_that_says_nothing(text):
     with pytest.raises(PyruncError, match="no GVariant text"):
-        properties.of_annotations({"org.systemd.property.Abc": "x y"})
+        properties.of_annotations({"org.systemd.property.AbcSec": text})
