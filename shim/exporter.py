@@ -12,8 +12,9 @@ import time
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, write_all
-from pyrunc.linux.process import close_range, reset_signals
+from pyrunc.linux.process import keep_only, reset_signals
 from pyrunc.shim.tracing import INTERNAL, Tracer, attributes
+from pyrunc.shim.worker import of_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _become_sender(file: str, timeline: str, url: str, spans: "list[Finished]", 
     """In the child, which holds nothing of ours: neither a connection nor a container's streams."""
     try:
         posix.dup2(pipe, 2)
-        close_range(3)
+        keep_only(3, of_modules())
         reset_signals()
         _signal.set_wakeup_fd(-1)
         if timeline:

@@ -132,7 +132,7 @@ class Worker:
         self.after: Callable[[], None] | None = None
         shim = posix.getpid()
         self.socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC, 0)
-        numbers = [theirs.fileno(), *_of_modules()]
+        numbers = [theirs.fileno(), *of_modules()]
         numbers += [fd.number for fd in (log.file, *kept) if fd is not None and fd.number >= 0]
         self.pid, pidfd = clone3(0)
         if pidfd is None:
@@ -244,7 +244,7 @@ class Worker:
             self.after()
 
 
-def _of_modules() -> "list[int]":
+def of_modules() -> "list[int]":
     """The descriptor from which modules come (launcher/boot.py): a worker may need one that the shim has not loaded."""
     return [finder.descriptor for finder in sys.meta_path if hasattr(finder, "descriptor")]
 

@@ -2,8 +2,11 @@
 
 import http.server
 import json
+import os
+import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -204,10 +207,23 @@ def sent_to(server, milliseconds):
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_EXPORTER_OTLP_TIMEOUT": str(milliseconds)}
 
 
+def sockets(pid):
+    folder = f"/proc/{pid}/fd"
+    return {link for name in os.listdir(folder) if (link := os.readlink(f"{folder}/{name}")).startswith("socket:")}
+
+
 def test_a_collector_that_does_not_answer_holds_up_nobody(traced, mute):
     c = traced("/bin/sleep", "1000", traces=sent_to(mute, 600_000)).create()
     with mute.accept()[0]:
-        c.call("State")  # whoever waited for the collector would not be answered
+        pid = c.call("State")["pid"]  # whoever waited for the collector would not be answered
+        shim = c.call("Connect")["shim_pid"]
+        children = {int(each) for each in Path(f"/proc/{shim}/task/{shim}/children").read_text().split()}
+        (sender,) = children - {pid}
+        try:  # who connects to a shim that was killed is not to wait for what has its socket too
+            assert len(sockets(sender)) == 1
+            assert not sockets(sender) & sockets(shim)
+        finally:
+            os.kill(sender, signal.SIGKILL)  # it would try for ten minutes
 
 
 def test_what_a_collector_has_not_taken_after_its_time_is_lost(traced, mute):
