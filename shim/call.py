@@ -32,14 +32,14 @@ class Call:
         self.traced: Traced | None = None
         self.log = log  # of what is done for it
 
-    def answer(self, work: "Callable[[], Values | None]") -> None:
-        """Whatever the work raises is an answer too."""
+    def answer(self, work: "Callable[[], Values | bytes | None]") -> None:
+        """Whatever the work raises is an answer too. Bytes are one that is encoded already."""
         if self.done:
             return
         try:
             values = work()
             if values is not None:
-                self._send({"payload": encode(self.message, values)})
+                self._send({"payload": values if isinstance(values, bytes) else encode(self.message, values)})
         except Exception as error:
             status = in_words(error)
             if status.code == ttrpc.INTERNAL:

@@ -5,6 +5,7 @@ import time
 
 from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
+from pyrunc.linux.fd import Fd, write_all
 from pyrunc.protobuf import encode
 from pyrunc.shim import messages, ttrpc
 from pyrunc.shim.failure import failure, in_words
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 255
 SIGKILL, SIGTERM = 9, 15
+PIDS = "pids"
 START_FAILED = "OCI runtime start failed: "  # runc says it, and its shim
 EXEC_FAILED = "OCI runtime exec failed: exec failed: "
 NAMES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
@@ -261,7 +263,7 @@ class Service:
 
     # --- what it does
 
-    def kill(self, request: "Values", _: "Call") -> "Values":
+    def kill(self, request: "Values", call: "Call") -> "Values | None":
         making = self.tasks.by_id.get(request["id"])
         if making is not None and not making.made and not request["exec_id"]:
             return self._kill_making(making, request["signal"])
@@ -276,12 +278,41 @@ class Service:
         if process.end is not None:
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found")
         try:
+            if process.task.kill_takes_time(process, request["signal"], request["all"]):
+                return self._kill_many(process.task, request["signal"], request["all"], stopped, call)
             process.task.kill(process, request["signal"], request["all"])
         except (NotRunning, ProcessLookupError):
             if stopped:
                 return {}  # it died of that
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found") from None
         return {}
+
+    def _kill_many(self, task: Task, signal: int, everybody: bool, stopped: bool, call: "Call") -> "Values | None":
+        """In a worker, if there can be one: the processes may be all that there may be."""
+
+        def work(_: "Line") -> bool:
+            try:
+                task.kill(task.init, signal, everybody)
+            except NotRunning:
+                return False
+            except (PyruncError, OSError) as error:
+                raise failure(error) from error
+            return True
+
+        def done(was_there: object, error: "Status | None") -> None:
+            if error is None and not was_there and not stopped:
+                error = Status(ttrpc.NOT_FOUND, "process already finished: not found")
+            if error is None and signal == SIGKILL:
+                task.paused = False
+            call.answer(lambda: _throw(error) if error else {})
+
+        try:
+            worker = self.children.worker(f"kill {task.id}", work, done, kept=task.kept(), log=call.log)
+        except OSError:
+            task.kill(task.init, signal, everybody)
+            return {}
+        call.late = worker.call_off
+        return None
 
     def _kill_making(self, task: Task, signal: int) -> "Values":
         if signal not in (SIGKILL, SIGTERM):
@@ -326,15 +357,27 @@ class Service:
             "exec_id": process.exec_id, **_end(process),
         }  # fmt: skip
 
-    def pids(self, request: "Values", _: "Call") -> "Values":
+    def pids(self, request: "Values", call: "Call") -> "Values | None":
         task = self.task(request["id"])
-        execs = {process.pid: process.exec_id for process in task.execs.values()}
-        found: list[dict[str, Any]] = []
-        for pid in sorted(task.container.cgroup.processes()):
-            details = encode(messages.PROCESS_DETAILS, {"exec_id": execs.get(pid)})
-            info = {"type_url": "containerd.runc.v1.ProcessDetails", "value": details} if details else None
-            found.append({"pid": pid, "info": info})
-        return {"processes": found}
+        if task.container.cgroup.is_small():
+            return _processes(task)
+        came: list[Fd | None] = []
+
+        def work(line: "Line") -> None:
+            """In a file: it may be more than a message can have."""
+            with Fd(posix.memfd_create("pids")) as file:
+                write_all(file, encode(messages.PIDS, _processes(task)))
+                line.say(PIDS, None, [file])
+
+        def done(_: object, error: "Status | None") -> None:
+            with came[0] if came and came[0] is not None else Fd(-1) as file:
+                call.answer(lambda: _throw(error) if error else posix.pread(file.number, ttrpc.LARGEST, 0))
+
+        worker = self.children.worker(
+            f"listing the processes of {task.id}", work, done, lambda _, __, fds: came.extend(fds), log=call.log
+        )
+        call.late = worker.call_off
+        return None
 
     def stats(self, request: "Values", _: "Call") -> "Values":
         from pyrunc.shim.metrics import metrics
@@ -352,6 +395,16 @@ class Service:
 
 def _end(process: "Process") -> "Values":
     return {"exit_status": process.status or 0, "exited_at": messages.timestamp(process.ended_at)}
+
+
+def _processes(task: Task) -> "Values":
+    execs = {process.pid: process.exec_id for process in task.execs.values()}
+    found: list[dict[str, Any]] = []
+    for pid in sorted(task.container.cgroup.processes()):
+        details = encode(messages.PROCESS_DETAILS, {"exec_id": execs.get(pid)})
+        info = {"type_url": "containerd.runc.v1.ProcessDetails", "value": details} if details else None
+        found.append({"pid": pid, "info": info})
+    return {"processes": found}
 
 
 def _throw(error: BaseException) -> "Values":

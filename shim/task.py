@@ -39,6 +39,7 @@ OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/shim.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
+SIGKILL = 9
 
 
 class Process:
@@ -48,13 +49,15 @@ class Process:
         pid: 0 until it is made, and that was told.
         asked: its start was asked for.
         starting: there is a process, or may be, whose start is not answered. Its end is told after that.
+        ending: the container's other processes are being killed. Its end is told after that, too.
         stop: ends that start, and says why.
         end: (status as a shell shows it, when), from the moment in which we know.
         told: whether its end was told; waiters: whom to tell.
     """
 
     __slots__ = (
-        "asked", "end", "exec_id", "pid", "spec", "started", "starting", "stop", "streams", "task", "told", "waiters",
+        "asked", "end", "ending", "exec_id", "pid", "spec", "started", "starting", "stop", "streams", "task", "told",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, task: "Task", exec_id: str, streams: Streams, spec: "Spec | None" = None) -> None:
@@ -65,7 +68,7 @@ class Process:
         self.pid = 0
         self.asked = False
         self.started = False
-        self.starting = False
+        self.starting = self.ending = False
         self.stop: Callable[..., None] | None = None
         self.end: tuple[int, int] | None = None
         self.told = False
@@ -90,12 +93,12 @@ class Process:
         containerd's client stops reading when it hears of an end (client/task.go, Delete: Cancel). What it has not read
         by then is lost.
         """
-        has_ended = self.end is not None and not self.told and not self.starting
+        has_ended = self.end is not None and not (self.told or self.starting or self.ending)
         return has_ended and not (self.waits_for_readers and not self.streams.taken)
 
     @property
     def waits_for_readers(self) -> bool:
-        if self.end is None or self.told or self.starting:
+        if self.end is None or self.told or self.starting or self.ending:
             return False
         return 0 <= time.time_ns() - self.end[1] < READER_NANOSECONDS
 
@@ -276,10 +279,19 @@ class Task:
         except OSError as error:
             self.log.debug(f"container {self.id}: `delete` has to look for what is left: {reason(error)}")
 
+    def kill_takes_time(self, process: Process, signal: int, everybody: bool) -> bool:
+        """Whether a worker has to do it. All its processes are signalled or thawed then, and it has made as many of
+        them, and of cgroups, as it likes. Who is killed may not die at once."""
+        if process is not self.init:
+            return False
+        if everybody or (signal == SIGKILL and not self.container.record["own_pids"]):
+            return True
+        return signal == SIGKILL and not self.container.cgroup.is_small()
+
     def kill(self, process: Process, signal: int, everybody: bool) -> None:
         if process is self.init:
             self.container.kill(signal, everybody)
-            self.paused = self.paused and signal != 9
+            self.paused = self.paused and signal != SIGKILL
         else:
             posix.kill(process.pid, signal)  # nobody else's: we have not waited for it
 

@@ -1,8 +1,8 @@
 """All tasks of the shim, and how their ends are told: to containerd, and to who waits for one."""
 
-from pyrunc.errors import PyruncError
 from pyrunc.shim import messages
 from pyrunc.shim.children import AGAIN_SECONDS
+from pyrunc.shim.failure import in_words
 from pyrunc.shim.task import ROOTFS, Task
 from pyrunc.spec.jsonc import dumps
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyrunc.shim.events import Publisher
     from pyrunc.shim.loop import Loop
     from pyrunc.shim.task import Process
+    from pyrunc.shim.worker import Line
 
 
 READER_LOOK_SECONDS = 0.002  # between two looks at whether the output of what has ended was read
@@ -75,13 +76,30 @@ class Tasks:
 
     def _ended(self, process: "Process") -> None:
         task = process.task
-        try:
-            if process is task.init and not task.container.record["own_pids"]:
-                task.container.cgroup.kill()  # no PID 1 has taken the others along
-        except (PyruncError, OSError) as error:
-            self.log.error(f"container {task.id}: ending its other processes: {error}")
-        finally:
+        if process is task.init and not task.container.record["own_pids"]:
+            self._end_others(task)  # no PID 1 has taken them along
+        else:
             self.tell(task)
+
+    def _end_others(self, task: Task) -> None:
+        """As many as the container has made, so a worker does it."""
+        init = task.init
+
+        def work(_: "Line") -> None:
+            task.container.cgroup.kill()
+
+        def done(_: object, error: "Exception | None") -> None:
+            if error is not None:
+                self.log.error(f"container {task.id}: ending its other processes: {in_words(error).message}")
+            init.ending = False
+            self.tell(task)
+
+        init.ending = True
+        try:
+            self.children.worker(f"ending the processes of {task.id}", work, done)
+        except OSError:  # they may have taken all processes that there may be
+            self.loop.call(task.container.cgroup.kill)
+            done(None, None)
 
     def tell(self, task: Task) -> None:
         """Tell the ends that can be told. One that could not be told, for whatever reason, is told later."""

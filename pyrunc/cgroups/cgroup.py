@@ -24,6 +24,8 @@ SIGKILL = 9
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 KILL_SECONDS = 2.0
+NO_CHILDREN = 2  # links of a directory: its name, and its "."
+FEW = 256  # processes
 
 
 class Cgroup:
@@ -274,6 +276,15 @@ class Cgroup:
         """Every process in it and below."""
         path = self._of_processes()
         return tree.all_processes(path) if path else []
+
+    def is_small(self) -> bool:
+        """Whether it takes no time to go through it: nothing is below it, and there are few processes. Its container
+        makes as many of both as it likes."""
+        path = self._of_processes()
+        try:
+            return path is None or (posix.stat(path).st_nlink == NO_CHILDREN and len(tree.processes(path)) <= FEW)
+        except OSError as error:
+            return error.errno in tree.NOT_THERE
 
     # --- freezing
 

@@ -191,6 +191,8 @@ class Container(Recorded):
             if all_processes:
                 return self.cgroup.kill(signal)
             raise NotRunning(self.id)
+        if all_processes and signal == SIGKILL and self._has_own_processes():
+            self._kill_first()  # before we look for all the others, nobody is left who makes more of them
         if all_processes or (signal == SIGKILL and not self._has_own_processes()):
             self.cgroup.kill(signal)
             if signal != SIGKILL:
@@ -216,6 +218,12 @@ class Container(Recorded):
         if status != "paused":
             raise StateError("cannot resume container", self.id, f"container not paused: it is {status}")
         self.cgroup.thaw()
+
+    def _kill_first(self) -> None:
+        try:
+            self.signal(SIGKILL)
+        except NotRunning:
+            pass
 
     def _leave_what_is_anothers(self) -> None:
         """When it has ended: what is in its cgroup may be another container, made in the same place since."""

@@ -164,11 +164,17 @@ class Client:
         self.socket.connect(path)
         self.reader = ttrpc.Reader()
         self.answers: dict[int, ttrpc.Frame] = {}
+        self.arrived: list[int] = []  # all, in this order
         self.stream = -1
         self.services = service.NAMES
         self.metadata: dict[str, str] = {}
 
     def send(self, method: str, timeout: float = 0, **values: Any) -> tuple[int, str]:
+        call, data = self.packed(method, timeout, **values)
+        self.socket.sendall(data)
+        return call
+
+    def packed(self, method: str, timeout: float = 0, **values: Any) -> tuple[tuple[int, str], bytes]:
         self.stream += 2
         request = {
             "service": self.services[self.stream // 2 % len(self.services)],
@@ -177,8 +183,7 @@ class Client:
             "timeout_nano": int(timeout * 10**9),
             "metadata": [{"key": key, "value": value} for key, value in self.metadata.items()],
         }
-        self.socket.sendall(ttrpc.pack(self.stream, ttrpc.REQUEST, encode(messages.REQUEST, request)))
-        return self.stream, method
+        return (self.stream, method), ttrpc.pack(self.stream, ttrpc.REQUEST, encode(messages.REQUEST, request))
 
     def receive(self, call: tuple[int, str]) -> dict[str, Any]:
         stream, method = call
@@ -188,6 +193,7 @@ class Client:
                 raise EOFError
             for frame in self.reader.feed(data):
                 self.answers[frame.stream] = frame
+                self.arrived.append(frame.stream)
         response = decode(messages.RESPONSE, self.answers.pop(stream).payload or b"")
         if response["status"] and response["status"]["code"]:
             raise Failed(response["status"]["code"], response["status"]["message"])

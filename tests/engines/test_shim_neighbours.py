@@ -336,6 +336,41 @@ def test_a_cgroup_that_takes_its_time_to_go(pod, host, call):
     assert delete.answer()["exit_status"] == 0
 
 
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/freezer").is_dir(), reason="cgroup v1's freezer")
+@pytest.mark.parametrize(
+    ("verb", "values"),
+    [
+        ("Pids", {}),
+        ("Kill", {"signal": 28, "all": True}),
+        ("Kill", {"signal": 9, "all": True}),
+        ("Kill", {"signal": 9}),
+    ],
+)
+def test_a_cgroup_with_many_below_it(pod, verb, values):
+    """A container makes as many cgroups in its own as it likes. Somebody has to go through them, and not the loop."""
+    c = pod.other("/bin/sleep", "100").create()
+    c.call("Start")
+    for number in range(1000):
+        (cgroup_of(c) / f"many-{number}").mkdir()
+    pod.answers_promptly()
+    slow, one = c.client.packed(verb, id=c.id, **values)
+    quick, other = c.client.packed("State", id=pod.healthy.id)
+    c.client.socket.sendall(one + other)
+    answer = c.client.receive(slow)
+    c.client.receive(quick)
+    assert c.client.arrived[-2:] == [quick[0], slow[0]]
+    if verb == "Pids":
+        assert answer["processes"] == [{"pid": c.call("State")["pid"], "info": None}]
+    if values.get("signal") != 9:
+        assert c.call("State")["status"] == 2
+        c.call("Kill", signal=9)
+    assert c.call("Wait")["exit_status"] == 137
+    pod.runs_on()
+    c.call("Delete")
+    assert not cgroup_of(c).exists()
+    pod.ends_well()
+
+
 # Reads into a page that nobody fills: it waits in the kernel, where it can be killed, but not frozen.
 UNFREEZABLE = """
 import ctypes, fcntl, os, platform, struct
