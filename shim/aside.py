@@ -32,7 +32,7 @@ class Aside:
     """
 
     __slots__ = (
-        "after", "began", "born", "call", "called_off", "done", "hangs", "log", "loop", "pid", "step", "timer", "what",
+        "after", "began", "call", "called_off", "done", "hangs", "log", "loop", "pid", "step", "timer", "what",
     )  # fmt: skip
 
     def __init__(self, loop: "Loop", log: "Log", step: str, what: str, call: "Apart", done: "Done") -> None:
@@ -43,7 +43,6 @@ class Aside:
         self.what = what
         self.call = call
         self.pid = call.pid
-        self.born = 0  # it makes no processes
         self.done: Done | None = done
         self.called_off: Status | None = None
         self.hangs = False

@@ -120,8 +120,6 @@ class Children:
         elif process is not None:
             self.ended(process)
         elif not mine:
-            for each in self.workers.values():
-                each.born = 0 if each.born == pid else each.born
             self.other_ended(pid, status)
         return True
 

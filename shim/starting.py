@@ -12,7 +12,7 @@ from pyrunc.container.exec import begin, execute
 from pyrunc.container.options import Options
 from pyrunc.container.patience import LOOK_SECONDS, START_LOOKS, Patience
 from pyrunc.errors import Overdue, PyruncError, StateError
-from pyrunc.linux.pid import pid_of, pidfd_open, pidfd_send_signal
+from pyrunc.linux.pid import pidfd_open, pidfd_send_signal
 from pyrunc.shim.children import Led
 from pyrunc.shim.ends import open_at_once
 from pyrunc.shim.failure import failure
@@ -235,7 +235,7 @@ class Entering(Led):
             asked = Options(
                 console=(lambda master: line.say(MASTER, None, [master])) if process.streams.terminal else None,
                 no_new_keyring=task.no_new_keyring,
-                pidfd=lambda pidfd: line.say(BORN, pid_of(pidfd)),
+                pidfd=lambda pidfd: line.say(BORN, None, [pidfd]),
             )
             task.standard.lend(process.streams.child)
             assert process.spec is not None
@@ -251,12 +251,12 @@ class Entering(Led):
     def _executed(self, pid: "Any", error: "Status | None") -> None:
         worker, self.worker = self.worker, None
         if error is not None:
-            if worker is not None and worker.born and (worker.died or worker.hangs):
+            if worker is not None and worker.born is not None:
                 try:
-                    posix.kill(worker.born, SIGKILL)  # a child of ours, or of a worker's that is about to be
+                    pidfd_send_signal(worker.born, SIGKILL)  # it may have been called off when all was done
                 except ProcessLookupError:
-                    pass  # the worker had waited for it
-            return self._finish(error)  # a worker that says the error has ended its process before
+                    pass
+            return self._finish(error)
         self.process.pid = pid
         self._finish(None)
 

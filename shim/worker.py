@@ -99,7 +99,7 @@ class Worker:
         kept: descriptors that the work needs. All others are closed there.
 
     Attributes:
-        born: the pid of a process that it has made and that may outlive it, once that is known.
+        born: a process that it has made and that may outlive it, once there is one; by pidfd.
         called_off: why it was told to end.
         died: it has ended and not said how it went.
         hangs: it does not even die. `after` is called when it has, some time.
@@ -125,7 +125,7 @@ class Worker:
         self.what = what
         self.done: Callable[[Any, Status | None], None] | None = done
         self.told = told
-        self.born = 0
+        self.born: Fd | None = None
         self.called_off: Status | None = None
         self.died = False
         self.hangs = False
@@ -173,7 +173,7 @@ class Worker:
             return self.call_off(Status(ttrpc.RESOURCE_EXHAUSTED, f"{self.what}: too many open files"))
         fds = [came.pop(0) if each else None for each in there]
         if kind == BORN:
-            self.born = value
+            self.born = fds[0]
         elif kind == STEP:
             self.log.took(*value)
         elif kind == HOOKS:
@@ -240,6 +240,8 @@ class Worker:
         if self.done is not None:
             self.died = True
             self._finish(None, Status(ttrpc.UNKNOWN, f"{self.what}: its process {_end_of(status)} before it was done"))
+        if self.born is not None:
+            self.born.close()
         if self.after is not None:
             self.after()
 

@@ -37,14 +37,19 @@ OF_THE_CONTAINER: "tuple[Inherited, ...]" = (
 def execute(container: Container, what: "Process", options: Options, ignore_paused: bool = False) -> int:
     """Run `what` in the container. Returns its pid once its program runs; it is this process's child."""
     child = begin(container, what, options, ignore_paused)
+    lead(container, child)
+    prepare.write_pid_file(options.pid_file, child)
+    return child.pid
+
+
+def lead(container: Container, child: launch.Launch) -> None:
+    """Until its program runs. When this raises, it is dead."""
     try:
         child.lead()
     except StepError as error:
         if not (container.is_alive() and has_namespaces(container.pid)):  # they went before the child could join them
             raise StateError("cannot exec in a stopped container", container.id) from error
         raise
-    prepare.write_pid_file(options.pid_file, child)
-    return child.pid
 
 
 def begin(

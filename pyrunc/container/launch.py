@@ -125,8 +125,12 @@ class Launch:
         self._attempt(lambda: self._send_off(clone_flags, rootless))
 
     def lead(self) -> None:
-        while not self.hear():
-            pass
+        try:
+            while not self.hear():
+                pass
+        except BaseException:
+            self.give_up()  # it may have come between two messages
+            raise
 
     def hear(self) -> bool:
         """Listen to it, and do what it asks for. Returns whether it has arrived."""

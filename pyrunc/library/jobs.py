@@ -8,7 +8,7 @@ import time
 from pyrunc.cgroups.counters import keyed, number
 from pyrunc.container import create, events, forced, patience  # noqa: F401  # here once, and not in each runner
 from pyrunc.container.container import Container
-from pyrunc.container.exec import execute
+from pyrunc.container.exec import begin, lead
 from pyrunc.container.options import Options
 from pyrunc.container.state import StateRoot, release_locks
 from pyrunc.errors import CalledOff, NoSuchContainer, PyruncError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pyrunc.container.launch import Launch
     from pyrunc.init.channel import Channel
     from pyrunc.library.job import Job
     from pyrunc.library.wire import Message
@@ -204,13 +205,20 @@ def _exec(job: "Job", message: "Message") -> None:
         what.pop("consoleSize", None)
     what["env"] = [*(own.get("env") or []), *(message["process"].get("env") or [])]
     masters: list[Fd] = []
-    job.arm()
+    child: Launch | None = None
     try:
-        with Streams(job.fds):
-            pid = execute(container, what, Options(console=masters.append))
-    finally:
-        job.disarm()
-    tell_of(job, pid, {"pid": pid}, masters)
+        job.arm()
+        try:
+            with Streams(job.fds):
+                child = begin(container, what, Options(console=masters.append))
+                lead(container, child)
+        finally:
+            job.disarm()
+    except BaseException:
+        if child is not None:
+            child.give_up()  # it may have been called off when its program ran
+        raise
+    tell_of(job, child.pid, {"pid": child.pid}, masters)
 
 
 def tell_of(job: "Job", pid: int, made: "Message", masters: "list[Fd]") -> None:

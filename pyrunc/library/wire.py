@@ -49,9 +49,9 @@ def _send(socket: "_socket.socket", data: bytes, numbers: "list[int]") -> None:
 def receive(socket: "_socket.socket", flags: int = 0) -> "tuple[Message, list[Fd]] | None":
     """None: the other end is closed."""
     try:
-        data, control, _, _ = socket.recvmsg(LARGEST, 64 + 4 * MOST_DESCRIPTORS, _socket.MSG_CMSG_CLOEXEC | flags)
-    except ConnectionResetError:
-        return None
+        data, control = _receive(socket, flags)
+    except ConnectionResetError:  # told once, before what was sent: whoever closes it had not read all
+        data, control = _receive(socket, flags)
     fds = [
         Fd(int.from_bytes(payload[at : at + 4], sys.byteorder), "a descriptor that was sent")
         for _, _, payload in control
@@ -67,3 +67,7 @@ def receive(socket: "_socket.socket", flags: int = 0) -> "tuple[Message, list[Fd
     if separator:
         message["config"] = config
     return message, fds
+
+
+def _receive(socket: "_socket.socket", flags: int) -> "tuple[bytes, list[tuple[int, int, bytes]]]":
+    return socket.recvmsg(LARGEST, 64 + 4 * MOST_DESCRIPTORS, _socket.MSG_CMSG_CLOEXEC | flags)[:2]

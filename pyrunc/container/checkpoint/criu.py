@@ -193,8 +193,8 @@ class Criu:
         assert self.socket is not None
         try:
             data, control, flags, _ = self.socket.recvmsg(LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            raise self._gone() from None
+        except ConnectionResetError:  # told once, before its last words: it had not read all
+            data, control, flags, _ = self.socket.recvmsg(LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
         fds = [
             Fd(int.from_bytes(payload[at : at + 4], sys.byteorder), "a descriptor from criu")
             for level, kind, payload in control
