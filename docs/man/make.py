@@ -103,7 +103,7 @@ EXAMPLES = {
     "list": (("For a program:", "pyrunc list --format json"),),
     "mounts": (
         (
-            "A folder for a container that runs:",
+            "A folder for a container that runs; /data is in its image, or its root can be written to:",
             """echo '[{"destination": "/data", "type": "bind", "source": "/srv/data"}]' >data.json""",
             "pyrunc mounts add web data.json",
             "pyrunc mounts remove web data.json",
