@@ -118,7 +118,7 @@ def test_a_node_gets_pyrunc_and_loses_it(node):
             )
             # nothing is taken away until they have ended
             uninstaller = begun(last, "uninstall")
-            shim.wait_until(lambda: "waiting for the pods that run with pyrunc: 1" in said(node, "uninstall"))
+            shim.wait_until(lambda: "waiting until no pod of this node runs with pyrunc" in said(node, "uninstall"))
             assert pod.runtime.call("ExecSync", id=id, command=["/bin/true"])["exit_code"] == 0
         assert ended(node, last, uninstaller) == 0, said(node, "uninstall")
         other.reconnect(node.socket)
@@ -166,10 +166,10 @@ def test_a_configuration_that_would_serve_no_pod_is_not_put_there(tar, config, w
 
 
 def by_ctr(node, verb):
-    """The installer, where CRI can't make a pod. Its end is in what it says, as `ctr` loses containerd."""
+    """The installer, where CRI can't make a pod. Its end is among its words, as `ctr` loses containerd."""
     command = ["ctr", "-n", "k8s.io", "run", "--detach", "--privileged", "--with-ns", "pid:/proc/1/ns/pid"]
     mount = ["--mount", "type=bind,src=/,dst=/host,options=rbind:rw", "--log-uri", f"file:///run/{verb}.log"]
-    words = ["/bin/sh", "-c", f"pyrunc-node {verb}; echo exit $?"]
+    words = ["/bin/sh", "-c", f"pyrunc-node {verb} 2>&1; echo exit $?"]
     started = node.run(*command, *mount, "--cgroup", f"{PARENT}/{verb}", IMAGE, verb, *words)
     assert started.returncode == 0, started.stderr
     log = node.path(f"/run/{verb}.log")
