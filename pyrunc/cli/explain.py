@@ -5,6 +5,7 @@ import os
 from pyrunc.cli.arguments import Flag, Usage
 from pyrunc.cli.call import Call, say
 from pyrunc.container.container import Container
+from pyrunc.container.state import is_root_of_host
 from pyrunc.errors import ConfigError, NoSuchContainer, UsageError, words
 from pyrunc.explain import report
 from pyrunc.explain.finding import LEVELS, VERDICTS
@@ -34,7 +35,8 @@ container. The default is the bundle in the current folder.
 LEVEL is one of {", ".join(LEVELS)}:
 {chr(10).join(f"    {level:<9} {text}" for level, text in VERDICTS.items())}
 
-With --compare, --fail-on looks at what is granted beyond the other.""",
+With --compare, --fail-on looks at what is granted beyond the other. A file does not tell whether an engine without
+privileges runs it, for which user 0 is the user himself: `pyrunc --rootless true explain PATH` takes it as such.""",
 )
 
 
@@ -49,7 +51,7 @@ def main(call: Call) -> int:
         old = _explained(call, other)
         found = report.document_of_two(explained, old)
         text = report.text_of_two(explained, old, width)
-        findings = report.compare(explained, old)[0]
+        findings = report.compare(explained, old).more
     else:
         found, text = report.document(explained), report.text(explained, width)
         findings = explained.granted
@@ -59,13 +61,16 @@ def main(call: Call) -> int:
 
 def _explained(call: Call, subject: str) -> report.Explanation:
     if "/" in subject or subject in (".", ".."):
-        return report.explain(_configuration(subject), subject)
+        folder = subject if os.path.isdir(subject) else os.path.dirname(subject)
+        return report.explain(_configuration(subject), subject, None, bool(call.rootless), os.path.abspath(folder))
     try:
         container = Container.load(call.state_root, subject, call.log)
     except NoSuchContainer as error:
         error.hint = f"for the path write ./{subject}" if os.path.exists(subject) else ""
         raise
-    return report.explain(container.config, subject, _now(container))
+    # Its state is ours: who made it was, as we are, the host's root or not.
+    rootless = not is_root_of_host() if call.rootless is None else call.rootless
+    return report.explain(container.config, subject, _now(container), rootless, container.record["bundle"])
 
 
 def _configuration(path: str) -> Config:

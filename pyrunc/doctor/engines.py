@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pyrunc.doctor.check import text_of
-from pyrunc.doctor.host import path_of
+from pyrunc.doctor.host import has_systemd, path_of
 
 SHIM = "containerd-shim-pyrunc-v2"
 
@@ -33,21 +33,38 @@ class Engine(NamedTuple):
 def installed(folder: str) -> Iterator[Engine]:
     """`folder`: where pyrunc and the shim are."""
     rootless = bool(os.geteuid())
-    home = os.environ.get("XDG_CONFIG_HOME") or f"{os.environ.get('HOME', '/root')}/.config"
+    home = _configuration()
     docker = f"{home}/docker/daemon.json" if rootless else "/etc/docker/daemon.json"
     podman = f"{home}/containers/containers.conf" if rootless else "/etc/containers/containers.conf"
+    reload_docker = _manage("reload", "docker", "kill -HUP $(pidof dockerd)")
+    reload_crio = _manage("reload", "crio", "kill -HUP $(pidof crio)", rootless)
+    restart = _manage("restart", "containerd", "start containerd again", rootless)
     for name, program, file, lines, then, trial in (
-        ("Docker", "dockerd", docker, _docker(folder), f"systemctl {'--user ' if rootless else ''}reload docker",
+        ("Docker", "dockerd", docker, _docker(folder), reload_docker,
          "docker run --rm --runtime pyrunc busybox echo hello"
          "  # before Docker 23: --runtime pyrunc-path, as it runs runc else"),
-        ("containerd", "containerd", "/etc/containerd/config.toml", _containerd(folder), "systemctl restart containerd",
+        ("containerd", "containerd", "/etc/containerd/config.toml", _containerd(folder), restart,
          f"ctr run --rm --runtime {folder}/{SHIM} docker.io/library/busybox:latest try echo hello"),
         ("Podman", "podman", podman, _podman(folder), "", "podman --runtime pyrunc run --rm busybox echo hello"),
-        ("CRI-O", "crio", "/etc/crio/crio.conf.d/10-pyrunc.conf", _crio(folder), "systemctl reload crio", ""),
+        ("CRI-O", "crio", "/etc/crio/crio.conf.d/10-pyrunc.conf", _crio(folder), reload_crio, ""),
     ):  # fmt: skip
         found = path_of(program)
         if found:
             yield Engine(name, found, file, "pyrunc" in text_of(file), lines, then, trial)
+
+
+def _configuration() -> str:
+    """Of the user's own. XDG Base Directory: a path that is not absolute does not count."""
+    given, home = os.environ.get("XDG_CONFIG_HOME", ""), os.environ.get("HOME", "")
+    return given if given.startswith("/") else f"{home if home.startswith('/') else '~'}/.config"
+
+
+def _manage(verb: str, service: str, otherwise: str, of_root: bool = False) -> str:
+    """What makes an engine read its configuration. `of_root`: asked by a user, and not his to do."""
+    if not has_systemd():
+        return f"as root: {otherwise}" if of_root else otherwise
+    user = "" if of_root or not os.geteuid() else "--user "
+    return f"{'as root: ' if of_root else ''}systemctl {user}{verb} {service}"
 
 
 def _docker(folder: str) -> str:

@@ -4,13 +4,13 @@ import os
 import posix
 from collections.abc import Callable, Iterator
 
-from pyrunc.cgroups.hierarchy import find, is_unified
+from pyrunc.cgroups.hierarchy import Hierarchy, find, is_unified
 from pyrunc.container.state import is_root_of_host
 from pyrunc.doctor.check import LESS, NO, OK, Check, text_of
 from pyrunc.errors import PyruncError
 from pyrunc.linux import mount, process
 from pyrunc.linux._kernel import ffi, lib
-from pyrunc.linux.fd import open_at
+from pyrunc.linux.fd import Fd, open_at
 from pyrunc.linux.passwd import name_of
 from pyrunc.spec.rules import CAPABILITIES
 
@@ -25,6 +25,7 @@ def checks() -> Iterator[Check]:
     yield kernel()
     yield calls()
     yield rights()
+    yield from place()
     yield namespaces()
     yield user_namespaces()
     yield sub_ids()
@@ -77,9 +78,7 @@ def _mount_setattr() -> None:
 
 
 def _clone3() -> None:
-    _, pidfd = process.in_child(lambda: None)
-    with pidfd:
-        posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
+    _end(*process.in_child(lambda: None))
 
 
 def _open_tree() -> None:
@@ -107,15 +106,24 @@ CALLS: "dict[str, Callable[[], None]]" = {
 def rights() -> Check:
     uid, effective = posix.geteuid(), process.capget()[0]
     lacking = [name.removeprefix("CAP_") for number, name in enumerate(CAPABILITIES) if not effective >> number & 1]
-    if uid:
-        return Check(
-            LESS, "rights", f"user {uid}", "containers need a user namespace: pyrunc spec --rootless writes one"
-        )
-    where = "" if is_root_of_host() else " of a user namespace"
+    who = f"user {uid}" if uid else "root" if is_root_of_host() else "root of a user namespace"
+    if "SYS_ADMIN" in lacking:
+        found = who if uid else f"{who}, without {'SYS_ADMIN' if effective else 'any capability'}"
+        return Check(LESS, "rights", found, "containers need a user namespace: pyrunc spec --rootless writes one")
     if not lacking:
-        return Check(OK, "rights", f"root{where}, with all capabilities")
+        return Check(OK, "rights", f"{who}, with all capabilities")
     follows = "what is asked for and is not here is a warning, and not granted"
-    return Check(LESS, "rights", f"root{where}, without {', '.join(lacking)}", follows)
+    return Check(LESS, "rights", f"{who}, without {', '.join(lacking)}", follows)
+
+
+def place() -> Iterator[Check]:
+    """Only what is not as it should be."""
+    if all(place != "/" for _, place, _, _ in mount.mount_table()):
+        follows = "no container can be made in a chroot: pivot_root(2), or bind-mount its folder on itself before"
+        yield Check(NO, "root folder", "it is no mount point: a chroot?", follows)
+    if os.readlink("/proc/self") != str(posix.getpid()):
+        follows = "no user namespaces and no ID-mapped mounts: mount -t proc proc /proc"
+        yield Check(LESS, "/proc", "it shows another process namespace", follows)
 
 
 def namespaces() -> Check:
@@ -128,7 +136,7 @@ def namespaces() -> Check:
 
 
 def user_namespaces() -> Check:
-    name = "user namespaces"
+    name, state = "user namespaces", NO if posix.geteuid() else LESS
     if not os.path.exists("/proc/self/ns/user"):
         return Check(LESS, name, "the kernel has none", "no rootless containers")
     for file, none, sysctl in (
@@ -138,14 +146,25 @@ def user_namespaces() -> Check:
          "kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for pyrunc with `userns,`"),
     ):  # fmt: skip
         if text_of(file) == none:
-            state = LESS if not posix.geteuid() else NO
             return Check(state, name, f"{file} is {none}", f"for users who are not root: sysctl -w {sysctl}")
+    try:
+        _end(*process.in_child(lambda: None, process.CLONE_NEWUSER))
+    except OSError as error:
+        cause = (error.strerror or "").rpartition(": ")[2]
+        return Check(state, name, f"the kernel refuses one: {cause}", "is it a chroot, or a container's filter?")
     return Check(OK, name, f"at most {text_of('/proc/sys/user/max_user_namespaces') or '?'}")
 
 
+def _end(_: int, pidfd: Fd) -> None:
+    with pidfd:
+        posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
+
+
 def sub_ids() -> Check:
-    """subuid(5). Root needs none: it writes any mapping itself."""
+    """subuid(5). The host's root needs none: it writes any mapping itself."""
     uid = posix.geteuid()
+    if not uid and not is_root_of_host():
+        return _ids_of_namespace()
     names = {str(uid), name_of(uid) or str(uid)}
     ranges = [_range(file, names) for file in ("/etc/subuid", "/etc/subgid")]
     tools = [tool for tool in ("newuidmap", "newgidmap") if not path_of(tool)]
@@ -160,6 +179,14 @@ def sub_ids() -> Check:
     return Check(OK, "subordinate IDs", f"{ranges[0]} for {who}")
 
 
+def _ids_of_namespace() -> Check:
+    """What a user namespace was given is what it can give to others."""
+    lines = text_of("/proc/self/uid_map").splitlines()
+    count = sum(int(line.split()[2]) for line in lines)
+    follows = "a container has one user only" if count == 1 else ""
+    return Check(OK if count > 1 else LESS, "subordinate IDs", f"this user namespace has {count}", follows)
+
+
 def _range(file: str, names: set[str]) -> str:
     fields = [line.split(":") for line in text_of(file).splitlines()]
     return next((f"{f[2]} from {f[1]}" for f in fields if len(f) == 3 and f[0] in names), "")
@@ -172,16 +199,20 @@ def cgroups() -> Iterator[Check]:
         yield Check(NO, "cgroups", str(error))
         return
     if not hierarchies:
-        yield Check(LESS, "cgroups", "none is mounted", "no limits: mount -t cgroup2 none /sys/fs/cgroup")
+        follows = "no limits, and device rules, which engines always ask for, are an error: "
+        yield Check(LESS, "cgroups", "none is mounted", f"{follows}mount -t cgroup2 none /sys/fs/cgroup")
+        return
+    unusable = _unusable(hierarchies)
+    if unusable:
+        yield unusable
         return
     if not is_unified(hierarchies):
         names = {V1_NAMES.get(c, c) for h in hierarchies for c in h.controllers if c}
         mixed = any(not h.name for h in hierarchies)
         lacking = [c for c in CONTROLLERS if c not in names]
         found = f"v1{' and v2 (hybrid)' if mixed else ''}: {', '.join(c for c in CONTROLLERS if c in names)}"
-        follows = (
-            "boot with systemd.unified_cgroup_hierarchy=1 for v2, which has pressure, delegation and rootless limits"
-        )
+        boot = "boot with systemd.unified_cgroup_hierarchy=1 for v2" if has_systemd() else "v2 would be more"
+        follows = f"{boot}: it has pressure, delegation and rootless limits"
         if lacking:
             follows = f"no limits of {', '.join(lacking)}; {follows}"
         yield Check(LESS, "cgroups", found, follows)
@@ -193,6 +224,21 @@ def cgroups() -> Iterator[Check]:
     grave = bool({"memory", "pids", "cpu"} & {*lacking})
     yield Check(LESS if grave else OK, "cgroups", f"v2: {', '.join(there) or 'no controllers'}", follows)
     yield _delegation(own.mount, own.own)
+
+
+def _unusable(hierarchies: "list[Hierarchy]") -> "Check | None":
+    """The table of mounts may name what another mount hides. And a container's are often read-only."""
+    for each in hierarchies:
+        if not os.path.exists(f"{each.mount}/cgroup.procs"):
+            return Check(NO, "cgroups", f"{each.mount} is mounted, and can't be seen", "umount what lies over it")
+        if os.statvfs(each.mount).f_flag & os.ST_RDONLY and not posix.geteuid():
+            return Check(NO, "cgroups", f"{each.mount} is read-only", f"mount -o remount,rw {each.mount}")
+    return None
+
+
+def has_systemd() -> bool:
+    """sd_booted(3)"""
+    return os.path.isdir("/run/systemd/system")
 
 
 def _delegation(mounted: str, own: str) -> Check:
@@ -213,8 +259,7 @@ def _delegation(mounted: str, own: str) -> Check:
 
 
 def systemd() -> Check:
-    """sd_booted(3)"""
-    if not os.path.isdir("/run/systemd/system"):
+    if not has_systemd():
         return Check(OK, "systemd", "is not what runs this host", "no --systemd-cgroup")
     try:
         import jeepney  # noqa: F401
@@ -225,7 +270,7 @@ def systemd() -> Check:
 
 def seccomp() -> Check:
     actions = text_of("/proc/sys/kernel/seccomp/actions_avail").split()
-    if not actions:
+    if not actions and "\nSeccomp:" not in text_of("/proc/self/status"):
         return Check(LESS, "seccomp", "the kernel has no filters", "a container that asks for one is not made")
     try:
         from pyrunc.seccomp import profile
@@ -233,6 +278,8 @@ def seccomp() -> Check:
         library = f"libseccomp {profile.version()}"
     except (ImportError, OSError, RuntimeError, PyruncError) as error:
         return Check(LESS, "seccomp", f"no libseccomp: {error}", "only filters in the cache work: install libseccomp2")
+    if not actions:
+        return Check(OK, "seccomp", f"{library}; /proc/sys/kernel/seccomp does not say which actions")
     if "user_notif" not in actions:
         return Check(LESS, "seccomp", f"{library}; without user_notif", "no agents (SCMP_ACT_NOTIFY), no pyrunc learn")
     return Check(OK, "seccomp", f"{library}; {', '.join(sorted(actions))}")
@@ -245,6 +292,8 @@ def security_modules() -> Check:
     ]
     if os.path.isdir("/sys/fs/selinux"):
         enabled.append("SELinux")
+    if not enabled and not os.path.isdir("/sys/module"):
+        return Check(LESS, "security modules", "can't be seen: /sys is not mounted", "mount -t sysfs sysfs /sys")
     if not enabled:
         why = modules or "securityfs is not mounted, or there is none"
         follows = "profiles and labels are a warning, and not applied"
@@ -292,8 +341,7 @@ def _map_a_mount(folder: str) -> None:
                 mount.mount_setattr(tree, set=mount.MOUNT_ATTR_IDMAP, userns=user.number)
         finally:
             posix.write(write, b"x")
-            with pidfd:
-                posix.waitid(posix.P_PIDFD, pidfd.number, posix.WEXITED)
+            _end(pid, pidfd)
     finally:
         posix.close(read)
         posix.close(write)

@@ -1,10 +1,12 @@
 """What of the host a container reaches by paths: bind mounts, the kernel's own files, devices."""
 
-import posixpath
+import re
+import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pyrunc.explain.finding import Finding, Withheld, of_items, softer
+from pyrunc.explain.finding import LEVELS, Finding, Withheld, of_items, softer
+from pyrunc.explain.leads import follow, plain
 from pyrunc.explain.subject import Subject, is_bind, is_read_only
 from pyrunc.spec.types import Mount
 
@@ -47,6 +49,10 @@ ENGINES_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/dev/shm", 
                  "/dev/termination-log", "/dev/mqueue", "/sbin/docker-init")  # fmt: skip
 ENGINES = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/run/containers/",
            "/var/lib/kubelet/pods/", "/run/user/", "/usr/bin/docker-init")  # fmt: skip
+# Docker's and Podman's, below whatever folder they keep theirs in.
+ENGINES_COPY = re.compile(
+    r"containers/[0-9a-f]{64}/(userdata/)?(resolv\.conf|hostname|hosts|\.containerenv|(mounts/)?shm)$"
+)
 WITH_MOUNTS_BELOW = ("/", "/dev", "/home", "/proc", "/run", "/sys", "/var")
 VOLUMES = ("/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/", "/var/lib/kubelet/pods/")
 KERNEL_TYPES = {
@@ -89,6 +95,10 @@ READABLE = (
     KernelFile("/proc/latency_stats", "low", "what the host's processes wait for"),
     KernelFile("/proc/scsi", "low", "the host's disks; older kernels let one be removed by a write"),
     KernelFile("/proc/acpi", "low", "hardware: batteries, fans, lamps"),
+    KernelFile("/proc/interrupts", "low", "when keys are pressed on the host, and what its devices do"),
+    KernelFile(
+        "/sys/devices/virtual/powercap", "low", "how much power processors take, which tells what others compute"
+    ),
     KernelFile("/sys/firmware", "low", "the firmware's tables, serial numbers too"),
 )
 
@@ -102,8 +112,9 @@ def granted(subject: Subject) -> Iterator[Finding]:
 
 def _root(subject: Subject) -> Iterator[Finding]:
     root: Any = subject.config.get("root") or {}
-    if _plain(root.get("path", "")) == "/":
-        text = "its root file system is the host's own"
+    path = plain(root.get("path") or "/", subject.base)
+    if "/" in _ways(path):
+        text = f"its root file system is the host's own{'' if path == '/' else f': {path} leads there now'}"
         yield Finding("critical", "root file system", "/", text, "/root/path", "name a folder with an image in it")
     if not root.get("readonly"):
         text = "it can change its own programs, and leave something there for the next run"
@@ -135,14 +146,16 @@ def _mounts(subject: Subject) -> Iterator[Finding]:
 def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
     """None: one of those that every container of an engine's has."""
     source, destination = mount.get("source", ""), mount["destination"]
-    place = _plain(source)
-    resolved = place.removeprefix("/var") if place.startswith("/var/run/") or place == "/var/run" else place
+    place = plain(source, subject.base)
+    ways = _ways(place)
     read_only = is_read_only(mount)
-    name = resolved.rpartition("/")[2]
-    if name in SOCKETS and (name != "private" or "systemd" in resolved):
-        text = f"the socket of {SOCKETS[name]}: who can connect commands it, on a read-only mount too"
-        return Finding("critical", "mount", source, f"{text}; at {destination}", pointer, "leave it out")
-    if destination in ENGINES_FILES and resolved.startswith(ENGINES):
+    at = f"at {destination}" if len(ways) == 1 else f"at {destination}; it leads to {ways[-1]} now"
+    for name, way in ((way.rpartition("/")[2], way) for way in ways):
+        if name in SOCKETS and (name != "private" or "systemd" in way):
+            text = f"the socket of {SOCKETS[name]}: who can connect commands it, on a read-only mount too"
+            return Finding("critical", "mount", source, f"{text}; {at}", pointer, "leave it out")
+    resolved = min(ways, key=lambda way: LEVELS.index(_place(way, read_only)[0]))
+    if destination in ENGINES_FILES and (resolved.startswith(ENGINES) or ENGINES_COPY.search(resolved)):
         return None
     level, what = _place(resolved, read_only)
     verb = "reads" if read_only else "reads and writes"
@@ -153,7 +166,9 @@ def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
     if not subject.is_host_root and not subject.has("CAP_DAC_OVERRIDE"):
         level = softer(level)
         what = f"{what}, as far as its user may"
-    text = f"{verb} {what}; at {destination}"
+    if _is_socket(place) and level in ("low", "note"):
+        level, verb, what = "medium", "reaches", "a socket of the host's: whoever listens there does what it asks for"
+    text = f"{verb} {what}; {at}"
     if options & {"shared", "rshared"} and subject.has("CAP_SYS_ADMIN"):
         level = "critical" if not subject.own_user_namespace else level
         text += "; what it mounts there appears on the host"
@@ -161,6 +176,18 @@ def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
         text += "; a set-user-ID program that it leaves there works for the host's users"
     hint = "leave it out, or mount it ro" if not read_only else "leave it out, or mount what is needed of it"
     return Finding(level, "mount", source, text, pointer, hint if level not in ("low", "note") else "")
+
+
+def _ways(path: str) -> list[str]:
+    """By its name, and where that leads now: links may be changed until the container is made."""
+    known = path.removeprefix("/var") if path.startswith("/var/run/") or path == "/var/run" else path
+    led = follow(path)
+    return [known] if led is None or led.path == known else [known, led.path]
+
+
+def _is_socket(path: str) -> bool:
+    led = follow(path)
+    return led is not None and stat.S_ISSOCK(led.mode)
 
 
 def _place(path: str, read_only: bool) -> tuple[str, str]:
@@ -172,7 +199,7 @@ def _place(path: str, read_only: bool) -> tuple[str, str]:
             best = place
     if path in SOCKET_FOLDERS:
         return "critical", "the sockets of the host's services; who may connect commands them"
-    if path == "/" or path == best:
+    if path == "/" or (best and path == best):
         writable, readable, what = PLACES[path]
         return (readable if read_only else writable), what
     if best and best not in ("/run", "/var", "/opt", "/home"):
@@ -211,20 +238,16 @@ def _overlay(subject: Subject, mount: Mount, pointer: str) -> Iterator[Finding]:
     for option in mount.get("options") or []:
         name, _, value = option.partition("=")
         for path in value.split(":") if name in ("lowerdir", "upperdir") else ():
-            level, what = _place(_plain(path), read_only=name == "lowerdir")
-            text = f"{'reads' if name == 'lowerdir' else 'reads and writes'} {what}; at {mount['destination']}"
+            ways, read_only = _ways(plain(path, subject.base)), name == "lowerdir"
+            level, what = min((_place(way, read_only) for way in ways), key=lambda found: LEVELS.index(found[0]))
+            text = f"{'reads' if read_only else 'reads and writes'} {what}; at {mount['destination']}"
             yield Finding(level if subject.is_host_root else softer(level), "mount", path, text, pointer)
-
-
-def _plain(path: str) -> str:
-    """Without what the kernel passes over: //, /./ and /../; a symlink can't be seen from here."""
-    return f"/{posixpath.normpath(path).lstrip('/')}" if path.startswith("/") else path or "/"
 
 
 def _kernel_files(subject: Subject) -> Iterator[Finding]:
     """By the procfs and sysfs that are mounted, wherever. Nothing is masked in the host's own mount namespace."""
-    there = {_plain(mount["destination"]): _kernels(mount) for _, mount in subject.mounts() if _kernels(mount)}
-    read_only = {_plain(mount["destination"]) for _, mount in subject.mounts() if is_read_only(mount)}
+    there = {plain(mount["destination"]): _kernels(mount) for _, mount in subject.mounts() if _kernels(mount)}
+    read_only = {plain(mount["destination"]) for _, mount in subject.mounts() if is_read_only(mount)}
     masked, protected = subject.linux.get("maskedPaths") or [], subject.linux.get("readonlyPaths") or []
     rank = (lambda level: level) if subject.is_host_root else (lambda level: softer(level, 2))
     writable = {place: kernels for place, kernels in there.items() if place not in read_only}
@@ -234,17 +257,17 @@ def _kernel_files(subject: Subject) -> Iterator[Finding]:
             hint = "add it to readonlyPaths"
             yield Finding(rank(file.level), "kernel file", file.path, text, "/linux/readonlyPaths", hint)
     open_ = [file for file in _placed(READABLE, there) if not _covered(file.path, masked)]
-    if open_:
-        kcore = any(file.path.endswith("/kcore") for file in open_)
-        grave = kcore and subject.has("CAP_SYS_RAWIO") and subject.is_host_root
-        level, items = "high" if grave else "low", tuple((f.path, f.text) for f in open_)
-        yield of_items(level, "kernel file", items, "", "/linux/maskedPaths", "add them to maskedPaths")
+    grave = subject.has("CAP_SYS_RAWIO") and subject.is_host_root
+    for level in ("high", "low"):
+        items = tuple((f.path, f.text) for f in open_ if (f.level if grave else "low") == level)
+        if items:
+            yield of_items(level, "kernel file", items, "", "/linux/maskedPaths", "add to maskedPaths")
 
 
 def _kernels(mount: Mount) -> str:
     """Which of the kernel's file systems it is, by its usual place, or ""."""
     if is_bind(mount):
-        source = _plain(mount.get("source", ""))
+        source = plain(mount.get("source", ""))
         return source if source in ("/proc", "/sys") else ""
     return {"proc": "/proc", "sysfs": "/sys"}.get(mount.get("type", ""), "")
 
@@ -278,6 +301,18 @@ DEVICES = {
     ("c", 10, 236): ("critical", "the device mapper: the host's disks"),
     ("c", 10, 237): ("high", "loop devices"),
     ("c", 10, 238): ("medium", "virtual networks in the kernel"),
+    ("c", 4, None): ("medium", "the host's consoles and serial lines"),
+    ("c", 7, None): ("medium", "what is on the host's consoles, to read and to change"),
+    ("c", 10, 183): ("note", "the host's source of random numbers"),
+    ("c", 10, 196): ("high", "VFIO: devices of the host's that it drives itself"),
+    ("c", 10, 234): ("low", "what file systems of btrfs there are"),
+    ("c", 10, 235): ("low", "automatic mounts"),
+    ("c", 21, None): ("critical", "the host's disks, by raw SCSI commands"),
+    ("c", 29, None): ("medium", "the host's screen"),
+    ("c", 108, None): ("medium", "PPP, and that part of the kernel"),
+    ("c", 189, None): ("medium", "the host's USB devices"),
+    ("c", 202, None): ("high", "the processors' registers (with CAP_SYS_RAWIO)"),
+    ("c", 203, None): ("note", "what the processors are"),
     ("c", 13, None): ("high", "the host's keyboard and mouse"),
     ("c", 89, None): ("high", "the host's I2C bus"),
     ("c", 226, None): ("medium", "the graphics card, by a large part of the kernel"),
@@ -287,7 +322,7 @@ DEVICES = {
 }
 USUAL = {("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9), ("c", 5, 0), ("c", 5, 1), ("c", 5, 2),
          ("c", 136, None), ("c", 10, 200)}  # fmt: skip
-ALWAYS = ({"allow": True, "type": "c", "major": 10, "minor": 200},)
+FIRST_SERIAL = 64  # of the minor numbers of major 4
 
 
 def _devices(subject: Subject) -> Iterator[Finding]:
@@ -316,19 +351,25 @@ def _devices(subject: Subject) -> Iterator[Finding]:
                     yield Finding(level, "device", f"every {kind} device", text, f"{pointer}/{index}")
                 continue
             given[key] = (f"{key[0]} {key[1]}:{'*' if key[2] in (None, -1) else key[2]}", f"{pointer}/{index}")
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for (kind, major, minor), (path, where) in given.items():
         minor = None if minor == -1 else minor
         if kind == "p" or (kind, major, minor) in USUAL or (kind, major, None) in USUAL:
             continue
-        level, what = _device(kind, major, minor)
-        yield Finding(level, "device", path, what, where, "leave it out" if level not in ("low", "note") else "")
+        alike.setdefault(_device(kind, major, minor), []).append((path, where))
+    for (level, what), devices in alike.items():
+        items, hint = tuple((path, "") for path, _ in devices), "leave out" if level not in ("low", "note") else ""
+        where = devices[0][1] if len(devices) == 1 else devices[0][1].rpartition("/")[0]
+        yield of_items(level, "device", items, what, where, hint)
 
 
 def _device(kind: str, major: "int | None", minor: "int | None") -> tuple[str, str]:
     if kind == "b":
-        return "critical", "a block device: what is on that disk of the host's, to read and to change"
+        return "critical", "block devices: what is on these disks of the host's, to read and to change"
+    if (kind, major) == ("c", 4) and minor is not None and minor < FIRST_SERIAL:
+        return "medium", "the host's consoles: what is typed there"
     known = DEVICES.get((kind, major or 0, minor)) or DEVICES.get((kind, major or 0, None))
-    return known or ("low", "a device of the host's, by its driver in the kernel")
+    return known or ("medium", "what can be done by it is for its driver in the host's kernel to say")
 
 
 def _allows_all(rules: list[dict[str, Any]]) -> bool:

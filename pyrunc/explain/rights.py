@@ -22,7 +22,7 @@ MEANING = {
     "CAP_BPF": ("high", "load BPF programs into the kernel; with PERFMON they read all of its memory"),
     "CAP_PERFMON": ("high", "watch what the kernel and all other programs do"),
     "CAP_MAC_ADMIN": ("high", "change the policies of AppArmor, SELinux or Smack"),
-    "CAP_MAC_OVERRIDE": ("high", "pass over Smack's policy"),
+    "CAP_MAC_OVERRIDE": ("low", "pass over Smack's policy, where Smack is on"),
     "CAP_SYS_TIME": ("high", "set the host's clock: certificates, logs and tokens go by it"),
     "CAP_SYS_PTRACE": (
         "medium",
@@ -106,7 +106,7 @@ def withheld(subject: Subject) -> Iterator[Withheld]:
     has, can_get = subject.capabilities()
     lacking = KNOWN - has - can_get
     if not has | can_get:
-        yield Withheld("capability", "all", "all capabilities, now and by set-user-ID programs")
+        yield Withheld("capability", "others", "all capabilities, now and by set-user-ID programs")
         return
     grave = [name for name, (level, _) in MEANING.items() if level == "critical" and name in lacking]
     among = f", among them {', '.join(name.removeprefix('CAP_') for name in grave)}" if grave else ""

@@ -1,13 +1,17 @@
 """A configuration, with what the questions about it have in common answered once."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from pyrunc.linux import nearby
+from pyrunc.linux.fd import Fd
 from pyrunc.spec.types import Config, Mount
 
 SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 HOSTS_OWN = ("/proc/1/ns/", "/proc/self/ns/")
+OF_PROCESS = re.compile(r"/proc/\d+/(task/\d+/)?ns/\w+")
 FILES = {"mount": "mnt", "network": "net"}  # where a namespace's type and its name in /proc/PID/ns differ
 
 
@@ -20,10 +24,13 @@ class Subject:
         is_root: whether its program runs as user 0.
         root_is_hosts: whether one of its users is user 0 of the host.
         gains: whether set-user-ID programs and file capabilities work.
+        rootless: whether an engine without privileges runs it, in a user namespace of its own, whose user 0 is the
+            user who runs the engine.
+        base: where relative paths start; "": nobody knows.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, rootless: bool = False, base: str = "") -> None:
+        self.config, self.rootless, self.base = config, rootless, base
         self.process: Any = config.get("process") or {}
         self.linux: Any = config.get("linux") or {}
         listed = {n["type"]: n.get("path", "") for n in self.linux.get("namespaces") or []}
@@ -32,9 +39,10 @@ class Subject:
         self.of_host = {kind for kind in kinds if kind not in self.namespaces}
         self.is_root = not self.process.get("user", {}).get("uid", 0)
         self.gains = not self.process.get("noNewPrivileges")
-        self.root_is_hosts = "user" in self.of_host or self._maps_host_root()
+        self.root_is_hosts = not rootless and ("user" in self.of_host or self.maps_root)
 
-    def _maps_host_root(self) -> bool:
+    @property
+    def maps_root(self) -> bool:
         """Whether a user of its is the host's root: its own root can become any. Of a namespace that is joined nobody
         knows before."""
         return any(m["hostID"] == 0 and m["size"] for m in self.linux.get("uidMappings") or [])
@@ -50,7 +58,7 @@ class Subject:
     @property
     def own_user_namespace(self) -> bool:
         """Whether capabilities are over what is the container's only."""
-        return "user" not in self.of_host
+        return self.rootless or "user" not in self.of_host
 
     def mounts(self) -> Iterator[tuple[str, Mount]]:
         """Each with its pointer."""
@@ -80,11 +88,15 @@ class Subject:
 
 
 def _is_hosts(kind: str, path: str) -> bool:
-    """Whether a path leads to the host's own namespace, as far as can be seen from here."""
+    """Whether a path leads to the host's own namespace, as far as can be seen from here without waiting."""
     if path.startswith(HOSTS_OWN):
         return True
     try:
-        return bool(path) and os.path.samefile(path, f"/proc/1/ns/{FILES.get(kind, kind)}")
+        hosts = os.stat(f"/proc/1/ns/{FILES.get(kind, kind)}")
+        if OF_PROCESS.fullmatch(path):
+            return os.path.samestat(os.stat(path), hosts)
+        with nearby.folder(path) or Fd(-1) as place:
+            return place.number >= 0 and os.path.samestat(os.fstat(place.number), hosts)
     except OSError:
         return False
 

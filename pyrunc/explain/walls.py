@@ -62,13 +62,16 @@ def _namespaces(subject: Subject) -> Iterator[Finding]:
 
 def _user(subject: Subject) -> Iterator[Finding]:
     if subject.is_host_root:
-        who = (
-            "one of its users is mapped to the host's root" if subject.own_user_namespace else "its root is the host's"
-        )
+        who = "one of its users is mapped to the host's" if subject.own_user_namespace else "it is the host's root, too"
         text = f"{who}: once out of its walls, by whatever hole, it owns the host"
         hint = "run as another user, or map root to one of the host's that has no rights"
+        if subject.own_user_namespace:
+            hint += "; run without privileges, as by Podman's keep-id, it is the user himself (pyrunc --rootless true)"
         yield Finding("medium", "user", "root", text, "/process/user/uid", hint)
-    elif "user" in subject.of_host:
+    elif subject.rootless:
+        text = "once out of its walls it has what the user has who runs it: his files and keys, not the host's root"
+        yield Finding("low", "user", "without privileges", text, "/linux/uidMappings")
+    elif "user" in subject.of_host and not subject.rootless:
         uid = subject.process["user"]["uid"]
         text = f"no user namespace: its user {uid} is the host's user {uid}"
         yield Finding("note", "user", str(uid), text, NAMESPACES)
@@ -78,7 +81,9 @@ def _user(subject: Subject) -> Iterator[Finding]:
         yield Finding("low", "user", "group 0", text, "/process/user/additionalGids", "leave 0 out")
     if subject.gains:
         level = "low" if not subject.is_root else "note"
-        text = "set-user-ID programs and file capabilities of the image work: who finds one gains its rights"
+        text = (
+            "is not set: set-user-ID programs and file capabilities of the image work: who finds one gains its rights"
+        )
         yield Finding(level, "privileges", "noNewPrivileges", text, "/process/noNewPrivileges", "set it to true")
     inheritable = subject.process.get("capabilities", {}).get("inheritable") or []
     if inheritable and subject.gains:
@@ -90,7 +95,7 @@ def _user(subject: Subject) -> Iterator[Finding]:
 def _modules(subject: Subject) -> Iterator[Finding]:
     profile, label = subject.process.get("apparmorProfile", ""), subject.process.get("selinuxLabel", "")
     if profile == "unconfined" or not (profile or label):
-        text = "no AppArmor profile and no SELinux label: no second wall behind permissions and capabilities"
+        text = "no second wall behind permissions and capabilities: neither an AppArmor profile nor an SELinux label"
         yield Finding("low", "security module", "none", text, "/process/apparmorProfile", "name a profile or a label")
 
 
@@ -105,23 +110,23 @@ def _limits(subject: Subject) -> Iterator[Finding]:
     if (pids.get("limit") or -1) < 0 and unified.get("pids.max", "max") == "max":
         lacking.append(("processes", "it can fill the host's table of them (a fork bomb)", "pids.limit"))
     if lacking:
-        items = tuple((f"no limit on {name}", text) for name, text, _ in lacking)
+        items = tuple((name, text) for name, text, _ in lacking)
         hint = f"set {' and '.join(member for _, _, member in lacking)}"
         yield of_items("medium", "limit", items, "", pointer, hint)
     if (cpu.get("quota") or -1) < 0 and not cpu.get("cpus") and unified.get("cpu.max", "max").startswith("max"):
         text = "it can use every CPU that others leave, by its share"
-        yield Finding("low", "limit", "no limit on CPU time", text, pointer, "set cpu.quota")
+        yield Finding("low", "limit", "CPU time", text, pointer, "set cpu.quota")
     if memory.get("limit", -1) > 0 and (memory.get("swap") or -1) < 0 and "memory.swap.max" not in unified:
-        text = "memory has a limit, and swap has none: what does not fit goes there, and slows the host's disk"
-        yield Finding("low", "limit", "no limit on swap", text, f"{pointer}/memory", "set memory.swap to memory.limit")
+        text = "memory has a limit: what does not fit goes there, and slows the host's disk"
+        yield Finding("low", "limit", "swap", text, f"{pointer}/memory", "set memory.swap to memory.limit")
     if memory.get("disableOOMKiller"):
         text = "out of memory its processes hang and are not ended"
-        yield Finding("low", "limit", "OOM killer", text, f"{pointer}/memory/disableOOMKiller")
+        yield Finding("low", "want of memory", "OOM killer", text, f"{pointer}/memory/disableOOMKiller")
     score = subject.process.get("oomScoreAdj", 0)
     if score < 0:
         ends = "never ended" if score == -1000 else "ended after others"
         text = f"{score}: when the host's memory runs out it is {ends}, and the host's own programs are"
-        yield Finding("medium", "limit", "oomScoreAdj", text, "/process/oomScoreAdj", "0 or more")
+        yield Finding("medium", "want of memory", "oomScoreAdj", text, "/process/oomScoreAdj", "0 or more")
 
 
 def _process(subject: Subject) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ import posix
 
 from pyrunc.linux.fd import Fd, read_file
 from pyrunc.linux.mount import AT_FDCWD
-from pyrunc.linux.path import RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_NO_SYMLINKS, openat2
+from pyrunc.linux.path import RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 # Of a server's, such as NFS and FUSE, even fstat(2) may wait.
 WITHOUT_SERVER = {
@@ -30,6 +30,21 @@ def is_in(parent: Fd, name: str) -> bool:
     return True
 
 
+def step(parent: Fd, name: str) -> "Fd | None":
+    """An O_PATH descriptor of what is in a folder that is nobody's server's, of a link itself. A mount on it is that
+    which the kernel knows without asking."""
+    within = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+    for resolve in (within | RESOLVE_NO_XDEV, within | RESOLVE_CACHED):
+        try:
+            found = openat2(parent, name, posix.O_PATH | posix.O_NOFOLLOW, resolve=resolve)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                continue
+            return None
+        return found if kind(found) in WITHOUT_SERVER else None
+    return None
+
+
 def _opened(parent: Fd, path: str, resolve: int) -> "Fd | None":
     try:
         found = openat2(parent, path, posix.O_PATH, resolve=resolve)
@@ -37,22 +52,22 @@ def _opened(parent: Fd, path: str, resolve: int) -> "Fd | None":
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return None
-    if _kind(found) in WITHOUT_SERVER:
+    if kind(found) in WITHOUT_SERVER:
         return found
     found.close()
     return None
 
 
-def _kind(fd: Fd) -> str:
+def kind(fd: Fd) -> str:
     """Of its file system: asked of /proc, as fstatfs(2) would ask the server."""
     lines = read_file(f"/proc/self/fdinfo/{fd.number}").decode().splitlines()
     number = int(next(line for line in lines if line.startswith("mnt_id:"))[7:])
     if number in _kinds:
         return _kinds[number]
-    kind = _kind_of_mount(number)
-    if kind not in ("", "nsfs"):
-        _kinds[number] = kind
-    return kind
+    found = _kind_of_mount(number)
+    if found not in ("", "nsfs"):
+        _kinds[number] = found
+    return found
 
 
 def _kind_of_mount(number: int) -> str:

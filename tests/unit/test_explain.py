@@ -1,7 +1,10 @@
 """What `pyrunc explain` says of configurations, and how bad it finds it."""
 
 import copy
+import os
 import random
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ GOOD: dict[str, Any] = {
 }
 GOOD["linux"] = {
     **GOOD["linux"],
+    "maskedPaths": [*GOOD["linux"]["maskedPaths"], "/proc/interrupts", "/sys/devices/virtual/powercap"],
     "resources": {
         "devices": [{"allow": False, "access": "rwm"}],
         "memory": {"limit": 1 << 26, "swap": 1 << 26},
@@ -143,6 +147,85 @@ def test_kernel_files_at_another_place(mount: dict[str, Any]) -> None:
                       maskedPaths=["/p", *GOOD["linux"]["maskedPaths"]])  # fmt: skip
 
 
+def test_where_links_lead(tmp_path: Path) -> None:
+    """By a link, and by links on the way to it. What is a socket is known by looking, without opening it."""
+    (tmp_path / "data").symlink_to("/etc")
+    (tmp_path / "here").symlink_to(".")
+    (tmp_path / "loop").symlink_to("loop")
+    root = {"uid": 0, "gid": 0}
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "some.service"))
+        os.mkfifo(tmp_path / "fifo")
+        for name, level in (
+            ("data", "critical"),
+            ("here/here/data", "critical"),
+            ("data/passwd", "high"),
+            ("some.service", "medium"),
+            ("fifo", "low"),
+            ("loop", "low"),
+            ("nothing", "low"),
+        ):
+            found = levels("mount", mounts=[bind(f"{tmp_path}/{name}", "rw")], user=root)
+            assert {each for each, _ in found} == {level}, name
+    text = report.text(explained(mounts=[bind(f"{tmp_path}/data", "rw")], user=root), 1000)
+    assert "at /x; it leads to /etc now" in text
+    (tmp_path / "rootfs").symlink_to("/")
+    document: Any = {**copy.deepcopy(GOOD), "root": {"path": "rootfs"}}
+    found_at = report.explain(document, "it", base=str(tmp_path))
+    assert found_at.granted[0][:3] == ("critical", "root file system", "/")
+    assert report.explain(document, "it").worst == "note"
+
+
+def test_other_names_of_the_hosts_root() -> None:
+    root = {"uid": 0, "gid": 0}
+    for path in ("/proc/1/root", "/proc/self/root/", "/proc/1/root/../root/."):
+        assert {level for level, _ in levels("mount", mounts=[bind(path, "rw")], user=root)} == {"critical"}
+
+
+ROOTLESS = [
+    {"containerID": 0, "hostID": 1, "size": 1000},
+    {"containerID": 1000, "hostID": 0, "size": 1},
+    {"containerID": 1001, "hostID": 1001, "size": 64536},
+]
+
+
+def test_keep_id_of_podman() -> None:
+    """hostID 0 is the user himself, where the engine has no privileges; a file alone does not tell."""
+    own = {"namespaces": [*GOOD["linux"]["namespaces"], {"type": "user"}], "uidMappings": ROOTLESS}
+    found = explained(**own)
+    assert ("medium", "root") in {(each.level, each.subject) for each in found.granted}
+    assert "--rootless true" in report.text(found, 1000)
+    config: Any = {**GOOD, "linux": {**GOOD["linux"], **own}}
+    found = report.explain(config, "it", rootless=True)
+    users = [(each.level, each.subject) for each in found.granted if each.topic == "user"]
+    assert users == [("low", "without privileges")]
+
+
+def test_devices_that_are_alike_are_one() -> None:
+    disks = [{"type": "b", "path": f"/dev/sd{letter}", "major": 8, "minor": 16 * n} for n, letter in enumerate("abc")]
+    consoles = [{"type": "c", "path": f"/dev/tty{n}", "major": 4, "minor": n} for n in range(64)]
+    unknown = {"type": "c", "path": "/dev/x", "major": 250, "minor": 0}
+    found = levels("device", devices=[*disks, *consoles, unknown])
+    assert {("critical", "/dev/sda, /dev/sdb, /dev/sdc"), ("medium", "/dev/x")} <= found
+    text = " ".join(report.text(explained(devices=consoles), 100).split())
+    assert "/dev/tty11 and 52 more: the host's consoles" in text
+
+
+def test_nothing_is_said_twice() -> None:
+    every = {kind: [*CAPABILITIES] for kind in ("bounding", "effective", "permitted")}
+    found = report.text(explained(capabilities=every, user={"uid": 0, "gid": 0}, resources={}, readonlyPaths=[]), 100)
+    assert "limit no limit" not in found
+    assert "no limit on memory: " in " ".join(found.split())
+    assert found.count("leave it out of all sets") == 3  # after the critical, the high and the medium ones
+
+
+def test_every_line_fits() -> None:
+    config: Any = {**copy.deepcopy(GOOD), "process": {**GOOD["process"], "args": ["word"] * 100}}
+    one = report.explain(config, "a/long/path/of/a/bundle/somewhere")
+    for text in (report.text(one, 60), report.text_of_two(one, explained(), 60)):
+        assert max(map(len, text.splitlines())) <= 60
+
+
 def test_devices() -> None:
     every = {kind: ["CAP_MKNOD"] for kind in ("bounding", "effective", "permitted")}
     root = {"uid": 0, "gid": 0}
@@ -156,8 +239,8 @@ def test_devices() -> None:
 
 def test_limits() -> None:
     assert levels("limit", resources={}) == {
-        ("medium", "no limit on memory, no limit on processes"),
-        ("low", "no limit on CPU time"),
+        ("medium", "memory, processes"),
+        ("low", "CPU time"),
     }
     unified = {"unified": {"memory.max": "100000000", "pids.max": "9", "cpu.max": "100 100", "memory.swap.max": "0"}}
     assert not levels("limit", resources=unified)
@@ -221,11 +304,42 @@ def test_two_side_by_side() -> None:
     more = {kind: [*names, "CAP_MKNOD"] for kind, names in few.items()}
     root = {"uid": 0, "gid": 0}
     old, new = explained(capabilities=few, user=root), explained(capabilities=more, user=root, mounts=[])
-    gained, lost = report.compare(new, old)
-    assert [each.subject for each in gained] == ["CAP_MKNOD"]
-    assert not [each for each in lost if each.topic == "capability"]
-    assert report.compare(new, new) == ([], [])
-    assert "Both grant the same." in report.text_of_two(new, new, 100)
+    found = report.compare(new, old)
+    assert [each.subject for each in found.more] == ["CAP_MKNOD"]
+    assert not [each for each in found.less if each.topic == "capability"]
+    assert report.compare(new, new).is_nothing
+    assert "Both grant and withhold the same, with the same limits." in report.text_of_two(new, new, 100)
+
+
+def resources(**changes: Any) -> dict[str, Any]:
+    return {**GOOD["linux"]["resources"], **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"resources": resources(memory={"limit": 1 << 30, "swap": 1 << 30})},
+            "memory.limit: 1073741824; of it: 67108864",
+        ),
+        ({"resources": resources(pids={"limit": 7})}, "pids.limit: 7; of it: 100"),
+        ({"resources": resources(blockIO={"weight": 10})}, "blockIO.weight: 10; of it: none"),
+        ({"resources": resources(unified={"memory.high": "9"})}, "unified.memory.high: 9; of it: none"),
+        ({"rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 1}]}, "RLIMIT_CORE: 0, at most 1; of it: none"),
+        ({"sysctl": {"net.a": "1"}}, "kernel parameter: net.a: set to 1"),
+        ({"apparmorProfile": "other"}, "security module AppArmor: what the AppArmor profile other forbids"),
+        ({"maskedPaths": []}, "Only it withholds: sight of /proc/kcore"),
+        ({"noNewPrivileges": False}, "Only it withholds: new rights by set-user-ID programs"),
+        (
+            {"readonlyPaths": ["/proc/sys"]},
+            "kernel file read-only: writing to /proc/sys; of it: writing to /proc/sys, ",
+        ),
+    ],
+)
+def test_what_is_withheld_and_limited_is_compared(change: dict[str, Any], said: str) -> None:
+    words = " ".join(report.text_of_two(explained(**change), explained(), 100).split())
+    assert said in words, words
+    assert "the same" not in words
 
 
 def test_what_an_image_says_does_not_steer_the_terminal() -> None:

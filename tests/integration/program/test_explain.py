@@ -6,7 +6,7 @@ import json
 def test_a_bundle_its_file_and_its_container(container):
     c = container(noNewPrivileges=True).up()
     by_path = c.runtime("explain", c.bundle.path).out
-    assert "user root: its root is the host's" in by_path
+    assert "user root: it is the host's root, too" in by_path
     assert c.runtime("explain", c.bundle.path / "config.json").out.splitlines()[1:] == by_path.splitlines()[1:]
     by_id = c.runtime("explain", c.id).out
     assert by_id.splitlines()[1:4] == by_path.splitlines()[1:4]
