@@ -5,6 +5,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pyrunc.cgroups import device_rules
+from pyrunc.cgroups.device_rules import ALL
 from pyrunc.explain.finding import LEVELS, Finding, Withheld, of_items, softer
 from pyrunc.explain.leads import follow, plain
 from pyrunc.explain.subject import Subject, is_bind, is_read_only
@@ -340,20 +342,19 @@ def _devices(subject: Subject) -> Iterator[Finding]:
     for index, device in enumerate(subject.linux.get("devices") or []):
         key = (device["type"].replace("u", "c"), device.get("major"), device.get("minor"))
         given[key] = (device["path"], f"/linux/devices/{index}")
-    for index, rule in enumerate(rules):
-        key = (rule.get("type") or "a", rule.get("major"), rule.get("minor"))
-        if rule["allow"] and key[0] in "bc" and key not in given and rule.get("access", "rwm").strip("m"):
-            if rule.get("major") in (None, -1):
+    for index, rule, key in _each_device(rules):
+        if rule["allow"] and key not in given and rule.get("access", "rwm").strip("m"):
+            if key[1] == ALL:
                 if not _allows_all(rules):
                     kind = "block" if key[0] == "b" else "character"
                     text = f"every {kind} device may be used"
                     level = "critical" if subject.has("CAP_MKNOD") and not subject.own_user_namespace else "medium"
                     yield Finding(level, "device", f"every {kind} device", text, f"{pointer}/{index}")
                 continue
-            given[key] = (f"{key[0]} {key[1]}:{'*' if key[2] in (None, -1) else key[2]}", f"{pointer}/{index}")
+            given[key] = (f"{key[0]} {key[1]}:{'*' if key[2] == ALL else key[2]}", f"{pointer}/{index}")
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for (kind, major, minor), (path, where) in given.items():
-        minor = None if minor == -1 else minor
+        minor = None if minor == ALL else minor
         if kind == "p" or (kind, major, minor) in USUAL or (kind, major, None) in USUAL:
             continue
         alike.setdefault(_device(kind, major, minor), []).append((path, where))
@@ -361,6 +362,14 @@ def _devices(subject: Subject) -> Iterator[Finding]:
         items, hint = tuple((path, "") for path, _ in devices), "leave out" if level not in ("low", "note") else ""
         where = devices[0][1] if len(devices) == 1 else devices[0][1].rpartition("/")[0]
         yield of_items(level, "device", items, what, where, hint)
+
+
+def _each_device(rules: list[Any]) -> Iterator[tuple[int, dict[str, Any], Any]]:
+    """Each rule with what it is about, but for those about everything, which _allows_all looks at."""
+    for index, rule in enumerate(rules):
+        about = device_rules.devices_of(rule)
+        for device in about if about != device_rules.EVERYTHING else ():
+            yield index, rule, device
 
 
 def _device(kind: str, major: "int | None", minor: "int | None") -> tuple[str, str]:

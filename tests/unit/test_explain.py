@@ -235,6 +235,10 @@ def test_devices() -> None:
     disk = {"type": "b", "path": "/dev/sda", "major": 8, "minor": 0}
     assert levels("device", devices=[disk]) == {("critical", "/dev/sda")}
     assert not levels("device")
+    for rule in ({"type": "b", "major": 8, "access": "rw"}, {"major": 8, "access": "rw"}):
+        nothing = GOOD["linux"]["resources"]["devices"]
+        resources = {**GOOD["linux"]["resources"], "devices": [*nothing, {"allow": True, **rule}]}
+        assert ("critical", "b 8:*") in levels("device", resources=resources)
 
 
 def test_limits() -> None:
