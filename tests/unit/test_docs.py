@@ -1,8 +1,14 @@
 """docs/security.md and the tests agree: each test that it names is there, and each attack that is tested is named."""
 
 import ast
+import importlib
 import re
+import runpy
+import shlex
 from pathlib import Path
+
+from pyrunc.cli.arguments import check_count, parse
+from pyrunc.cli.call import USAGE
 
 ROOT = Path(__file__).parents[2]
 NAME = r"(?:[a-z]+_)*?(?:cve_\d{4}_\d+|ghsa_\w{4}|runc_\d{4})_[a-z0-9_]+"
@@ -43,3 +49,34 @@ def beginnings() -> "set[str]":
                 if said != ["…"]:
                     found.add("".join(said))
     return found
+
+
+def test_every_command_that_the_pages_show_is_one():
+    """Verb, flags and number of arguments, in the pages and in the examples of the manual."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = [line for page in pages for line in page.read_text().splitlines() if SHOWN.match(line)]
+    examples = runpy.run_path(str(ROOT / "docs/man/make.py"))["EXAMPLES"]
+    shown += [line for verb in examples.values() for _, *lines in verb for line in lines]
+    commands = [words for line in shown for words in commands_of(line) if words[0] == "pyrunc"]
+    assert len(commands) > 60
+    for _, *words in commands:
+        before = parse(USAGE, words, only_flags=True)
+        if before.rest:
+            usage = importlib.import_module(f"pyrunc.cli.{before.rest[0]}").USAGE
+            check_count(usage, parse(usage, before.rest[1:]))
+
+
+SHOWN = re.compile(r" {4,}(\$ )?(sudo )?pyrunc (?!=|learn:)")
+
+
+def commands_of(line: str) -> "list[list[str]]":
+    """The words of each command in a line of shell, without what goes where."""
+    words = shlex.shlex(line.strip().removeprefix("$ ").removeprefix("sudo "), posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    found: list[list[str]] = [[]]
+    for word in words:
+        if set(word) <= {*"&|;<>"}:
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [words for words in found if words]
