@@ -117,6 +117,9 @@ class Cgroup:
         """Make it for a process that is there, and put the process into it. Only for what `needs_process`."""
         raise NotImplementedError
 
+    def learn(self, own: str) -> None:
+        """In a process that was there before it: its directories, by /proc/self/cgroup. For what `needs_process`."""
+
     def give_to(self, uid: int) -> None:
         """Let a user arrange what is below it. config-linux.md#cgroup-ownership"""
 

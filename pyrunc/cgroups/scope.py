@@ -79,6 +79,13 @@ class Scope(Cgroup):
         if below:
             self.make()  # without a process of its own the scope passes controllers on
 
+    def learn(self, own: str) -> None:
+        """systemd gives all hierarchies the same path. Where the process is elsewhere it has none of its own."""
+        lines = [line.split(":", 2) for line in own.splitlines()]
+        found = {name: path for _, name, path in lines if name in self.mounts}
+        ours = found.get(UNIFIED if self.unified else NAMED)
+        self.paths = {name: self.mounts[name] + path for name, path in found.items() if path == ours}
+
     def plan(self, resources: "Resources") -> "list[tuple[str, list[Write]]]":
         return super().plan(systemd_properties.round_up(resources))
 

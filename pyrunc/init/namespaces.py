@@ -8,7 +8,7 @@ import posix
 from pyrunc.errors import StepError
 from pyrunc.init import channel
 from pyrunc.init.context import Context, step
-from pyrunc.linux.fd import Fd, open_at, write_file
+from pyrunc.linux.fd import Fd, open_at, read_file, write_file
 from pyrunc.linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -58,10 +58,15 @@ def enter_cgroup(context: Context) -> None:
 
     The process writes "0" to `tasks` itself: for a caller's own single thread the kernel takes no lock. To move a
     process from outside, through cgroup.procs, waits for an RCU grace period: 4 to 60 ms (Linux >= 5.4).
+
+    A scope was made by systemd when this process was there: it knows by now where it is, and mounts need to know.
     """
     for tasks in context.cgroup_tasks:
         with tasks:
             posix.write(tasks.number, b"0")
+    cgroup = context.cgroup
+    if cgroup is not None and cgroup.needs_process and not cgroup.paths:
+        cgroup.learn(read_file("self/cgroup", context.host_proc).decode("utf-8", "surrogateescape"))
 
 
 @step("joining namespaces")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyrunc.cgroups import gvariant, systemd
+from pyrunc.cgroups import gvariant, scope, systemd
 from pyrunc.cgroups import systemd_properties as properties
 from pyrunc.errors import PyruncError
 
@@ -187,3 +187,23 @@ def test_annotations_that_name_no_property(name):
 def test_an_annotation_that_says_nothing(text):
     with pytest.raises(PyruncError, match="no GVariant text"):
         properties.of_annotations({"org.systemd.property.AbcSec": text})
+
+
+@pytest.mark.parametrize(
+    ("unified", "text", "found"),
+    [
+        (True, "0::/a.slice/x.scope/inner\n", {"": "/c/a.slice/x.scope/inner"}),
+        (True, "1:name=systemd:/a.slice/x.scope\n0::/a.slice/x.scope\n",
+         {"name=systemd": "/n/a.slice/x.scope", "": "/c/a.slice/x.scope"}),
+        (True, "1:name=systemd:/\n0::/a.slice/x.scope\n", {"": "/c/a.slice/x.scope"}),
+        (False, "3:cpu,cpuacct:/a.slice/x.scope\n2:pids:/\n1:name=systemd:/a.slice/x.scope\n0::/a.slice/x.scope\n",
+         {"cpu,cpuacct": "/u/a.slice/x.scope", "name=systemd": "/n/a.slice/x.scope", "": "/c/a.slice/x.scope"}),
+    ],
+)  # fmt: skip
+def test_a_process_finds_where_systemd_has_put_it(unified, text, found):
+    """Where it is elsewhere, it is in the caller's cgroup, or the root."""
+    mounts = {"": "/c", "name=systemd": "/n", "cpu,cpuacct": "/u", "pids": "/p"}
+    unit = {"name": "x.scope", "slice": "a.slice", "user": False}
+    cgroup = scope.kind(unified)({}, mounts, unit)
+    cgroup.learn(text)
+    assert cgroup.paths == found

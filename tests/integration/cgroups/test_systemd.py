@@ -272,6 +272,21 @@ def test_a_cgroup_below_that_is_the_containers(scoped):
     made.assert_gone()
 
 
+def test_version_1_beside_version_2(scoped, tmp_path_factory):
+    """The process is there before the scope, and finds its place in both."""
+    place = tmp_path_factory.mktemp("named")
+    subprocess.run(["mount", "-t", "cgroup", "-o", "none,name=systemd", "cgroup", place], check=True)
+    try:
+        made = scoped(annotations={"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup"}, mounts=[CGROUPS])
+        assert up(made) == (0, "")
+        assert f":name=systemd:/system.slice/{made.unit}" in Path(f"/proc/{made.pid}/cgroup").read_text()
+        assert "1" in made.exec("cat", "/sys/fs/cgroup/systemd/cgroup.procs").split()
+        made.delete("--force")
+        assert not list(place.rglob(made.unit))
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_what_may_start_with_a_subgroup_and_fails_leaves_nothing(scoped):
     made = scoped(annotations={"run.oci.systemd.subgroup": "inner"})
     assert up(made, "/no/such/program")[0] == 1
