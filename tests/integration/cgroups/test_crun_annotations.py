@@ -114,6 +114,7 @@ def test_what_is_done_to_it_is_done_to_all(delegated):
 
 
 @pytest.mark.vm
+@pytest.mark.timeout(600)  # on an emulated machine
 def test_its_limits_are_above_it_and_it_has_controllers(delegated):
     if not {"memory", "pids"} <= set(controllers()) or not unified():
         pytest.skip("v2 with controllers")
