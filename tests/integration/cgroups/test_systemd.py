@@ -236,7 +236,7 @@ OWN = namespaces(*NAMESPACES, "cgroup")
 CGROUPS = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
 
 
-@pytest.mark.timeout(600)  # eight calls, on an emulated machine
+@pytest.mark.timeout(600)  # nine calls, on an emulated machine
 def test_a_cgroup_below_the_scope(scoped):
     """It has the limits, as the scope has, and all processes."""
     made = scoped(annotations={"run.oci.systemd.subgroup": "inner"}, resources=LIMITS, namespaces=OWN, mounts=[CGROUPS])
@@ -251,6 +251,7 @@ def test_a_cgroup_below_the_scope(scoped):
     assert (place / "pids.max").read_text().strip() == "33"
     made.runtime("pause", made.id)
     assert "frozen 1" in (place / "cgroup.events").read_text()
+    made.runtime("resume", made.id)
     made.delete("--force")
     assert show(made.unit, "LoadState")["LoadState"] == "not-found"
     assert not place.parent.exists()
