@@ -10,7 +10,7 @@ import os
 import struct
 import sys
 
-from pyrunc.errors import ConfigError, PyruncError
+from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.seccomp.younger import NUMBERS, UNKNOWN
 
 # pyseccomp asks ctypes for the library's file, and ctypes runs ldconfig, and a compiler if PATH has one, to find it. We
@@ -19,6 +19,8 @@ find_library = ctypes.util.find_library
 try:
     ctypes.util.find_library = {"seccomp": "libseccomp.so.2"}.get  # type: ignore[assignment]
     import pyseccomp
+except OSError as error:
+    raise PyruncError("seccomp profile", "", reason(error), "libseccomp compiles it: install libseccomp2") from error
 finally:
     ctypes.util.find_library = find_library
 
