@@ -17,6 +17,7 @@ from integration.support.bundle import BUSYBOX
 from integration.support.host import cgroups_of
 from integration.support.runtime import bury_orphans
 from pyrunc.library import client
+from pyrunc.linux.pid import state_of
 
 PROGRAMS = Path(__file__).parent / "programs.py"
 RUNS, AT_ONCE = ("1000", "16") if os.environ.get("PYRUNC_FULL") else ("8", "4")
@@ -147,6 +148,7 @@ def test_what_a_worker_killed_with_its_runners_has_left_is_removed_by_the_next(s
         os.kill(pid, signal.SIGSTOP)
     for pid in (worker, *runners):
         os.kill(pid, signal.SIGKILL)
+    assert wait_for(lambda: state_of(worker) in ("", "Z"))  # until then it takes what it is asked for
     thread.join(30)
     assert len(failed) == 1
     assert containers(state) == [container.id]
