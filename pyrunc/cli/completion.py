@@ -60,7 +60,7 @@ def bash() -> str:
     return f"""# bash completion of pyrunc
 _pyrunc() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}
-    local verb= word last= flags ids= found= root=()
+    local verb= word last= flags words= ids= found= root=()
     local verbs='{" ".join(VERBS)}'
     COMPREPLY=()
     case $previous in
@@ -82,6 +82,8 @@ _pyrunc() {{
         mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
     elif [[ ! $verb ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$current")
+    elif [[ $words ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
     elif [[ $found && $previous != "$verb" ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$found" -- "$current")
     elif [[ $ids ]]; then
@@ -126,7 +128,7 @@ def _takes_id(usage: Usage) -> bool:
 def _arguments(usage: Usage) -> str:
     """The shell's variables for what stands after the verb: IDs of containers, and words that follow one."""
     if usage.verb == "completion":
-        return f"ids='{SHELL_NAMES}'"
+        return f"words='{SHELL_NAMES}'"
     if usage.verb == "mounts":
         return "ids='add remove'"  # and IDs
     ids = "ids=' '" if _takes_id(usage) else ""
