@@ -58,7 +58,7 @@ def test_it_is_as_one_that_is_made_when_it_is_asked_for(state, often):
     script = (
         "env | sort; pwd; id; ls -l /dev /proc/self/fd | wc -l; cat /proc/self/limits /proc/self/mountinfo;"
         "cat /proc/1/cgroup; grep -v -e Pid -e ctxt -e Vm -e Rss -e Speculation /proc/self/status; umask;"
-        "cat /proc/keys; ls /proc | grep '^[0-9]'"
+        "cat /proc/keys; echo /proc/[0-9]*"
     )
 
     def sees():
@@ -136,7 +136,14 @@ def test_it_goes_when_somebody_is_killed(state, often, who):
     if who != "runner":
         os.kill(worker, signal.SIGKILL)
         os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
-    assert wait_for(lambda: pyrunc.run(["echo", "x"], state_root=state).stdout == b"x\n")
+
+    def runs():
+        try:
+            return pyrunc.run(["echo", "x"], state_root=state).stdout == b"x\n"
+        except pyrunc.WorkerError:  # a runner that the worker has just forked still holds where requests come in
+            return False
+
+    assert wait_for(runs)
     if who != "worker":
         client._at_exit()
         pyrunc.run(["true"], state_root=state)
