@@ -59,6 +59,8 @@ class Relay:
                 posix.read(number, CHUNK)
             elif self.proxy is not None and number == self.proxy.fileno():
                 self.proxy.turn()
+            elif self.master is None:
+                continue  # it has ended in this turn, and nobody is left who wants input
             elif number == 0:
                 self._read_input()
             elif events & select.POLLOUT:
@@ -91,11 +93,15 @@ class Relay:
             self.to_master = END_OF_FILE
 
     def _mode(self) -> int:
-        """Whether the terminal puts lines together, and knows the key for the end; 0: the program does."""
+        """Whether the terminal puts lines together, and knows the key for the end; 0: the program does, or there is
+        none any more."""
         from pyrunc.linux import termios
 
         assert self.master is not None
-        return termios.get(self.master.number).local & termios.ICANON
+        try:
+            return termios.get(self.master.number).local & termios.ICANON
+        except OSError:
+            return 0
 
     def _write_master(self) -> None:
         assert self.master is not None

@@ -5,8 +5,8 @@
    inject LOG -1 0 0 COMMAND...            none fails; LOG gets "PROCESS N CALL FIRST-ARGUMENT" for each.
 
    Counted are the calls of the launcher and of pyrunc, not those of the interpreter's own start and of its handler of
-   signals, nor of what a process becomes by execve: that is let go. A close(2) that fails has closed, as the kernel's has. The exit status is the
-   command's. */
+   signals, nor of what a process becomes by execve: that is let go. A close(2) that fails has closed, as the kernel's
+   has. The exit status is the command's. */
 
 #define _GNU_SOURCE
 #include <elf.h>
@@ -99,8 +99,10 @@ static void system_call(struct tracee *tracee)
     if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
         if (!tracee->counts && info.entry.nr == SYS_openat && opens_our_modules(tracee->pid, info.entry.args[1]))
             tracee->counts = 1;
-        if (info.entry.nr == SYS_rt_sigreturn)
+        if (info.entry.nr == SYS_rt_sigreturn) {   /* without it, what was interrupted goes on with the handler's registers */
             tracee->handling = 0;
+            return;
+        }
         if (!tracee->counts || tracee->handling)
             return;
         tracee->calls++;
