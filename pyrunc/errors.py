@@ -145,7 +145,8 @@ def printable(text: str) -> str:
 def _escaped(character: str) -> str:
     number = ord(character)
     known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
-    return known or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+    letter, width = ("x", 2) if number < 0x100 else ("u", 4) if number < 0x10000 else ("U", 8)
+    return known or f"\\{letter}{number:0{width}x}"
 
 
 def words(error: OSError) -> str:

@@ -5,10 +5,11 @@ It mounts, unmounts, or copies a mount, and costs a tenth of a worker. See linux
 
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc.shim import ttrpc
 from pyrunc.shim.ttrpc import Status
-from pyrunc.shim.worker import DEATH_SECONDS, HANGS, MOST_SECONDS, SIGKILL
+from pyrunc.shim.worker import DEATH_SECONDS, HANGS, MOST_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pyrunc.shim.events import Publisher
     from pyrunc.shim.exporter import Exporter
     from pyrunc.shim.loop import Loop
+    from pyrunc.shim.server import Server
+    from pyrunc.shim.tasks import Tasks
 
 NAME = b"containerd-shim"
 # The runtime would take them for its own: they are containerd's, or systemd's for containerd
@@ -59,43 +61,16 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
         exporter = made(loop, log, flags["namespace"])
     publisher, ended = _publisher(loop, log, flags)
-
-    def stop() -> None:
-        """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
-        the_server.close()
-        linger(LINGER_SECONDS)
-
-    def stop_when_unused() -> None:
-        """Of a namespace's only shim: a `start` of another container may just have found it, and counts on it."""
-        if tasks.by_id:
-            return
-        rest = the_server.came + UNUSED_SECONDS - time.monotonic()
-        if rest > 0:
-            loop.after(rest, stop_when_unused)
-        elif leave(listener, path):
-            stop()
-        else:
-            loop.after(UNUSED_SECONDS, stop_when_unused)
-
-    def linger(patience: float, pause: float = 0.01) -> None:
-        """Until the last answer and the last event are away. containerd may be about to restart just now."""
-        if patience <= 0 or (the_server.idle and not publisher.queue):
-            loop.over = True
-        else:
-            loop.after(pause, lambda: linger(patience - pause, min(pause * 1.5, 0.5)))
-
-    def end() -> None:
-        """Told by a signal: whoever ends the machine does not wait for long."""
-        the_server.close()
-        linger(SIGNALLED_SECONDS)
-
-    at_shutdown = stop_when_unused if "shared" in flags else stop
+    ending = Ending(loop, publisher, lambda: leave(listener, path))
+    at_shutdown = ending.when_unused if "shared" in flags else ending.at_once
     children = Children(loop, log, standard, ended)
     tasks = Tasks(children, log, flags["namespace"], path, publisher, at_shutdown)
     tracer = None if exporter is None else exporter.tracer
-    the_server = Server(loop, log, listener, path, NAMES, Service(tasks).methods(), tracer)
+    ending.tasks = tasks
+    ending.server = Server(loop, log, listener, path, NAMES, Service(tasks).methods(), tracer)
     loop.on_signals({
-        _signal.SIGCHLD: children.reap, _signal.SIGUSR1: tasks.describe, _signal.SIGTERM: end, _signal.SIGINT: end,
+        _signal.SIGCHLD: children.reap, _signal.SIGUSR1: tasks.describe,
+        _signal.SIGTERM: ending.by_signal, _signal.SIGINT: ending.by_signal,
     })  # fmt: skip
     from pyrunc import cgroups
     from pyrunc.container import create  # noqa: F401  # for the first container, which is about to come
@@ -106,6 +81,48 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
     loop.run()
     if exporter is not None:
         exporter.send()
+
+
+class Ending:
+    """How the shim ends: when it is told to, when it is not used any more, or by a signal."""
+
+    server: "Server"
+    tasks: "Tasks"
+
+    def __init__(self, loop: "Loop", publisher: "Publisher", leave: "Callable[[], bool]") -> None:
+        """`leave`: give the address up, unless somebody is about to use it."""
+        self.loop = loop
+        self.publisher = publisher
+        self.leave = leave
+
+    def at_once(self) -> None:
+        """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
+        self.server.close()
+        self._linger(LINGER_SECONDS)
+
+    def when_unused(self) -> None:
+        """Of a namespace's only shim: a `start` of another container may just have found it, and counts on it."""
+        if self.tasks.by_id:
+            return
+        rest = self.server.came + UNUSED_SECONDS - time.monotonic()
+        if rest > 0:
+            self.loop.after(rest, self.when_unused)
+        elif self.leave():
+            self.at_once()
+        else:
+            self.loop.after(UNUSED_SECONDS, self.when_unused)
+
+    def by_signal(self) -> None:
+        """Whoever ends the machine does not wait for long."""
+        self.server.close()
+        self._linger(SIGNALLED_SECONDS)
+
+    def _linger(self, patience: float, pause: float = 0.01) -> None:
+        """Until the last answer and the last event are away. containerd may be about to restart just now."""
+        if patience <= 0 or (self.server.idle and not self.publisher.queue):
+            self.loop.over = True
+        else:
+            self.loop.after(pause, lambda: self._linger(patience - pause, min(pause * 1.5, 0.5)))
 
 
 def _open_log() -> "Fd | None":

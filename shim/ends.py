@@ -10,6 +10,7 @@ from _stat import S_IFIFO
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.fd import Fd, make_directories, open_at, write_all
+from pyrunc.linux.mount import AT_FDCWD
 from pyrunc.linux.path import RESOLVE_CACHED, file_type, openat2
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ CHUNK = 1 << 16
 READER_SECONDS = 0.25  # that an engine may take to open what it has made
 PAUSE_SECONDS = 0.001
 NO_READER = 6  # ENXIO
-AT_FDCWD = -100
 
 
 def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patience: float = 0.0) -> "Ends":

@@ -4,6 +4,8 @@ The loop leads both where they wait for nobody but the kernel (leading.py, rootf
 not be finished is undone.
 """
 
+from _signal import SIGKILL
+
 from pyrunc.container import create
 from pyrunc.container.container import Container
 from pyrunc.container.state import StateRoot
@@ -38,7 +40,6 @@ CREATE_FAILED = "OCI runtime create failed: "
 DRAIN_SECONDS = 2.0  # for what a process has written and nobody has read when it is deleted
 DEATH_SECONDS = 10.0
 UNDO_SECONDS = 12.0  # that Create waits to be answered: what was made may be on a server that does not answer
-SIGKILL = 9
 
 
 class Creating:

@@ -2,6 +2,7 @@
 
 import posix
 import time
+from _signal import SIGKILL, SIGTERM
 
 from pyrunc.container.container import exit_code
 from pyrunc.errors import NotRunning, PyruncError, StateError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     Handler = Callable[["Service", Values, Call], Values | None]
 
 NOT_STARTED = 255
-SIGKILL, SIGTERM = 9, 15
 PIDS = "pids"
 START_FAILED = "OCI runtime start failed: "  # runc says it, and its shim
 EXEC_FAILED = "OCI runtime exec failed: exec failed: "

@@ -7,6 +7,7 @@ fork is needed. The bounds are the library's (container/patience.py).
 import posix
 import select
 import time
+from _signal import SIGKILL
 
 from pyrunc.container.exec import begin, execute
 from pyrunc.container.options import Options
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pyrunc.shim.task import Process
     from pyrunc.shim.worker import Line
 
-SIGKILL = 9
 DEATH_SECONDS = 0.02  # the loop waits so long for a process that was killed, to say how it died
 
 

@@ -6,6 +6,7 @@ leading.py).
 
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc.container import create
 from pyrunc.container.container import Container
@@ -39,7 +40,6 @@ OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
 DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/shim.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
-SIGKILL = 9
 
 
 class Process:

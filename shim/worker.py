@@ -11,6 +11,7 @@ import gc
 import posix
 import select
 import sys
+from _signal import SIGALRM, SIGKILL, SIGTERM
 
 from pyrunc.container import state
 from pyrunc.errors import CalledOff, is_cleaning_up, lose_no_interruption
@@ -39,7 +40,6 @@ MOST_DESCRIPTORS = 8
 MOST_SECONDS = 600.0  # for what has no hooks, where its caller has no deadline
 GRACE_SECONDS = 3.0  # for undoing what was made, once it was called off
 DEATH_SECONDS = 2.0  # for dying, once it was killed
-SIGKILL, SIGALRM, SIGTERM = 9, 14, 15
 SOON_SECONDS = 0.005
 HANGS = "it hangs in a system call, and outlives even SIGKILL"
 BORN, ENDS, MASTER, HOOKS, STEP, RESULT, ERROR = "born", "ends", "master", "hooks", "step", "result", "error"

@@ -4,6 +4,7 @@ import errno
 import posix
 import select
 import time
+from _signal import SIGKILL
 
 from pyrunc.cgroups import tree
 from pyrunc.cgroups.files import NAMED, UNIFIED, write, write_all
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule, Resources
 
 NOT_PERMITTED = (errno.EPERM, errno.EACCES, errno.EROFS)
-SIGKILL = 9
 REMOVE_SECONDS = 10.0
 FREEZE_SECONDS = 2.0
 KILL_SECONDS = 2.0

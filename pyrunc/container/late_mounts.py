@@ -17,6 +17,7 @@ from pyrunc.init.mounts import PROC_OVERMOUNTS, normal
 from pyrunc.linux import path
 from pyrunc.linux.fd import Fd, open_at, read_file
 from pyrunc.linux.mount import (
+    MNT_DETACH,
     PROC_SUPER_MAGIC,
     SYSFS_MAGIC,
     filesystem_type,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from pyrunc.spec.types import Mount
 
-MNT_DETACH = 2
 ADDED = "addedMounts"  # in state.json: {destination: the kernel's number of the mount}
 
 

@@ -16,10 +16,10 @@ from pyrunc.errors import PyruncError
 from pyrunc.learn import notifications
 from pyrunc.learn.notifications import Notice
 from pyrunc.learn.rights import Trace, was_needed
+from pyrunc.linux.mount import AT_FDCWD
 from pyrunc.seccomp import names
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-AT_FDCWD = -100
 MOST_PATHS = 100_000
 NAMESPACES = 0x7E020080  # CLONE_NEW*
 CLONE_SIGNAL = 0xFF  # in the flags of clone(2)

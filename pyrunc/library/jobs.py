@@ -4,6 +4,7 @@ import _socket
 import fcntl
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc.cgroups.counters import keyed, number
 from pyrunc.container import create, events, forced, patience  # noqa: F401  # here once, and not in each runner
@@ -438,7 +439,6 @@ TO_BE_RUN: "dict[str, Callable[[Job, Message], Any]]" = {
     "update": _update,
     "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run, "ahead": _ahead,
 }  # fmt: skip
-SIGKILL = 9
 MAKING = ("create", "exec")  # a process that the worker waits for
 ONCE = ("create", "exec", "events")
 UNDONE_BY_REMOVING = ("create", "run", "ahead")

@@ -8,6 +8,7 @@ runner's: the host sees none of it, and when the last process that has it is gon
 import fcntl
 import posix
 import time
+from _signal import SIGKILL
 
 from pyrunc.errors import ConfigError, PyruncError, reason
 from pyrunc.library import places
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyrunc.library.wire import Message
 
 MS_NOSUID, MS_NODEV = 2, 4
-SIGKILL = 9
 MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")  # links to what is in /usr, on hosts of this century
 FOLDERS = ("dev", "etc", "etc/alternatives", "etc/ssl", "etc/ssl/certs", "home", "mnt", "opt", "proc", "root", "run",
            "srv", "sys", "tmp", "usr", "var")  # fmt: skip

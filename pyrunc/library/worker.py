@@ -20,6 +20,7 @@ from pyrunc import cgroups
 from pyrunc.container import state
 from pyrunc.library import jobs, places, wire
 from pyrunc.library.errors import as_message
+from pyrunc.library.job import POLLRDHUP
 from pyrunc.library.runner import Made, Runner, descriptors_of_modules
 from pyrunc.linux.fd import Fd
 from pyrunc.linux.pid import has_ended, pidfd_open
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pyrunc.library.wire import Message
 
 CONTROL = 3  # our end of the program's socket
-POLLRDHUP = 0x2000
 MOST_IDLE = 16
 MOST_AHEAD = 4
 AHEAD_SECONDS = 3.0  # between two runs of a kind, for one to be made ahead; and for it to wait for the next

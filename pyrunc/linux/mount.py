@@ -262,11 +262,11 @@ def mount_table() -> "list[tuple[str, str, str, str]]":
         fields, _, rest = line.partition(" - ")
         root, place = fields.split(" ")[3:5]
         kind, _, options = rest.split(" ", 2)
-        found.append((_unescaped(root), _unescaped(place), kind, options))
+        found.append((unescaped(root), unescaped(place), kind, options))
     return found
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """A field of mountinfo, where \\040 is a space. By hand: a codec would be looked up, perhaps in a container."""
     first, *rest = text.split("\\")
     return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)

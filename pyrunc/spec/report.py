@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyrunc.errors import ConfigError
+from pyrunc.errors import ConfigError, printable
 from pyrunc.spec import jsonc, rules
 from pyrunc.spec.schema import expanded
 
@@ -227,11 +227,6 @@ def positions(text: str, twice: "list[Path_] | None" = None) -> dict[Path_, int]
 def pointer(path: Path_) -> str:
     """A JSON pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what would end a line, steer a terminal, or not be encodable."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _path(text: str) -> Path_:

@@ -1,6 +1,7 @@
 """The mounts of another process: /proc/PID/mountinfo, proc(5)."""
 
 from pyrunc.linux.fd import Fd, read_file
+from pyrunc.linux.mount import unescaped
 
 
 class Mounted:
@@ -21,7 +22,7 @@ class Mounted:
         words = fields.split(" ")
         self.number, self.parent = int(words[0]), int(words[1])
         self.device = words[2]
-        self.root, self.place = _plain(words[3]), _plain(words[4])
+        self.root, self.place = unescaped(words[3]), unescaped(words[4])
         self.flags = words[5].split(",")
         self.kind = rest.split(" ", 1)[0]
 
@@ -36,9 +37,3 @@ def mount_of(fd: Fd) -> int:
     """The number of the mount that a descriptor is on."""
     lines = read_file(f"/proc/self/fdinfo/{fd.number}").splitlines()
     return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"mnt_id:"))
-
-
-def _plain(text: str) -> str:
-    r"""Where \040 is a space."""
-    first, *rest = text.split("\\")
-    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
