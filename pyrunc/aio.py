@@ -29,7 +29,7 @@ __all__ = ["Container", "Pool", "Process", "run"]
 
 
 async def _readable(number: int) -> None:
-    """Until there is something to read."""
+    """Wait until there is something to read."""
     loop = asyncio.get_running_loop()
     come: asyncio.Future[None] = loop.create_future()
     loop.add_reader(number, _came, come)
@@ -61,7 +61,7 @@ async def _receive(line: client.Line, what: str) -> tuple[dict[str, Any], list[A
 
 
 class _Hearing:
-    """Hears the next message on a line for all who wait for it: a loop has one reader of a socket."""
+    """Hears the next message on a line for all who wait for it: a loop takes only one reader of a socket."""
 
     def __init__(self, line: client.Line, what: str) -> None:
         self._line = line
@@ -70,7 +70,7 @@ class _Hearing:
         self._waiting = 0
 
     async def message(self) -> dict[str, Any] | None:
-        """None: it is not to be heard any more."""
+        """The next message. None: `stop` was called, and it won't be heard here."""
         loop = asyncio.get_running_loop()
         if self._heard is None:
             if self._line.fileno() < 0:
@@ -98,7 +98,7 @@ class _Hearing:
         heard.get_loop().remove_reader(self._line.fileno())
 
     def stop(self) -> None:
-        """Somebody else is at the line now."""
+        """Stop hearing: somebody else reads the line now."""
         heard = self._heard
         if heard is not None and not heard.done():
             self._leave(heard)
@@ -135,7 +135,7 @@ async def run(
     check: bool = False, output_limit: int | None = OUTPUT_LIMIT, state_root: str | None = None,
     **options: Unpack[Options],
 ) -> Result[Any]:  # fmt: skip
-    """pyrunc.run, awaited. Cancelled, it kills what runs, and goes on when nothing is left of it."""
+    """pyrunc.run, awaited. When it is cancelled, it kills what runs, and ends when nothing is left of that."""
     running = Running(
         sandbox(args, **options), input=input, stdin=stdin, stdout=stdout, stderr=stderr,
         text=Text(text, encoding, errors), timeout=timeout, output_limit=output_limit, state_root=state_root,
@@ -194,7 +194,8 @@ def _flow(exchange: Any, number: int) -> "asyncio.Future[None]":
 
 
 def _read_the_rest(exchange: Any) -> None:
-    """Nobody is left who writes. The end may not come: a fork of the program may have the other end of the pipe."""
+    """Read what is left: nobody writes any more. The end of a pipe may not come, as a fork of the program may have its
+    other end."""
     for number in [*exchange.reading]:
         try:
             while number in exchange.reading:
@@ -204,7 +205,7 @@ def _read_the_rest(exchange: Any) -> None:
 
 
 class _TooMuchError(Exception):
-    """So that nobody waits for the other streams."""
+    """There is too much output. It is raised so that nobody waits for the other streams."""
 
 
 async def _flow_in(exchange: Any) -> None:
@@ -268,7 +269,7 @@ class Pool:
 
 
 async def _hear_ready(running: Running, seconds: float) -> None:
-    """It waits for start, or is another one's to hear of."""
+    """Wait until the container waits for start, or until somebody else hears of it."""
     if running.is_ready:
         return
     if running.coming is None:
@@ -287,7 +288,7 @@ class Process:
     """pyrunc.Process, awaited; its streams are asyncio's.
 
     Attributes:
-        args, pid, terminal, returncode: as there.
+        args, pid, terminal, returncode: as in pyrunc.Process.
         stdin: an asyncio.StreamWriter; stdout, stderr: asyncio.StreamReader; None where it has none.
     """
 
@@ -549,7 +550,7 @@ class Container:
             try:
                 await self.process.wait(2.0)
             except (TimeoutExpired, WorkerError, UsageError):
-                pass  # nobody can say
+                pass  # nobody knows it
             self.process._end.stop()
             self.process._inner._line.close()
 

@@ -1,6 +1,6 @@
-"""A system call that may wait for a file system. The loop goes on until it has returned.
+"""A system call that may wait for a file system, made aside: the loop goes on meanwhile.
 
-It mounts, unmounts, or copies a mount, and costs a tenth of a worker. See linux/apart.py.
+It mounts, unmounts or copies a mount, and costs a tenth of what a worker costs. See linux/apart.py.
 """
 
 import posix
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 
 class Aside:
-    """Args:
-    step: what it is in the log; what: in errors.
-    call: has begun.
-    done: is called once: with what the call returned, or with why it failed.
+    """One call that is made aside.
+
+    Args:
+        step: its name in the log.
+        what: its name in errors.
+        call: the system call, which has begun.
+        done: is called once: with what the call returned, or with why it failed.
 
     Attributes:
-        hangs: it does not even die. `after` is called when it has, some time.
+        hangs: it outlives even SIGKILL.
+        after: is called when it has ended.
     """
 
     __slots__ = (
@@ -54,8 +58,8 @@ class Aside:
         """It says nothing before its end."""
 
     def ended(self, _: int) -> None:
-        """It was waited for. One that was called off has failed, even if it was as quick as that: its caller is told
-        that nothing was made."""
+        """It has ended, and was waited for. A call that was called off counts as failed even if it was quicker: its
+        caller is told that nothing was made."""
         result = self.call.take()
         if self.called_off is not None:
             if self.call.opens and result >= 0:

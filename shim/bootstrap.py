@@ -1,5 +1,5 @@
-"""Which of its protocols the containerd that has started us speaks. It decides what `start` prints, and how containerd
-calls us later."""
+"""Which protocol the containerd that has started us speaks. It decides what `start` prints, and how containerd calls us
+later."""
 
 import posix
 
@@ -16,10 +16,10 @@ MODULE = b"github.com/containerd/containerd"
 
 
 def answer(address: str, asked: "dict[str, Any]", caller: int) -> bytes:
-    """Version 3: containerd calls us for the first container of a pod, and for none of the others.
+    """What `start` prints. With version 3 containerd calls us for the first container of a pod only.
 
-    From 2.3 on containerd says in its parameters (`asked`) what it takes. Before, it says nothing that tells 2.0 from
-    1.7, and 1.7 refuses a 3.
+    From 2.3 on containerd's parameters (`asked`) say what it takes. Before that nothing tells 2.0 from 1.7, and 1.7
+    refuses version 3.
     """
     if asked or _is_second(caller):
         return dumps({"version": 3, "address": address, "protocol": "ttrpc"}).encode("utf-8", "surrogateescape")
@@ -27,7 +27,7 @@ def answer(address: str, asked: "dict[str, Any]", caller: int) -> bytes:
 
 
 def _is_second(pid: int) -> bool:
-    """Whether the process is a containerd 2, or has one in it. Its own program says so. In doubt it is none."""
+    """Whether the process is a containerd 2 or contains one. The file of its program says so. In doubt: no."""
     try:
         with open_at(None, f"/proc/{pid}/exe", posix.O_RDONLY) as program:
             modules = _build_information(program)
@@ -37,7 +37,7 @@ def _is_second(pid: int) -> bool:
 
 
 def _build_information(program: Fd) -> bytes:
-    """What Go's linker says of the modules in a program. debug/buildinfo; elf(5)"""
+    """What Go's linker writes about the modules in a program. debug/buildinfo; elf(5)"""
     head = posix.pread(program.number, 64, 0)
     if not head.startswith(ELF_64_LITTLE):
         return b""

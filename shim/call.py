@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One request, until it is answered: once, however often somebody tries."""
+    """One request, until it is answered. It is answered once, however often somebody tries."""
 
     __slots__ = ("connection", "done", "late", "log", "loop", "message", "name", "stream", "timer", "traced")
 
@@ -28,12 +28,12 @@ class Call:
         self.name = ""
         self.done = False
         self.timer: Timer | None = None
-        self.late: Callable[[Status], None] | None = None  # whom to tell that its deadline has passed
+        self.late: Callable[[Status], None] | None = None  # is called when its deadline has passed
         self.traced: Traced | None = None
         self.log = log  # of what is done for it
 
     def answer(self, work: "Callable[[], Values | bytes | None]") -> None:
-        """Whatever the work raises is an answer too. Bytes are one that is encoded already."""
+        """Answer with what the work returns or raises. Bytes are an answer that is encoded already."""
         if self.done:
             return
         try:
@@ -64,7 +64,7 @@ class Call:
             self.timer = self.loop.after(nanoseconds / 10**9, self._too_late)
 
     def trace(self, tracer: "Tracer", request: "Values", values: "Values") -> None:
-        """What is done for it is a span of whoever has called, unless he does not want it."""
+        """Make what is done for it a span in the caller's trace, unless the caller does not want it."""
         self.traced = tracer.traced(request, values, self.log)
         self.log = self.traced or self.log
 

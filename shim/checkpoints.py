@@ -1,4 +1,4 @@
-"""Checkpoint, and Create of one. In a worker: both take as long as CRIU does."""
+"""Checkpoint, and Create from a checkpoint. A worker does both, as they take as long as CRIU does."""
 
 import posix
 
@@ -21,13 +21,13 @@ WORK = "criu-work"  # in the bundle: CRIU's log, which stays when it fails
 
 def restore(root: "StateRoot", id: str, bundle: str, asked: "Options", request: "Values", found: "Values",
             log: "Log") -> None:  # fmt: skip
-    """A container that waits for Start, which lets it go on: until then it is paused."""
+    """Restore a container. It is paused until Start lets it go on."""
     restoring = RestoreOptions(
         request["checkpoint"],
         work=found["criu_work_path"] or f"{bundle}/{WORK}",
         criu=found["criu_path"],
         paused=True,
-        tcp_established=True,  # what Checkpoint was not asked to take along is not there
+        tcp_established=True,  # harmless: Checkpoint takes along only what it is asked to
         file_locks=True,
     )
     Container.restore(root, id, bundle, restoring, asked, log)
@@ -35,13 +35,13 @@ def restore(root: "StateRoot", id: str, bundle: str, asked: "Options", request: 
 
 
 def let_go(container: Container) -> None:
-    """Start, of one that was restored."""
+    """Start a restored container."""
     container.resume()
     container.run_hooks("poststart", "running")
 
 
 def checkpoint(container: Container, request: "Values", bundle: str, criu: str) -> None:
-    """Raises PyruncError, Malformed."""
+    """Write a checkpoint. Raises PyruncError, Malformed."""
     given = request["options"]
     if given is not None and given["type_url"].rpartition("/")[2] not in ("", messages.CHECKPOINT_OPTIONS_NAME):
         raise Malformed(f"options of type {given['type_url']} are none of a checkpoint")
@@ -66,7 +66,7 @@ def checkpoint(container: Container, request: "Values", bundle: str, criu: str) 
 
 
 def _forget_work(given: str, bundle: str) -> None:
-    """Nobody looks at it when all went well. CRIU leaves files alone, and no folders."""
+    """Remove our work folder, which nobody needs when all went well. CRIU leaves only files in it, and no folders."""
     if given:
         return
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:

@@ -26,27 +26,30 @@ AGAIN_SECONDS = 0.25  # until what has failed is tried again
 
 
 class Led:
-    """A process on its way to its program, or to where it waits for Start, as the loop leads it."""
+    """A process that the loop leads to its program, or to the point where it waits for Start."""
 
     __slots__ = ()
 
     def ended(self, pid: int, status: int, at: int) -> bool:
-        """A process has. Whether it is this one."""
+        """A process has ended. Returns whether it is this one."""
         raise NotImplementedError
 
     def catch_up(self) -> None:
-        """Hear what it has said by now."""
+        """Hear what the process has said by now."""
         raise NotImplementedError
 
 
 class Children:
-    """Args:
-    other_ended: is told of whoever is none of these: pid, status as waitpid(2) has it.
+    """All children of the shim.
+
+    Args:
+        other_ended: is told of a child that is none of these: its pid, and its status as waitpid(2) gives it.
 
     Attributes:
-        workers: by their pid, and the calls that are made aside.
+        workers: the workers, and the calls that are made aside, by their pid.
         led: those that the loop leads.
-        owner: of a pid, the process of a container's; ended: is told of its end.
+        owner: finds the process of a container by its pid.
+        ended: is told of the end of such a process.
     """
 
     __slots__ = ("ended", "led", "log", "loop", "other_ended", "owner", "standard", "workers")
@@ -69,7 +72,7 @@ class Children:
         told: "Callable[[str, Any, list[Fd | None]], None] | None" = None, kept: "Sequence[Fd | None]" = (),
         log: "Log | None" = None,
     ) -> Worker:  # fmt: skip
-        """`log`: of the call that it works for, where there is one."""
+        """Start a worker. `log`: of the call that it works for, if there is one."""
         made = Worker(self.loop, log or self.log, what, work, done, told, [self.standard.null, *kept])
         self.workers[made.pid] = made
         return made
@@ -77,26 +80,26 @@ class Children:
     def aside(
         self, what: str, call: "Apart", done: "Callable[[int, Exception | None], None]", log: "Log", step: str
     ) -> Aside:
-        """`step`: what the call is in the log, of whoever it is for."""
+        """Watch a call that is made aside. `step`: its name in the log."""
         made = Aside(self.loop, log, step, what, call, done)
         self.workers[made.pid] = made
         return made
 
     def reap(self) -> None:
-        """SIGCHLD, which may stand for several. A container in the host's process namespace may make orphans as fast as
-        we bury them. So others are served meanwhile."""
+        """Bury the children that have ended, as one SIGCHLD may stand for several. A container in the host's process
+        namespace may make orphans as fast as we bury them, so others are served in between."""
         try:
             for _ in range(AT_A_TIME):
                 if not self._bury():
                     return
             self.loop.soon(self.reap)
         except BaseException:
-            self.loop.after(AGAIN_SECONDS, self.reap)  # they are still there
+            self.loop.after(AGAIN_SECONDS, self.reap)  # the children are still there
             raise
 
     def _bury(self) -> bool:
-        """Bury one that has ended. Its end is put on record first; then it is waited for; then its end is told. What
-        fails in between is done again."""
+        """Bury one that has ended. Its end is recorded first, then it is waited for, then its end is told. What fails
+        in between is done again."""
         try:
             found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
         except ChildProcessError:
@@ -107,7 +110,7 @@ class Children:
         status = found.si_status << 8 if found.si_code == posix.CLD_EXITED else found.si_status & 0x7F
         process = self.owner(pid)
         if process is None and pid not in self.workers:
-            self._catch_up()  # it became ours when its maker ended, and he has told us before
+            self._catch_up()  # its maker told us of it, then ended, and so made it our child
             process = self.owner(pid)
         now = time.time_ns()
         if process is not None:

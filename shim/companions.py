@@ -1,7 +1,7 @@
 """Containers that containerd 2 has added to a pod's shim.
 
-When the shim was killed, containerd calls `delete` for the pod's first container alone, and the bundles of the others
-are gone by then. So each of the others is noted in the first one's bundle. What a killed shim leaves is found there.
+After the shim was killed, containerd calls `delete` for the pod's first container alone, and the bundles of the others
+are gone by then. So each of the others is noted in the first one's bundle. `delete` finds there what is left of them.
 """
 
 import posix
@@ -10,11 +10,11 @@ from pyrunc.linux.fd import open_at, read_file, replace_file, unlink_quietly
 from pyrunc.spec.jsonc import dumps, loads
 
 SANDBOX = "sandbox"  # containerd's file with the ID of the first one, in the bundles of the others
-START = "companion."  # of a note's name; its ID follows
+START = "companion."  # a note's name begins with it; the ID follows
 
 
 def note(id: str, bundle: str, root: str) -> None:
-    """Call it before anything of the container is made."""
+    """Note a container in the first one's bundle. Call it before anything of the container is made."""
     first = _first(bundle)
     if first:
         with open_at(None, first, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
@@ -30,7 +30,7 @@ def forget(id: str, bundle: str) -> None:
 
 
 def noted(bundle: str) -> "list[tuple[str, str, str]]":
-    """(ID, bundle, state root) of each."""
+    """ID, bundle and state root of each container that is noted."""
     found = []
     for name in posix.listdir(bundle):
         if name.startswith(START):
@@ -41,8 +41,8 @@ def noted(bundle: str) -> "list[tuple[str, str, str]]":
 
 
 def _first(bundle: str) -> str:
-    """The bundle of the pod's first container. "" for that one itself, and where it is gone: then nobody calls for
-    it."""
+    """The bundle of the pod's first container. "" for the first container itself, and if that bundle is gone, as then
+    nobody calls `delete` for it."""
     try:
         sandbox = read_file(f"{bundle}/{SANDBOX}").decode("utf-8", "surrogateescape")
     except FileNotFoundError:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from pyrunc.shim.tasks import Tasks
 
 NAME = b"containerd-shim"
-# The runtime would take them for its own: they are containerd's, or systemd's for containerd
+# These are containerd's, or systemd's for containerd. The runtime would take them for its own.
 NOT_OURS = (b"NOTIFY_SOCKET", b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES")
 LINGER_SECONDS = 60.0
 SIGNALLED_SECONDS = 3.0
 UNUSED_SECONDS = 5.0
-# With one of them in containerd's environment calls are traced. Without, no code for it is loaded
+# If one of them is in containerd's environment, calls are traced. If not, no code for that is loaded.
 TRACED = (
     b"PYRUNC_TRACES_FILE", b"PYRUNC_TIMELINE_FILE", b"OTEL_EXPORTER_OTLP_ENDPOINT",
     b"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -34,7 +34,7 @@ TRACED = (
 
 
 def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> None:
-    """Until containerd says Shutdown, or a signal does."""
+    """Serve until containerd says Shutdown, or a signal ends us."""
     posix.setsid()
     log_fd = _open_log()
     for variable in NOT_OURS:
@@ -84,24 +84,26 @@ def serve(listener: "_socket.socket", path: str, flags: "dict[str, str]") -> Non
 
 
 class Ending:
-    """How the shim ends: when it is told to, when it is not used any more, or by a signal."""
+    """How the shim ends: when containerd tells it to, when it is not used any more, or by a signal."""
 
     server: "Server"
     tasks: "Tasks"
 
     def __init__(self, loop: "Loop", publisher: "Publisher", leave: "Callable[[], bool]") -> None:
-        """`leave`: give the address up, unless somebody is about to use it."""
+        """`leave`: gives the address up, unless somebody is about to use it."""
         self.loop = loop
         self.publisher = publisher
         self.leave = leave
 
     def at_once(self) -> None:
-        """Before Shutdown is answered the address is free: the next `start` of this name must not find us there."""
+        """Give up the address, then end. Shutdown is answered after that: the next `start` of this name must not find
+        us there."""
         self.server.close()
         self._linger(LINGER_SECONDS)
 
     def when_unused(self) -> None:
-        """Of a namespace's only shim: a `start` of another container may just have found it, and counts on it."""
+        """End a namespace's only shim once nobody uses it. A `start` of another container may just have found it, and
+        counts on it."""
         if self.tasks.by_id:
             return
         rest = self.server.came + UNUSED_SECONDS - time.monotonic()
@@ -113,12 +115,12 @@ class Ending:
             self.loop.after(UNUSED_SECONDS, self.when_unused)
 
     def by_signal(self) -> None:
-        """Whoever ends the machine does not wait for long."""
+        """End soon: whoever shuts the machine down does not wait for long."""
         self.server.close()
         self._linger(SIGNALLED_SECONDS)
 
     def _linger(self, patience: float, pause: float = 0.01) -> None:
-        """Until the last answer and the last event are away. containerd may be about to restart just now."""
+        """End when the last answer and the last event are sent: containerd may be about to restart just now."""
         if patience <= 0 or (self.server.idle and not self.publisher.queue):
             self.loop.over = True
         else:
@@ -126,8 +128,8 @@ class Ending:
 
 
 def _open_log() -> "Fd | None":
-    """containerd reads it. It is opened for both directions, as containerd may restart; and without waiting, as it may
-    not read."""
+    """Open the log, which containerd reads. It is opened for both directions, as containerd may restart, and without
+    waiting, as containerd may not read."""
     try:
         return open_at(None, "log", posix.O_RDWR | posix.O_NONBLOCK)
     except OSError:
@@ -135,7 +137,7 @@ def _open_log() -> "Fd | None":
 
 
 def _raise_oom_score() -> None:
-    """The kernel is to take us before containerd, and the container before us."""
+    """Make the kernel kill us before containerd, and the container before us, when memory runs out."""
     try:
         with open_at(None, "/proc/self/oom_score_adj", posix.O_RDWR) as file:
             score = int(posix.read(file.number, 16))
@@ -145,8 +147,8 @@ def _raise_oom_score() -> None:
 
 
 def _publisher(loop: "Loop", log: Log, flags: "dict[str, str]") -> "tuple[Publisher, Callable[[int, int], None]]":
-    """Who publishes events, and who is told of processes that are nobody else's: one may be containerd's program that
-    publishes."""
+    """The publisher of events, and the function that is told of the end of an unknown child: that may be containerd's
+    program that publishes."""
     from pyrunc.shim.events import Publisher
 
     made = Publisher(loop, log)
@@ -166,4 +168,4 @@ def _publisher(loop: "Loop", log: Log, flags: "dict[str, str]") -> "tuple[Publis
 
 
 def _nobody(pid: int, status: int) -> None:
-    """An orphan of a container's, or a logger."""
+    """Do nothing: it is an orphan of a container, or a logger."""

@@ -1,5 +1,5 @@
-"""delete: containerd calls it when a shim has gone. After a normal end nothing is left; after its death everything
-is."""
+"""delete: containerd calls it when a shim has gone. After a normal end of the shim nothing is left; after its death
+everything is."""
 
 import posix
 import time
@@ -18,7 +18,7 @@ KILLED = 137
 
 
 def delete(flags: "dict[str, str]") -> bytes:
-    """Returns DeleteResponse. The bundle is -bundle, or the working directory."""
+    """Remove what is left, and return DeleteResponse. The bundle is -bundle, or the working directory."""
     bundle = flags.get("bundle") or posix.getcwd()
     remove(bundle, flags["namespace"], flags["id"])
     if _shim_is_gone(bundle):
@@ -34,7 +34,7 @@ def delete(flags: "dict[str, str]") -> bytes:
 
 
 def remove(bundle: str, namespace: str, id: str, root: str = "") -> None:
-    """Whatever there is of a container, and of what was to become one."""
+    """Remove whatever there is of a container, even if it was not made completely."""
     root = root or _state_root(bundle, namespace)
     if posix.access(f"{root}/{id}", posix.F_OK):
         from pyrunc.container.container import Container
@@ -51,7 +51,7 @@ def unmount_rootfs(bundle: str) -> None:
 
 
 def _is_anothers(root: "StateRoot", id: str, bundle: str) -> bool:
-    """A container of the same ID and another bundle is why ours could not be made, and runs on."""
+    """Whether the container belongs to another bundle. Then it is why ours could not be made, and it runs on."""
     from pyrunc.container.state import StateDirectory
 
     try:
@@ -60,11 +60,11 @@ def _is_anothers(root: "StateRoot", id: str, bundle: str) -> bool:
         with open_at(None, bundle, posix.O_PATH | posix.O_DIRECTORY) as ours:
             return record is not None and record["bundle"] != posix.readlink(f"/proc/self/fd/{ours.number}")
     except (PyruncError, OSError):
-        return False  # damaged, or on its way: `delete --force` knows what to do
+        return False  # it is damaged or in the making: `delete --force` knows what to do
 
 
 def _shim_is_gone(bundle: str) -> bool:
-    """Whether the shim was killed. Its socket is removed then."""
+    """Whether the shim is gone. If it was killed, its socket is removed."""
     try:
         address = read_file(f"{bundle}/address").decode("utf-8", "surrogateescape")
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def _shim_is_gone(bundle: str) -> bool:
 
 
 def _state_root(bundle: str, namespace: str) -> str:
-    """As Create has left it in the bundle."""
+    """The state root that Create has noted in the bundle."""
     try:
         data = read_file(f"{bundle}/options.json")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Opening what a process's streams lead to, as containerd names it: fifos, files, loggers.
 
-Each may wait: for a reader, for a file server, for a logger that is not ready. So a worker calls this, not the loop.
+To open one may mean to wait for a reader, for a file server or for a logger. So a worker calls this, not the loop.
 """
 
 import _signal
@@ -22,16 +22,16 @@ FIFO, FILE_TYPE = 0o010000, 0o170000
 LOGGERS = ("binary", "binary-v2")
 KINDS = ("", "fifo", "file", *LOGGERS)
 CHUNK = 1 << 16
-READER_SECONDS = 0.25  # that an engine may take to open what it has made
+READER_SECONDS = 0.25  # an engine may take so long to open the fifos that it has made
 PAUSE_SECONDS = 0.001
 NO_READER = 6  # ENXIO
 
 
 def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patience: float = 0.0) -> "Ends":
-    """Open all. Raises PyruncError.
+    """Open all ends of a process. Raises PyruncError.
 
-    An engine that hears of the end of a process while it still opens the fifos may take that for an error, and read
-    nothing. containerd's client does. So the readers are waited for.
+    An engine that hears of a process's end while it still opens the fifos may take that for an error and read nothing,
+    as containerd's client does. So we wait for the readers.
 
     Args:
         container: its ID and namespace, for a logger.
@@ -55,10 +55,10 @@ def open_ends(names: "tuple[str, str, str]", container: "tuple[str, str]", patie
 
 
 def open_at_once(names: "tuple[str, str, str]") -> "tuple[Ends, bool]":
-    """Open those that need no waiting, and say whether these are all. If not, `open_ends` opens them, or says why not.
+    """Open the ends that need no waiting, and say whether these are all. If not, `open_ends` opens all or says why not.
 
-    They are fifos that the kernel has in its cache (RESOLVE_CACHED, Linux 5.12) and that have their readers. Those that
-    are open must stay open until all are: a client that has found a writer, and then none, is at the end.
+    They are fifos that are in the kernel's cache (RESOLVE_CACHED, Linux 5.12) and have their readers. Those that are
+    open must stay open until all are: a client that finds a writer, and then none, takes that for the end.
     """
     ends: Ends = [None, None, None, None]
     try:
@@ -105,7 +105,7 @@ def _open_sink(name: str, files: "Files", deadline: float) -> Fd:
 
 
 def _open_fifo(path: str, deadline: float) -> Fd:
-    """Open it for both directions. So we neither wait for a reader nor fail when he goes, and another one may come."""
+    """Open a fifo for both directions. So we neither wait for a reader nor fail when it goes, and another may come."""
     writer = _writer(path)
     while writer is None and time.monotonic() < deadline:
         time.sleep(PAUSE_SECONDS)
@@ -114,11 +114,11 @@ def _open_fifo(path: str, deadline: float) -> Fd:
         return _open(path, posix.O_RDWR | posix.O_NONBLOCK)
     finally:
         if writer is not None:
-            writer.close()  # not before: a reader who finds no writer is at the end
+            writer.close()  # not earlier: a reader that finds no writer takes that for the end
 
 
 def _writer(path: str) -> "Fd | None":
-    """None: there is no reader."""
+    """The fifo, opened for writing. None: there is no reader."""
     try:
         return open_at(None, path, posix.O_WRONLY | posix.O_NONBLOCK)
     except OSError as error:
@@ -155,7 +155,7 @@ class Files:
         self.alive: tuple[Fd, Fd] | None = None
 
     def add(self, path: str) -> Fd:
-        """What to write to instead."""
+        """Open a file, and return the pipe to write to instead."""
         if path in self.sinks:
             return Fd(posix.dup(self.sinks[path].number), path)
         if self.alive is None:
@@ -170,7 +170,7 @@ class Files:
         return self.sinks[path]
 
     def ended(self) -> "Fd | None":
-        """At its end when all writers have ended."""
+        """A pipe that is at its end when all writers have ended. None: there are no files."""
         if self.alive is None:
             return None
         self.alive[1].close()
@@ -178,15 +178,15 @@ class Files:
 
 
 def _write_on(source: int, file: int, alive: int) -> None:
-    """A process of its own. It has nothing of the shim's: with the other ends of the pipes it would never see their
-    end."""
+    """Copy a pipe to a file, in a process of its own. It keeps nothing of the shim's: if it had the other ends of the
+    pipes, it would never see their end."""
     status = 1
     try:
         for number, fd in enumerate([posix.dup(fd) for fd in (source, file, alive)]):
             posix.dup2(fd, number)
         posix.closerange(3, 1 << 20)
         _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)  # it ends with what is written
+        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)  # it ends when all is written
         while data := posix.read(0, CHUNK):
             write_all(1, data)
         status = 0

@@ -1,5 +1,5 @@
-"""Events for containerd. Those of one container go one after the other, each when the one before it was received. Those
-of different containers go together. None is lost while containerd restarts."""
+"""Events for containerd. Those of one container go one at a time, each after the one before it was received. Those of
+different containers go together. None is lost while containerd restarts."""
 
 import time
 
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from pyrunc.shim.loop import Loop, Timer
 
 LAST_PAUSE_SECONDS = 8.0
-MOST = 4096  # that wait; then the oldest goes: a shim without a containerd must not grow
+MOST = 4096  # waiting events; then the oldest is dropped: a shim without a containerd must not grow
 FIRST_PAUSE_SECONDS = 0.25
-EXIT = "/tasks/exit"  # who waits for one waits for ever: it is told however often that takes
-MOST_REFUSALS = 10  # of any other event: the next ones of its container wait for it
+EXIT = "/tasks/exit"  # sent until it is received: whoever waits for it would wait for ever
+MOST_REFUSALS = 10  # of any other event, for which the next ones of its container wait
 
 
 class Event:
-    """Attributes:
-    sent: it is under way: neither received nor refused, as far as we know.
-    due: when it may be sent again, after it was refused."""
+    """One event.
+
+    Attributes:
+        sent: it is under way: neither received nor refused, as far as we know.
+        due: when it may be sent again after it was refused.
+    """
 
     __slots__ = ("any", "at", "container", "due", "refusals", "sent", "topic")
 
@@ -39,7 +42,7 @@ class Event:
 
 
 class Way:
-    """To containerd. What becomes of an event is told to the publisher: `received`, `refused`, `failed`.
+    """A way to containerd. It tells the publisher what becomes of an event: `received`, `refused` or `failed`.
 
     Attributes:
         at_a_time: how many events may be under way.
@@ -53,7 +56,7 @@ class Way:
 
 
 class Publisher:
-    """The queue. An event leaves it when it was received. What was sent and not received is sent again."""
+    """The queue of events. An event leaves it when it was received. If it was sent but not received, it goes again."""
 
     __slots__ = ("again", "log", "loop", "pause", "queue", "soon", "timer", "way")
 
@@ -62,13 +65,13 @@ class Publisher:
         self.log = log
         self.way: Way | None = None
         self.queue: list[Event] = []
-        self.timer: Timer | None = None  # of the next attempt at all
-        self.again: Timer | None = None  # of the next attempt with one that was refused
+        self.timer: Timer | None = None  # for the next attempt at all
+        self.again: Timer | None = None  # for the next attempt with a refused event
         self.pause = FIRST_PAUSE_SECONDS
         self.soon = False
 
     def publish(self, topic: str, **values: "Any") -> None:
-        """It goes after the answer to the call that is being served, with all others that there are by then."""
+        """Queue an event. It goes after the answer to the call that is being served, with all others that wait then."""
         if self.way is None:
             return
         self.queue.append(Event(topic, values))
@@ -77,7 +80,8 @@ class Publisher:
         self._send_soon()
 
     def _make_room(self) -> None:
-        """Drop the oldest that is not the end of a process. There are never more ends than processes, so these stay."""
+        """Drop the oldest event that is not the end of a process. There are never more ends than processes, so ends
+        stay."""
         for index, event in enumerate(self.queue):
             if not event.sent and event.topic != EXIT:
                 self.log.warning("containerd takes no events: the oldest that waits is given up")
@@ -121,7 +125,7 @@ class Publisher:
             self._send_soon()
 
     def refused(self, event: Event, why: str, for_good: bool) -> None:
-        """It stays in front of all others of its container, and they wait for it."""
+        """containerd has refused an event. It stays in front of all others of its container, which wait for it."""
         event.sent = False
         event.refusals += 1
         if for_good or (event.refusals > MOST_REFUSALS and event.topic != EXIT):
@@ -134,7 +138,7 @@ class Publisher:
         self._send_soon()
 
     def failed(self, why: str) -> None:
-        """Nobody knows whether what was sent has arrived."""
+        """Send everything again later: nobody knows whether what was sent has arrived."""
         for event in self.queue:
             event.sent = False
         if self.queue:

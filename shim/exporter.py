@@ -1,7 +1,7 @@
 """Where spans go: to a file, as lines of JSON, or to a collector, by OTLP (JSON over HTTP).
 
-Both may take long, a file on NFS too. So a child does it. The shim has containerd's environment, which says where. Its
-variables are OpenTelemetry's; only the one for the file is ours, as containerd reads those and knows none for files.
+Both may take long, as a file may be on NFS. So a child does it. containerd's environment, which the shim has, says
+where. The variables are OpenTelemetry's, which containerd reads too. They have none for files, so those are ours.
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 FILE = "PYRUNC_TRACES_FILE"
 TIMELINE = "PYRUNC_TIMELINE_FILE"  # Chrome's trace format, for Perfetto
 PATH = "/v1/traces"  # below an endpoint that is not for traces alone
-DELAY_SECONDS = 5.0  # for more to come
+DELAY_SECONDS = 5.0  # to collect more spans
 TIMEOUT_SECONDS = 10.0
-MOST = 2048  # that wait; what comes then is lost
-LOOK_AGAIN = (429, 502, 503, 504)  # what a collector may answer that is busy
+MOST = 2048  # waiting spans; further ones are lost
+LOOK_AGAIN = (429, 502, 503, 504)  # a busy collector's answers
 NAME = "containerd-shim-pyrunc-v2"
 ON = ("1", "t", "true")
 OVER_HTTP = ("", "http/json", "http/protobuf")  # a collector takes both forms at one address
 
 
 def exporter(loop: "Loop", log: "Log", namespace: str) -> "Exporter | None":
-    """None: spans are to go nowhere after all."""
+    """The exporter that the environment asks for. None: spans go nowhere after all."""
     file, timeline, url = _variable(FILE), _variable(TIMELINE), _url(log)
     if _variable("OTEL_SDK_DISABLED").lower() in ON or not (file or timeline or url):
         return None
@@ -65,7 +65,7 @@ def _variable(name: str) -> str:
 
 
 def _seconds(text: str, default: float) -> float:
-    """Milliseconds as seconds. What is no number counts as not said."""
+    """Milliseconds as seconds. What is no number counts as not given."""
     return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
@@ -73,7 +73,7 @@ class Exporter:
     """What waits to be sent, and the child that sends.
 
     Attributes:
-        sender: the pipe of a child that is sending: it says what went wrong, and ends with it.
+        sender: the pipe of a child that is sending. It says what went wrong, and ends with the child.
     """
 
     __slots__ = ("delay", "file", "log", "loop", "lost", "sender", "spans", "timeline", "timer", "tracer", "url")
@@ -100,7 +100,7 @@ class Exporter:
             self.timer = self.loop.after(self.delay, self.send)
 
     def send(self) -> None:
-        """All that there is, by a child, which may outlive us."""
+        """Send all spans, by a child, which may outlive us."""
         self.loop.cancel(self.timer)
         self.timer = None
         if not self.spans:
@@ -127,7 +127,7 @@ class Exporter:
 
 
 def _become_sender(file: str, timeline: str, url: str, spans: "list[Finished]", pipe: int) -> None:
-    """In the child, which holds nothing of ours: neither a connection nor a container's streams."""
+    """Send, in the child. It keeps nothing of ours: neither a connection nor a container's streams."""
     try:
         posix.dup2(pipe, 2)
         keep_only(3, of_modules())
@@ -157,7 +157,7 @@ def _document(spans: "list[Finished]") -> bytes:
 
 
 def _events(spans: "list[Finished]") -> bytes:
-    """Lines of Chrome's JSON array, which needs no end. A row for each call: several run at a time."""
+    """Lines of Chrome's JSON array, which needs no end. Several calls run at a time, so each has a row."""
     from pyrunc.spec.jsonc import dumps
 
     lines = []
@@ -173,13 +173,13 @@ def _events(spans: "list[Finished]") -> bytes:
 
 
 def _append(path: str, data: bytes, start: bytes = b"") -> None:
-    """`start`: of a file that is empty."""
+    """Append to a file. `start`: goes first into an empty file."""
     with Fd(posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)) as file:
         write_all(file.number, (b"" if posix.fstat(file.number).st_size else start) + data)
 
 
 def _post(url: str, data: bytes) -> None:
-    """Try again for as long as the collector says that it is busy, or is not there, until the time is up."""
+    """Send to a collector. If it is busy or not there, try again until the time is up."""
     from urllib import error, request
 
     trusted = _trusted() if url.startswith("https://") else None
@@ -215,7 +215,7 @@ def _trusted() -> "Any":
 
 
 def _headers() -> "dict[str, str]":
-    """NAME=VALUE,NAME=VALUE, percent-encoded: whom the collector takes spans from."""
+    """The headers that tell a collector whose spans these are: NAME=VALUE,NAME=VALUE, percent-encoded."""
     from urllib.parse import unquote
 
     given = [each.partition("=") for each in _setting("HEADERS").split(",")]

@@ -1,4 +1,4 @@
-"""What the runtime's errors are to containerd: a gRPC code, and runc's words where engines look for them."""
+"""The runtime's errors as containerd gets them: a gRPC code, and runc's words where engines look for them."""
 
 from pyrunc.errors import NoSuchContainer, PyruncError, StateError, StepError, reason
 from pyrunc.protobuf import Malformed
@@ -19,7 +19,7 @@ def failure(error: "PyruncError | OSError", start: str = "") -> Status:
 
 
 def in_words(error: BaseException, start: str = "") -> Status:
-    """Whatever it is, as an answer."""
+    """Any error, as an answer."""
     if isinstance(error, Status):
         return error
     if isinstance(error, PyruncError | OSError):

@@ -32,7 +32,7 @@ class Forward(Way):
         self.timer: Timer | None = None
 
     def send(self, events: "list[Event]") -> None:
-        """In one write."""
+        """Send the events in one write."""
         try:
             if self.connection is None:
                 self.connection = ttrpc.Connection(self.loop, ttrpc.connect(self.address), self._answered, self._lost)
@@ -74,7 +74,7 @@ class Forward(Way):
         self.loop.cancel(self.timer)
         self.timer = self.loop.after(TIMEOUT_SECONDS, self._give_up) if self.waiting else None
         if status and status["code"]:
-            # that the event is none will not change; all else may, as while it starts
+            # an invalid event stays invalid; any other reason may pass, as while containerd starts
             self.publisher.refused(event, status["message"], status["code"] == ttrpc.INVALID_ARGUMENT)
         else:
             self.publisher.received(event)

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from pyrunc.shim.place import Place
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PATIENCE = 60  # seconds: a program that never says that it serves
+PATIENCE = 60  # seconds: a program may never say that it serves
 
 
 def mount(kind: str, source: str, place: "Place", words: "list[str]") -> None:
-    """When this returns, the program goes on serving as a child of the shim's. It ends when the mount is gone."""
+    """Mount a FUSE file system. Its program then serves as a child of the shim, and ends when the mount is gone."""
     family, _, name = kind.partition(".")
     helper = _find(f"mount.{family}")
     with place.top() as target:
-        there = posix.readlink(f"/proc/self/fd/{target.number}")  # it takes a path only
+        there = posix.readlink(f"/proc/self/fd/{target.number}")  # mount.fuse takes only a path
     arguments = [helper, source, there]
     for word in words:
         arguments += ["-o", word]

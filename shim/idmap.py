@@ -30,8 +30,8 @@ def mount_mapped(kind: str, source: str, place: Place, options: "list[str]") -> 
 
 
 def _mount_overlay(source: str, place: Place, options: "list[str]", namespace: Fd) -> None:
-    """An overlay has no mapping itself, but its layers have. They are mounted read-only, so that whoever removes the
-    bundle does not remove an image."""
+    """Mount an overlay of mapped layers, as an overlay itself can't be mapped. The layers are mounted read-only, so
+    that whoever removes the bundle does not remove an image."""
     index, layers = next(
         (index, option.removeprefix("lowerdir=").split(":"))
         for index, option in enumerate([*options, "lowerdir="])
@@ -56,7 +56,7 @@ def _mount_overlay(source: str, place: Place, options: "list[str]", namespace: F
 
 
 def _mappings(options: "list[str]", name: str) -> "list[IDMapping]":
-    """CONTAINER:HOST:SIZE, several of them with commas in between. Each part must be there."""
+    """The mappings of an option: CONTAINER:HOST:SIZE, separated by commas. Each part must be there."""
     text = next((option.removeprefix(name) for option in options if option.startswith(name)), "")
     found: list[IDMapping] = []
     for item in text.split(","):

@@ -18,8 +18,8 @@ def version() -> bytes:
 
 
 def info() -> bytes:
-    """RuntimeInfo: the features document of the runtime, and the options that came on standard input. These change
-    nothing."""
+    """RuntimeInfo: the features document of the runtime, and the options that came on standard input. The options
+    change nothing."""
     from pyrunc.container.features import features
     from pyrunc.linux.fd import read_all
     from pyrunc.spec.jsonc import dumps

@@ -1,7 +1,7 @@
-"""Create as the loop leads it, where it waits for nobody but the container's own process and the kernel.
+"""Create as the loop leads it, if it waits only for the kernel and the container's own process.
 
-A fork for it would copy most of the interpreter's pages, which takes as long as all the rest. Calls that may wait for a
-file system are made aside (rootfs.py). What waits for somebody else is left to a worker (making.py).
+A worker would be forked, which copies most of the interpreter's pages and takes as long as all the rest. Calls that may
+wait for a file system are made aside (rootfs.py). What waits for somebody else is left to a worker (making.py).
 """
 
 import select
@@ -98,7 +98,7 @@ class Leading(Led):
 
     @property
     def stuck(self) -> "Aside | None":
-        """A call that does not even die. What was made can only be undone when it is over."""
+        """A call that outlives even SIGKILL. What was made can be undone only after it has ended."""
         aside = self.mounting.aside
         return aside if aside is not None and aside.hangs else None
 
@@ -109,14 +109,14 @@ class Leading(Led):
         self._end(why)
 
     def ended(self, pid: int, status: int, _: int) -> bool:
-        """A process has. Whether it is its own."""
+        """A process has ended. Returns whether it is the container's own."""
         if self.channel < 0 or self.creation.child.pid != pid:
             return False
         self.creation.child.status = status
         return True
 
     def catch_up(self) -> None:
-        """Hear what its process has said by now."""
+        """Hear what the container's process has said by now."""
         while self.done is not None and self.channel >= 0 and is_ready(self.channel):
             self._hear()
 
@@ -128,11 +128,11 @@ class Leading(Led):
         self.children.loop.cancel(self.timer)
         if self.channel >= 0:
             self.children.loop.unwatch(self.channel)
-        child = getattr(self.creation, "child", None)  # what failed before it was sent off has one too
+        child = getattr(self.creation, "child", None)  # it is there even if the process could not begin
         if child is not None:
             if child.pidfd is not None:
                 child.pidfd.close()
-            del self.creation.child  # they refer to each other: both would stay until the collector comes
+            del self.creation.child  # they refer to each other, and would stay until the next collection
         if self.creation.is_claimed:
             self.creation.close()
         if error is not None:

@@ -1,4 +1,4 @@
-"""A shim's socket. One shim serves an address, even when several start at the same time."""
+"""A shim's socket. Only one shim serves an address, even if several start at the same time."""
 
 import _socket
 import fcntl
@@ -11,8 +11,8 @@ from pyrunc.linux.fd import Fd, make_directories, open_at
 def listen(folder: str, path: str) -> "_socket.socket | None":
     """A socket that only its owner can connect to. None: somebody serves this address already.
 
-    The folder is locked meanwhile. Else, of two that come at once, the second would find a socket that is bound and not
-    yet listened to, take it for that of a killed shim, and replace it: a pod would have two shims.
+    The folder is locked meanwhile. Otherwise, if two come at once, the second finds a socket that is bound and not yet
+    listened to, takes it for that of a killed shim, and replaces it. Then a pod has two shims.
     """
     make_directories(folder, 0o711)
     with _lock(folder):
@@ -29,10 +29,10 @@ def listen(folder: str, path: str) -> "_socket.socket | None":
 
 
 def leave(socket: "_socket.socket", path: str) -> bool:
-    """Take the address away, unless somebody has come or is about to. Whether that was done.
+    """Take the address away, unless somebody has come or is about to. Returns whether that was done.
 
-    Who looks for a shim holds the folder's lock. So he has found us before this, and waits to be let in; or he does not
-    find us.
+    Whoever looks for a shim holds the folder's lock. So they have found us before this and wait to be let in, or they
+    don't find us.
     """
     try:
         lock = _lock(path.rpartition("/")[0], fcntl.LOCK_NB)
@@ -48,7 +48,7 @@ def leave(socket: "_socket.socket", path: str) -> bool:
 
 
 def was_left(path: str) -> bool:
-    """Whether its shim was killed, and has left the socket behind. That is removed."""
+    """Whether its shim was killed and has left the socket behind. If so, the socket is removed."""
     with _lock(path.rpartition("/")[0]):
         return _remove_stale(path)
 
@@ -60,7 +60,7 @@ def _lock(folder: str, how: int = 0) -> Fd:
 
 
 def _remove_stale(path: str) -> bool:
-    """Whether nobody serves this address. What a killed shim has left there is removed."""
+    """Whether nobody serves this address. A socket that a killed shim has left there is removed."""
     if posix.access(path, posix.F_OK):
         if _is_served(path):
             return False
@@ -72,7 +72,7 @@ def _remove_stale(path: str) -> bool:
 
 
 def _is_served(path: str) -> bool:
-    """Whether somebody serves it. This does not wait for a shim that lets nobody in."""
+    """Whether somebody serves this address. It does not wait for a shim that lets nobody in."""
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         socket.connect(path)

@@ -1,5 +1,5 @@
-"""binary:// and binary-v2://: a program of the user's that gets a container's output. It runs only where containerd
-names it."""
+"""binary:// and binary-v2://: a program of the user's that gets a container's output. Only one that containerd names
+is run."""
 
 import fcntl
 import posix
@@ -13,16 +13,16 @@ READY_SECONDS = 30.0
 
 
 def start(uri: str, container_id: str, namespace: str) -> "tuple[Fd, Fd]":
-    """Its standard output and error, for us to write to. Raises PyruncError.
+    """Start a logger, and return the pipes for standard output and error. Raises PyruncError.
 
-    The program reads them as descriptors 3 and 4, and closes 5 when it is ready. binary-v2 wants a byte there before,
-    so that the end of a program is not taken for that. Its arguments are the names and values of the URI's query. A
+    The program reads them as descriptors 3 and 4, and closes 5 when it is ready. With binary-v2 it writes a byte to 5
+    first, so that its end is not taken for readiness. Its arguments are the names and values of the URI's query. A
     program that is not ready in time is ended.
     """
     scheme, _, rest = uri.partition("://")
     path, _, query = rest.partition("?")
     arguments = [_unquoted(path)]
-    for item in sorted(query.split("&") if query else []):  # Go's order is that of a map
+    for item in sorted(query.split("&") if query else []):  # sorted, as the order in Go is random
         arguments += [_unquoted(word) for word in item.split("=", 1)]
     pipes = [posix.pipe2(posix.O_CLOEXEC) for _ in range(3)]
     theirs = [pipes[0][0], pipes[1][0], pipes[2][1]]
@@ -61,7 +61,7 @@ def _wait_for(ready: Fd, scheme: str, uri: str) -> None:
 
 
 def _unquoted(text: str) -> str:
-    """Without the URI's %XX, and + for a blank."""
+    """Decode a URI's %XX, and + as a blank."""
     first, *rest = text.replace("+", " ").split("%")
     out = bytearray(first.encode())
     for part in rest:

@@ -1,4 +1,4 @@
-"""One thread, one poll(2). Others are called when a descriptor is ready, when time has come, when a signal was
+"""The loop: one thread and one poll(2). It calls others when a descriptor is ready, a time has come, or a signal was
 caught."""
 
 import _signal
@@ -29,7 +29,7 @@ class Loop:
         self.poll = select.poll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.masks: dict[int, int] = {}
-        # Watched since the last poll: what that has told of these numbers is news of other descriptors, which are gone
+        # Watched since the last poll: its news of these numbers is of earlier descriptors, which are gone
         self.newest: set[int] = set()
         self.timers: list[Timer] = []
         self.waiting: list[Callable[[], None]] = []
@@ -37,7 +37,7 @@ class Loop:
         self.over = False
 
     def watch(self, fd: int, mask: int, handler: "Callable[[int], None]") -> None:
-        """Call it with poll's events when there are some; POLLERR and POLLHUP come unasked."""
+        """Call the handler with poll's events when there are some. POLLERR and POLLHUP come unasked."""
         if self.masks.get(fd) != mask:
             self.poll.register(fd, mask)
             self.masks[fd] = mask
@@ -51,7 +51,7 @@ class Loop:
             self.poll.unregister(fd)
 
     def soon(self, action: "Callable[[], None]") -> None:
-        """When all that is ready now has been served."""
+        """Call it when all that is ready now has been served."""
         self.waiting.append(action)
 
     def after(self, seconds: float, action: "Callable[[], None]") -> Timer:
@@ -60,14 +60,15 @@ class Loop:
         return timer
 
     def cancel(self, timer: "Timer | None") -> None:
-        """It lets go of its action: whoever has a timer is, as a rule, whom it refers to, and both would stay until the
-        collector comes."""
+        """Cancel a timer, which then lets go of its action. The action mostly refers to the timer's owner: both would
+        stay until the next collection."""
         if timer in self.timers:
             self.timers.remove(timer)
             timer.action = _nothing_more
 
     def on_signals(self, actions: "dict[int, Callable[[], None]]") -> None:
-        """Python's own handler only writes the signal's number to a pipe: what is to be done is done in the loop."""
+        """Call these when a signal was caught. Python's own handler only writes the signal's number to a pipe, and the
+        loop does the rest."""
         self.signals = actions
         read, write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -85,12 +86,12 @@ class Loop:
         while not self.over:
             self.newest.clear()
             for fd, events in self.poll.poll(self._patience()):
-                handler = self.handlers.get(fd)  # one before it may have closed it
+                handler = self.handlers.get(fd)  # an earlier handler may have closed it
                 if handler is not None and fd not in self.newest:
                     self.call(handler, events)
             now = time.monotonic()
             for timer in [timer for timer in self.timers if timer.due <= now]:
-                action = timer.action  # of one that another one of these has cancelled, nothing
+                action = timer.action  # does nothing if another of these has cancelled it
                 self.cancel(timer)
                 self.call(action)
             waiting, self.waiting = self.waiting, []
@@ -105,7 +106,7 @@ class Loop:
         return max(0.0, min(timer.due for timer in self.timers) - time.monotonic()) * 1000 + 1
 
     def call(self, action: "Callable[..., None]", *arguments: int) -> None:
-        """A mistake in serving one container must not end the shim of the others."""
+        """Call it, and log what it raises: a bug in serving one container must not end the shim of the others."""
         try:
             action(*arguments)
         except Exception as error:
@@ -117,8 +118,8 @@ class Loop:
 
 
 def _nothing_more() -> None:
-    """The action of a timer that is over."""
+    """Do nothing: the action of a timer that is over."""
 
 
 def _nothing(number: int, frame: object) -> None:
-    """The pipe tells."""
+    """Do nothing: the pipe tells of the signal."""

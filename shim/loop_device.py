@@ -19,10 +19,10 @@ TRIES = 50
 
 
 def attached(path: str, read_only: bool, direct: bool) -> Fd:
-    """The device, named as in /dev.
+    """Attach a file to a free loop device. The device is named as in /dev.
 
-    The kernel detaches it as soon as nobody has it open and nothing of it is mounted. That is when the container's root
-    is unmounted, by whomever, or when we are killed before anything is mounted.
+    The kernel detaches it as soon as nobody has it open and nothing of it is mounted. That is when somebody unmounts
+    the container's root, or when we are killed before anything is mounted.
     """
     mode = posix.O_RDONLY if read_only else posix.O_RDWR
     flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0) | (LO_FLAGS_DIRECT_IO if direct else 0)
@@ -37,5 +37,5 @@ def attached(path: str, read_only: bool, direct: bool) -> Fd:
                 device.close()
                 if error.errno != errno.EBUSY or attempt == TRIES - 1:
                     raise OSError(error.errno, f"{error.strerror} (loop device of {path})", device.name) from error
-            time.sleep(attempt * 0.001)  # somebody else was given the same one
+            time.sleep(attempt * 0.001)  # somebody else has taken the same device
     raise AssertionError  # not reached

@@ -1,7 +1,7 @@
 """Create and Delete, from the call to the answer.
 
-The loop leads both where they wait for nobody but the kernel (leading.py, rootfs.py). Else a worker does it. What could
-not be finished is undone.
+If they wait for nobody but the kernel, the loop leads them (leading.py, rootfs.py). Otherwise a worker does them. What
+could not be finished is undone.
 """
 
 from _signal import SIGKILL
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from pyrunc.shim.worker import Line
 
 CREATE_FAILED = "OCI runtime create failed: "
-DRAIN_SECONDS = 2.0  # for what a process has written and nobody has read when it is deleted
+DRAIN_SECONDS = 2.0  # for reading what a process has written, when it is deleted
 DEATH_SECONDS = 10.0
-UNDO_SECONDS = 12.0  # that Create waits to be answered: what was made may be on a server that does not answer
+UNDO_SECONDS = 12.0  # then Create is answered even so: what was made may be on a server that does not answer
 
 
 class Creating:
-    """A container in the making. One that is called off, killed, or fails leaves nothing: what was made is removed as
-    by `delete --force`, and only then Create is answered."""
+    """A container in the making. If it is called off, is killed or fails, what was made is removed as by
+    `delete --force`, and only then Create is answered."""
 
     __slots__ = ("held", "init", "log", "options", "request", "task", "tasks", "verb")
 
@@ -79,7 +79,7 @@ class Creating:
             raise
 
     def _planned(self) -> "Creation | None":
-        """None: its making may wait for somebody, and the loop does not."""
+        """The plan by which the loop makes it. None: making it may wait for somebody, and the loop does not."""
         if self.request["checkpoint"]:
             return None
         config = self.task.read_config(self.log)
@@ -178,9 +178,11 @@ class Creating:
         tasks.tell(task)
 
     def _undo(self, error: "Exception | None", claimed: bool = True) -> None:
-        """Args:
-        error: the answer to Create. None: that was answered already.
-        claimed: whether the ID was ours. If not, a container that has it is somebody else's.
+        """Remove what was made, then answer Create.
+
+        Args:
+            error: the answer to Create. None: it was answered already.
+            claimed: whether the ID was ours. If not, a container that has it is somebody else's.
         """
         bundle, id, namespace, loop = self.task.bundle, self.task.id, self.tasks.namespace, self.tasks.loop
 
@@ -217,7 +219,7 @@ class Creating:
             refuse()
 
     def _let_go(self) -> None:
-        """Of the ends that were opened at once, when others have opened all: see ends.open_at_once."""
+        """Close the ends that were opened at once, when all are open (ends.open_at_once)."""
         for fd in self.held:
             if fd is not None:
                 fd.close()
@@ -230,8 +232,8 @@ class Creating:
 
 
 class Deleting:
-    """A container that is to go. First its process ends, then what that has written is read, then the container is
-    removed."""
+    """A container that is being deleted. First its process ends, then what that has written is read, then the container
+    is removed."""
 
     __slots__ = ("log", "task", "tasks", "timer", "verb")
 
@@ -252,7 +254,7 @@ class Deleting:
         try:
             self.task.kill(init, SIGKILL, False)
         except NotRunning:
-            pass  # its end is about to be told
+            pass  # it has ended, which is about to be told
 
     def _ended(self, init: "Process") -> None:
         self.tasks.loop.cancel(self.timer)
@@ -264,7 +266,7 @@ class Deleting:
         self.task.turns.refuse(self.verb, Status(ttrpc.DEADLINE_EXCEEDED, text))
 
     def _remove(self) -> None:
-        """By the loop, if that waits for nobody but the kernel; else by a worker."""
+        """Remove the container: in the loop if that waits for nobody but the kernel, else in a worker."""
         task = self.task
         task.forget_memory()
         try:
@@ -294,7 +296,7 @@ class Deleting:
 
 
 def _is_near(bundle: str) -> bool:
-    """Whether what create opens there can be opened without waiting for a server."""
+    """Whether create can open what it needs of the bundle without waiting for a server."""
     folder = nearby.folder(bundle)
     if folder is None:
         return False
@@ -311,7 +313,7 @@ def answer_of(process: "Process") -> "Values":
 
 
 def when_drained(process: "Process", action: "Callable[[], None]") -> None:
-    """Act when all that it has written was read, or after a while."""
+    """Act when all that a process has written was read, or after DRAIN_SECONDS."""
     if process.streams.drained:
         return action()
     loop = process.task.loop

@@ -1,4 +1,4 @@
-"""containerd's messages: number: (name, kind). Of containerd.task.v2 and v3 (the same), its types and its events."""
+"""containerd's messages as number: (name, kind): of containerd.task.v2 and v3 (the same), its types and its events."""
 
 from pyrunc.protobuf import BOOL, BYTES, INT32, INT64, STRING, UINT32
 
@@ -69,7 +69,7 @@ RUNC_OPTIONS: "Message" = {
 }  # fmt: skip
 RUNTIME_OPTIONS: "Message" = {1: ("type_url", STRING), 2: ("config_path", STRING), 3: ("config_body", BYTES)}
 EXTENSION: "Message" = {1: ("value", ANY)}
-BOOTSTRAP: "Message" = {  # containerd 2.3 on; of its parameters those that are read
+BOOTSTRAP: "Message" = {  # from containerd 2.3 on; only the parameters that we read
     1: ("id", STRING), 3: ("log_level", INT32), 5: ("ttrpc_address", STRING), 6: ("grpc_address", STRING),
     7: ("containerd", STRING), 8: ("extensions", [EXTENSION]), 9: ("socket_dir", STRING),
 }  # fmt: skip
@@ -109,7 +109,7 @@ EVENTS: "dict[str, tuple[str, Message]]" = {
     "/tasks/resumed": ("TaskResumed", CONTAINER),
 }  # fmt: skip
 
-GO_ZERO = {"seconds": -62135596800, "nanos": 0}  # time.Time{}: of what has not happened
+GO_ZERO = {"seconds": -62135596800, "nanos": 0}  # time.Time{}, for what has not happened
 
 
 def timestamp(nanoseconds: int) -> "dict[str, int]":

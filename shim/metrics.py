@@ -69,13 +69,13 @@ RDMA_FILES = {"current": "rdma.current", "limit": "rdma.max"}
 
 
 def metrics(cgroup: "Cgroup") -> "dict[str, Any]":
-    """As an Any."""
+    """A cgroup's statistics as an Any."""
     version, message, read = ("v2", V2, _unified) if cgroup.unified else ("v1", V1, _legacy)
     return {"type_url": f"io.containerd.cgroups.{version}.Metrics", "value": encode(message, read(cgroup))}
 
 
 def _legacy(cgroup: "Cgroup") -> "Values":
-    """Parts of which nothing is known are sent empty: Docker's daemon dies of a part that is missing."""
+    """Statistics of cgroup v1. Docker's daemon dies of a missing part, so a part that is not known is sent empty."""
     found = cgroup.statistics(NOT_SENT)
     memory = found["memory"]
     return {
@@ -130,7 +130,8 @@ def _io(line: str) -> "Values":
 
 
 def rdma(directory: str) -> "Values":
-    """`mlx5_0 hca_handle=2 hca_object=2000`, or `max`, which is the most that the message can say."""
+    """RDMA's counters, from lines such as `mlx5_0 hca_handle=2 hca_object=2000`. A value of `max` is sent as the most
+    that the message can say."""
     return {name: [_adapter(line) for line in text(directory, file).splitlines()] for name, file in RDMA_FILES.items()}
 
 

@@ -1,4 +1,4 @@
-"""The mounts that containerd gives with a container are its root file system. They are made here, as its own package
+"""The mounts that containerd gives with a container: its root file system. They are made as containerd's own package
 core/mount makes them: on each other, or on a folder in the one before."""
 
 from pyrunc.errors import PyruncError, reason
@@ -10,11 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CONTAINERDS_OWN = "X-containerd."  # for its mount manager: who gets one has not what was meant
+CONTAINERDS_OWN = "X-containerd."  # for its mount manager: if one comes here, the mounts are not what was meant
 
 
 def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
-    """In order. None is left when this raises PyruncError."""
+    """Make all mounts, in order. When this raises PyruncError, none is left."""
     made = False
     try:
         for each in mounts:
@@ -30,7 +30,7 @@ def mount_all(mounts: "list[dict[str, Any]]", root: str) -> None:
 
 
 def mount_one(kind: str, source: str, place: Place, words: "list[str]") -> None:
-    """What fails has mounted nothing."""
+    """Make one mount. If that fails, nothing is mounted."""
     words = [word for word in words if word]
     for word in words:
         if word.startswith(CONTAINERDS_OWN):

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 RUNC = "containerd.runc.v1.Options"
 GENERIC = "runtimeoptions.v1.Options"
 STATE_ROOT = "/run/containerd/pyrunc"
-# Of the generic form, a TOML text: the names that containerd's documentation has for runc's
+# The generic form is a TOML text. It has the names that containerd's documentation uses for runc's options.
 TOML = {
     "NoPivotRoot": "no_pivot_root", "NoNewKeyring": "no_new_keyring", "ShimCgroup": "shim_cgroup", "IoUid": "io_uid",
     "IoGid": "io_gid", "BinaryName": "binary_name", "Root": "root", "SystemdCgroup": "systemd_cgroup",
     "CriuPath": "criu_path", "CriuImagePath": "criu_image_path", "CriuWorkPath": "criu_work_path",
     "ShimPerNamespace": "shim_per_namespace",
 }  # fmt: skip
-OURS = {"shim_per_namespace": False}  # which runc's have not
+OURS = {"shim_per_namespace": False}  # runc's options don't have these
 OF_START = (b"ShimCgroup", b"ShimPerNamespace")
 
 
 def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
-    """runc's options, whichever way they come; with their defaults what does not. Raises Malformed."""
+    """runc's options, whichever way they come. Those that don't come have their defaults. Raises Malformed."""
     if given is None or not given["type_url"]:
         return decode(messages.RUNC_OPTIONS, b"")
     found = known(given)
@@ -38,7 +38,8 @@ def options(given: "dict[str, Any] | None", log: "Log") -> "dict[str, Any]":
 
 
 def known(given: "dict[str, Any]", wanted: "tuple[bytes, ...]" = ()) -> "dict[str, Any] | None":
-    """None: they are of another type. `wanted`: a TOML text without any of these names is not worth reading."""
+    """The options, decoded. None: they are of another type. `wanted`: a TOML text without any of these names is not
+    read."""
     name = given["type_url"].rpartition("/")[2]
     if name == RUNC:
         return decode(messages.RUNC_OPTIONS, given["value"])
@@ -69,8 +70,8 @@ def _generic(given: "dict[str, Any]", wanted: "tuple[bytes, ...]") -> "dict[str,
 
 
 def read_toml(text: str) -> "dict[str, Any]":
-    """tomllib is 20 modules: a shim does without it where a line is what containerd writes, a name and a plain value.
-    Raises ValueError."""
+    """Read a TOML text. tomllib is 20 modules, so a shim does without it if each line is what containerd writes: a name
+    and a plain value. Raises ValueError."""
     found: dict[str, Any] = {}
     for line in text.replace("\r\n", "\n").split("\n"):
         name, equals, value = (part.strip(" ") for part in line.partition("="))
@@ -85,7 +86,7 @@ def read_toml(text: str) -> "dict[str, Any]":
 
 
 def _plain_value(text: str) -> "bool | int | str | None":
-    """None: it is more than that."""
+    """A plain value. None: it is more than that."""
     if text in ("true", "false"):
         return text == "true"
     if text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0"):

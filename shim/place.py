@@ -1,4 +1,4 @@
-"""One mount of a root file system, of a kind that the kernel makes by itself; and the place where it goes."""
+"""One mount of a root file system, of a kind that the kernel makes by itself, and the place where it goes."""
 
 import posix
 
@@ -48,13 +48,14 @@ class Place:
         return f"{self.root}/{self.target}" if self.target else self.root
 
     def top(self) -> Fd:
-        """Below the root by descriptor: what an image has for a folder may be a link to one of the host's."""
+        """What is on top at the place. It is looked up below the root by descriptor, as an image's folder may be a link
+        to one of the host's."""
         top = open_at(None, self.root, posix.O_PATH | posix.O_DIRECTORY)
         return path.resolve(top, self.target) if self.target else top
 
 
 def mount_plain(kind: str, source: str, place: Place, words: "list[str]", userns: "Fd | None" = None) -> None:
-    """`userns`: maps the owners of files; not of overlay, whose layers have a mapping."""
+    """Make a mount. `userns`: maps the owners of files, but not for overlay, whose layers have the mapping."""
     if "loop" not in words:
         return _mount(kind, source, place, MountOptions(words), userns)
     from pyrunc.shim import loop_device
@@ -78,7 +79,7 @@ def _bind(source: str, place: Place, options: MountOptions, userns: "Fd | None")
 
 
 def attach(tree: Fd, place: Place, options: MountOptions, userns: "Fd | None" = None) -> None:
-    """A copy of what is to be seen there."""
+    """Attach a copy of a tree at a place."""
     with place.top() as target:
         mount_setattr(tree, set=options.set, clear=options.clear)
         _set_all(tree, options, userns)
@@ -100,7 +101,7 @@ def _mount_new(kind: str, source: str, place: Place, options: MountOptions) -> N
 
 
 def arguments_of_mount(kind: str, options: MountOptions) -> "tuple[str, int, str]":
-    """For mount(2): the folder to call it from, "" for any, its flags, its options."""
+    """What mount(2) needs: the folder to call it from ("" for any), its flags, its options."""
     flags = MS_REMOUNT if options.remount else 0
     for attribute, flag in MS_OF_ATTRIBUTE.items():
         flags |= flag if options.set & attribute else 0
@@ -114,7 +115,7 @@ def arguments_of_mount(kind: str, options: MountOptions) -> "tuple[str, int, str
 
 
 def finish(place: Place, options: MountOptions, userns: "Fd | None") -> None:
-    """What is not mount(2)'s to do: on what it has mounted, which is taken away again if that fails."""
+    """Set what mount(2) can't set on what it has mounted. If that fails, the mount is taken away again."""
     if not (userns or options.propagation or options.all_set or options.all_clear):
         return
     with place.top() as top:
@@ -130,7 +131,7 @@ def finish(place: Place, options: MountOptions, userns: "Fd | None") -> None:
 
 
 def _replace(top: Fd, place: Place, options: MountOptions, userns: Fd) -> None:
-    """Owners can be mapped only of what is not mounted anywhere: of a copy, which is mounted in its place."""
+    """Replace a mount by a mapped copy. Owners can be mapped only before a tree is mounted anywhere."""
     with open_tree(top) as tree:
         _set_all(tree, options, userns)
         umount(f"/proc/self/fd/{top.number}", MNT_DETACH)
@@ -147,7 +148,8 @@ def _set_all(tree: Fd, options: MountOptions, userns: "Fd | None") -> None:
 
 
 def _relative(data: "list[str]") -> "tuple[str, list[str]]":
-    """With many layers the options are longer than mount(2) takes: said from the folder that has all of them."""
+    """Name the layers relative to the folder that has all of them. With many layers the options would be longer than
+    mount(2) takes."""
     for index, option in enumerate(data):
         if option.startswith("lowerdir="):
             layers = option.removeprefix("lowerdir=").split(":")

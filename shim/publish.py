@@ -1,4 +1,4 @@
-"""Events where containerd has given no address for them. Its own program takes them, one at a time."""
+"""Events if containerd has given no address for them: containerd's own program takes them, one at a time."""
 
 import posix
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyrunc.shim.loop import Timer
 
 TIMEOUT_SECONDS = 10.0
-SIGNALS = (13, 17)  # those that are not as a program expects them: SIGPIPE, SIGCHLD
+SIGNALS = (13, 17)  # SIGPIPE and SIGCHLD: in the shim they are not as a program expects them
 
 
 class Program(Way):

@@ -1,7 +1,7 @@
-"""The root file system as the loop mounts and unmounts it. It is one mount then, as most snapshotters give it.
+"""The root file system as the loop mounts and unmounts it, if it is a single mount, as most snapshotters give it.
 
 To look up a source may mean to wait for a server. To unmount an overlay writes to the disk what its container has
-written. So these calls are made aside. A worker does what else mounts.py can do.
+written. So these calls are made aside. A worker does the other mounts (mounts.py).
 """
 
 from pyrunc.errors import PyruncError, reason
@@ -42,8 +42,10 @@ def is_simple(mounts: "list[dict[str, Any]]") -> bool:
 
 
 class Mounting:
-    """Args:
-    done: is called once: None, or why it could not be mounted. Then nothing is.
+    """A root file system that is being mounted.
+
+    Args:
+        done: is called once: with None, or with why it could not be mounted. Then nothing is mounted.
     """
 
     __slots__ = ("aside", "children", "done", "given", "log", "options", "place", "target")
@@ -60,7 +62,7 @@ class Mounting:
         self.target: Fd | None = None
 
     def begin(self) -> None:
-        """Raises OSError."""
+        """Begin to mount. Raises OSError."""
         if self.given is None:
             return self.done(None)
         self.options = MountOptions([word for word in self.given["options"] if word])
@@ -74,7 +76,7 @@ class Mounting:
         self.aside = self.children.aside(f"{kind} {source}", call, self._returned, self.log, "create.mount_rootfs")
 
     def _returned(self, result: int, error: "Exception | None") -> None:
-        done, self.done = self.done, _nobody  # its owner has us: only the collector would free both
+        done, self.done = self.done, _nobody  # its owner refers to us: only a collection would free both
         try:
             if error is not None:
                 raise error
@@ -98,11 +100,12 @@ class Mounting:
 
 
 def _nobody(_: "Exception | None") -> None:
-    """Whom it was to tell was told."""
+    """Do nothing: `done` was called already."""
 
 
 def unmount(children: "Children", root: str, done: "Done", log: "Log") -> Aside:
-    """All that is mounted on a folder. `done` is called once: with None, or with why it could not. Raises OSError."""
+    """Unmount all that is mounted on a folder. `done` is called once: with None, or with why it could not be done.
+    Raises OSError."""
 
     def returned(_: int, error: "Exception | None") -> None:
         if isinstance(error, OSError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyrunc.shim.loop import Loop
     from pyrunc.shim.tracing import Tracer
 
-    # of a method: the request, the answer, who answers; None is an answer that will come
+    # for each method: the request, the answer, who answers; None: the answer comes later
     Methods = dict[str, tuple[Message, Message, Callable[[Values, Call], Values | None]]]
 
 SO_PEERCRED = 17
@@ -28,12 +28,14 @@ REST_SECONDS = 0.25
 
 
 class Server:
-    """Args:
-    services: their names; all have the same methods.
-    tracer: who makes spans of calls; None: nobody.
+    """The server of the shim's socket.
+
+    Args:
+        services: their names; all have the same methods.
+        tracer: makes spans of calls; None: there are no spans.
 
     Attributes:
-        came: when somebody has connected last.
+        came: when somebody connected last.
     """
 
     __slots__ = (
@@ -59,7 +61,7 @@ class Server:
         self._listen()
 
     def _accept(self, _: int) -> None:
-        """Let in who is the same user as we are. The socket's mode says so too (CVE-2020-15257)."""
+        """Let a caller in if it is of the same user as we are. The socket's mode says so too (CVE-2020-15257)."""
         try:
             number = self.listener._accept()[0]  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
@@ -78,7 +80,7 @@ class Server:
         self.connections.add(ttrpc.Connection(self.loop, socket, self._frame, self._closed))
 
     def _rest(self, error: OSError) -> None:
-        """No descriptor is left, or no memory. Who knocks waits: poll would tell of him all the time."""
+        """Let callers wait: no descriptor is left, or no memory. poll would tell of them all the time."""
         if not self.rests:
             self.log.warning(f"connections have to wait: {reason(error)}")
         self.rests = True
@@ -125,7 +127,7 @@ class Server:
         return answer
 
     def close(self) -> None:
-        """Nobody is let in any more; who is in may stay. Only once: later the path may be another shim's."""
+        """Let nobody in any more. Open connections stay. It is done only once: later the path may be another shim's."""
         if self.path:
             self.loop.unwatch(self.listener.fileno())
             try:

@@ -1,4 +1,4 @@
-"""containerd.task.v2.Task, and v3, which is the same: what containerd asks, and the events that tell it."""
+"""containerd.task.v2.Task, and v3, which is the same: what containerd asks for, and the events that tell it."""
 
 import posix
 import time
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 255
 PIDS = "pids"
-START_FAILED = "OCI runtime start failed: "  # runc says it, and its shim
+START_FAILED = "OCI runtime start failed: "  # the words of runc and its shim
 EXEC_FAILED = "OCI runtime exec failed: exec failed: "
 NAMES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 
 
 class Service:
-    """Every method takes the decoded request and returns the answer; None: it will come."""
+    """The methods. Each takes the decoded request and returns the answer; None: the answer comes later."""
 
     __slots__ = ("children", "loop", "publisher", "tasks")
 
@@ -61,7 +61,7 @@ class Service:
         return task
 
     def still(self, task: Task) -> Task:
-        """The task, when a verb's turn has come. It may have gone meanwhile."""
+        """Check that the task is still there when a verb's turn has come. It may have gone meanwhile."""
         if self.tasks.by_id.get(task.id) is not task:
             raise Status(ttrpc.NOT_FOUND, f"container {task.id} does not exist: not found")
         return self.task(task.id)
@@ -154,7 +154,7 @@ class Service:
                 if entering.early is not None and entering.early[0] == process.pid:
                     process.end = exit_code(entering.early[1]), entering.early[2]
             else:
-                process.end = NOT_STARTED, time.time_ns()  # who waits for it need not wait
+                process.end = NOT_STARTED, time.time_ns()  # it will never start: nobody need wait for it
                 process.told = True
                 refusal = in_words(error, EXEC_FAILED)
                 call.answer(lambda: _throw(refusal))
@@ -179,7 +179,7 @@ class Service:
 
     def delete(self, request: "Values", call: "Call") -> None:
         task = self.tasks.by_id.get(request["id"])
-        if task is not None and not request["exec_id"]:  # one in the making: when that is over
+        if task is not None and not request["exec_id"]:  # if it is in the making, it waits until that is over
             return task.turns.ask(call, lambda verb: Deleting(self.tasks, verb, self.still(task)).begin())
         process = self.process(request)
         if process.is_running or process.starting:
@@ -227,7 +227,7 @@ class Service:
         self, what: str, request: "Values", call: "Call", change: "Callable[[Container], None]",
         changed: "Callable[[Task], None]",
     ) -> None:  # fmt: skip
-        """In a worker."""
+        """Change a container, in a worker."""
         task = self.task(request["id"])
 
         def work(line: "Line") -> None:
@@ -242,7 +242,7 @@ class Service:
                         if what == "pause" and worker.left_something:
                             task.container.cgroup.thaw()
                     finally:
-                        task.turns.refuse(verb, error)  # or no other verb would ever have its turn
+                        task.turns.refuse(verb, error)  # else no other verb would ever have its turn
                     return
                 changed(task)
                 task.turns.end(verb, dict)
@@ -283,12 +283,12 @@ class Service:
             process.task.kill(process, request["signal"], request["all"])
         except (NotRunning, ProcessLookupError):
             if stopped:
-                return {}  # it died of that
+                return {}  # stopping its start has killed it
             raise Status(ttrpc.NOT_FOUND, "process already finished: not found") from None
         return {}
 
     def _kill_many(self, task: Task, signal: int, everybody: bool, stopped: bool, call: "Call") -> "Values | None":
-        """In a worker, if there can be one: the processes may be all that there may be."""
+        """Kill, in a worker. If none can be forked, as the processes may have used up the limit, do it here."""
 
         def work(_: "Line") -> bool:
             try:
@@ -364,7 +364,7 @@ class Service:
         came: list[Fd | None] = []
 
         def work(line: "Line") -> None:
-            """In a file: it may be more than a message can have."""
+            """Send the list in a file: it may be longer than a message can be."""
             with Fd(posix.memfd_create("pids")) as file:
                 write_all(file, encode(messages.PIDS, _processes(task)))
                 line.say(PIDS, None, [file])

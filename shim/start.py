@@ -1,5 +1,5 @@
-"""start: print the address of a shim for a container. If the container's pod has one it is that; else this process
-becomes it."""
+"""start: print the address of a shim for a container. If the container's pod has a shim, it is that one. Otherwise this
+process becomes it."""
 
 import posix
 from _blake2 import blake2s
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from pyrunc.protobuf import Message
 
 SOCKETS = "/run/containerd/s"
-GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: containers of one shim
+GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # annotations: same value, same shim
 LONGEST_INPUT = 1 << 20
 DEBUG = -4  # as Go's log/slog counts
 THREAD_GROUP = 1
 
 
 def start(flags: "dict[str, str]") -> int:
-    """The working directory is the bundle. Only the address goes to standard output. containerd waits for the end of
-    that, so a shim may not hold it."""
+    """Find or become a shim, and print its address. The working directory is the bundle. Only the address goes to
+    standard output. containerd waits for the end of that, so a shim may not hold it."""
     asked, options = _input(flags["id"])
     folder = asked.get("socket_dir") or SOCKETS
     if asked.get("ttrpc_address") and not posix.environ.get(b"TTRPC_ADDRESS"):
@@ -67,7 +67,7 @@ def _group(container_id: str) -> str:
 
 
 def _input(container_id: str) -> "tuple[dict[str, Any], dict[str, Any]]":
-    """What standard input says to us: the parameters that containerd sends from 2.3 on, and the options.
+    """What standard input says: the parameters that containerd sends from 2.3 on, and the options.
 
     Earlier versions send the options alone, or nothing. Anything else is ignored: containerd may change it.
     """
@@ -105,7 +105,7 @@ def _options(given: "list[dict[str, Any]]") -> "dict[str, Any]":
 
 
 def _prepare(cgroup: str) -> None:
-    """What this process is to have as a shim, and its containers after it."""
+    """Set up what this process needs as a shim, and what its containers inherit."""
     if posix.environ.get(b"SCHED_CORE"):
         from pyrunc.linux.process import PR_SCHED_CORE, PR_SCHED_CORE_CREATE, prctl
 
@@ -122,8 +122,8 @@ def _prepare(cgroup: str) -> None:
 
 
 def _let_go(ready: int) -> None:
-    """containerd has its answer, and waits for the launcher, which waits for us (launcher/shim.h). Raises OSError when
-    it was killed meanwhile."""
+    """Let containerd go on. It has its answer and waits for the launcher, which waits for us (launcher/shim.h). Raises
+    OSError if the launcher was killed meanwhile."""
     with Fd(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)) as null:
         for number in (0, 1, 2):
             posix.dup2(null.number, number)

@@ -1,7 +1,7 @@
 """Starts that the loop leads: of a created container, and of a process that exec adds.
 
-Both wait for the container's own process and nobody else: for a message, for the end of a channel, for a fifo. So no
-fork is needed. The bounds are the library's (container/patience.py).
+Both wait only for the container's own process: for a message, for the end of a channel, for a fifo. So no fork is
+needed. The bounds are the runtime's (container/patience.py).
 """
 
 import posix
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from pyrunc.shim.task import Process
     from pyrunc.shim.worker import Line
 
-DEATH_SECONDS = 0.02  # the loop waits so long for a process that was killed, to say how it died
+DEATH_SECONDS = 0.02  # the loop waits so long for the end of a killed process, to say how it died
 
 
 class Starting:
-    """A created container without hooks on its way to its program. It begins with a byte into its fifo. It is over when
-    execve closes that.
+    """A created container without hooks on its way to its program. The start begins with a byte into the fifo, and is
+    over when execve closes that.
 
     Args:
-        done: is called once: None, or why it did not start.
+        done: is called once: with None, or with why it did not start.
     """
 
     __slots__ = ("began", "container", "done", "fifo", "log", "loop", "pidfd", "timer", "watch")
 
     def __init__(self, process: "Process", done: "Callable[[Exception | None], None]", log: "Log") -> None:
-        """The caller has the lock. It is given back at the end. Raises PyruncError."""
+        """Begin. The caller has taken the lock, which is given back at the end. Raises PyruncError."""
         self.log = log
         self.began = time.time_ns()
         self.container = process.task.container
@@ -65,9 +65,9 @@ class Starting:
         try:
             self.pidfd = pidfd_open(self.container.pid)
         except ProcessLookupError:
-            return self._finish()  # it was as quick as that
+            return self._finish()  # it has ended already
         except OSError as error:
-            return self._end(error)  # it runs, and nobody would know how it fares
+            return self._end(error)  # it runs, but we could not watch it
         self.watch = Patience(self.container.pid, START_LOOKS)
         self.loop.watch(self.fifo.number, 0, self._finish)  # POLLERR comes unasked
         self.loop.watch(self.pidfd.number, select.POLLIN, self._finish)
@@ -91,7 +91,7 @@ class Starting:
         self._end(why)
 
     def _end(self, error: "Exception | None") -> None:
-        """It is answered first, and tidied up while its caller reads that."""
+        """Answer first, then tidy up while the caller reads the answer."""
         if self.done is None:
             return
         done, self.done = self.done, None
@@ -111,12 +111,12 @@ class Starting:
             self.container.known_config = None  # many containers are never asked for it again
 
     def _kill(self) -> None:
-        """Without a new descriptor: that there is none may be what has failed."""
+        """Kill it without a new descriptor, as the failure may be that none is left."""
         try:
             if self.pidfd is not None:
                 pidfd_send_signal(self.pidfd, SIGKILL)
             else:
-                posix.kill(self.container.pid, SIGKILL)  # nobody else's: we have not waited for it
+                posix.kill(self.container.pid, SIGKILL)  # the pid is still its own: we have not waited for it
         except ProcessLookupError:
             pass
 
@@ -125,10 +125,10 @@ class Entering(Led):
     """A process that exec adds, on its way into its container and to its program.
 
     Args:
-        done: is called once: None, or why it did not start.
+        done: is called once: with None, or with why it did not start.
 
     Attributes:
-        early: with which it has ended, before we knew that it had started: (pid, status as waitpid has it, when).
+        early: its end, if that came before we knew of its start: (pid, status as waitpid gives it, when).
     """
 
     __slots__ = ("channel", "children", "done", "early", "held", "launch", "log", "loop", "process", "timer", "worker")
@@ -226,7 +226,7 @@ class Entering(Led):
             return self._finish(error)
         self.timer = self.loop.after(LOOK_SECONDS, self._look)
 
-    # --- a filter's agent, who is to take its listener, may not be ready
+    # --- in a worker: a seccomp agent, which takes the filter's listener, may not be ready
 
     def _leave_to_worker(self) -> None:
         process, task = self.process, self.process.task
@@ -253,7 +253,7 @@ class Entering(Led):
         if error is not None:
             if worker is not None and worker.born is not None:
                 try:
-                    pidfd_send_signal(worker.born, SIGKILL)  # it may have been called off when all was done
+                    pidfd_send_signal(worker.born, SIGKILL)  # it may have been called off after all was done
                 except ProcessLookupError:
                     pass
             return self._finish(error)
@@ -270,7 +270,7 @@ class Entering(Led):
         self._finish(why)
 
     def ended(self, pid: int, status: int, at: int) -> bool:
-        """A process has. Whether it is its own."""
+        """A process has ended. Returns whether it is the one that is starting."""
         if self.launch is None or self.launch.pid != pid:
             return False
         self.launch.status = status

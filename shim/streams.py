@@ -2,7 +2,7 @@
 
 The process gets pipes of its own, or a terminal, and the shim copies. So what a container does to its descriptors does
 not reach containerd's fifos, and the pipes stay when containerd restarts. What may wait is done elsewhere:
-`ends.open_ends` opens, and each file has a process that writes to it.
+`ends.open_ends` opens the ends, and each file has a process that writes to it.
 """
 
 import fcntl
@@ -24,12 +24,12 @@ CHUNK = 1 << 16
 LOGGERS = ("binary://", "binary-v2://")  # take both outputs
 TIOCSWINSZ, FIONREAD = 0x5414, 0x541B
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.002, 0.25  # between two looks at a fifo whose writer has ended
-SOON_READ = 4096  # bytes that a reader, who is awake by now, has at his next read
-READER_SECONDS = 0.25  # that Delete leaves to a client that has not opened it yet
+SOON_READ = 4096  # bytes that a reader, which is awake by now, takes with its next read
+READER_SECONDS = 0.25  # for which Delete waits for a client that has not opened the fifo yet
 
 
 class Pump:
-    """Copies from one descriptor to another until the end; both are its own. While the sink is full nothing is read. It
+    """Copies from one descriptor to another until the end. It owns both. While the sink is full, nothing is read. It
     copies a chunk at a time, so that others get their turn."""
 
     __slots__ = ("closing", "loop", "on_end", "pending", "sink", "source")
@@ -55,7 +55,7 @@ class Pump:
                 self._source_ended()
             return
         except OSError:
-            data = b""  # EIO: of a terminal nobody has the other end any more
+            data = b""  # EIO: nobody has the other end of the terminal any more
         if data:
             self._write(data)
         else:
@@ -81,14 +81,14 @@ class Pump:
         self._write(self.pending)
 
     def finish(self) -> None:
-        """Copy what is there by now, and end. poll does not tell that there is nothing more."""
+        """Copy what is there by now, and end. It reads until there is nothing, which poll does not tell."""
         if not self.closing and self.source.number >= 0:
             self.closing = True
             self.loop.unwatch(self.source.number)
             self.loop.soon(self.copy)
 
     def _source_ended(self) -> None:
-        """All that came from it is written."""
+        """The source has ended, and all that came from it is written."""
         self.end()
 
     def end(self) -> None:
@@ -103,9 +103,9 @@ class Pump:
 class Output(Pump):
     """A pump to where containerd says.
 
-    Who opens a fifo late must find in it what was written, and a writer. Were it closed before, the output would be
-    gone, and he would wait for ever. A client that has us delete the process reads no more. So it is drained when the
-    fifo is empty.
+    A reader that opens a fifo late must find what was written in it, and a writer. If the fifo were closed before, the
+    output would be gone and the reader would wait for ever. A client that deletes the process reads no more. So an
+    output is drained only when the fifo is empty.
     """
 
     __slots__ = ("ended", "holds", "pause", "timer")
@@ -127,23 +127,23 @@ class Output(Pump):
 
     @property
     def taken(self) -> bool:
-        """Whether its reader, if there is one, has nearly all that was written by now."""
+        """Whether the reader, if there is one, has read nearly all that was written by now."""
         if self.source.number >= 0:
             return not self.pending and not unread(self.source) and unread(self.sink) <= SOON_READ
         return self.sink.number < 0 or self.holds == posix.O_WRONLY or self._unread() <= SOON_READ
 
     def _source_ended(self) -> None:
         if not posix.readlink(f"/proc/self/fd/{self.sink.number}").startswith("/"):
-            return self.end()  # a pipe: who reads it was there before us
+            return self.end()  # a pipe: its reader was there before us
         self.loop.unwatch(self.source.number)
         self.source.close()
         self.ended = time.monotonic()
         self._look()
 
     def _look(self) -> None:
-        """Whether there is a reader. As long as we have the fifo open for reading ourselves, poll can't tell. When
-        there is one, we close our writing end, and he finds the end. Then we keep only what shows whether he has
-        read everything."""
+        """Look whether there is a reader. As long as we have the fifo open for reading ourselves, poll can't tell. When
+        there is one, we close our writing end, so that the reader finds the end. We keep only a descriptor that shows
+        whether everything was read."""
         try:
             if self.holds == posix.O_RDWR:
                 self._hold(posix.O_WRONLY)
@@ -178,13 +178,13 @@ class Output(Pump):
 
 
 class Streams:
-    """Of one process.
+    """The streams of one process.
 
     Args:
         names: standard input, output and error as containerd names them: a path or a URI; "" is nothing.
 
     Attributes:
-        child: the process's ends. They are closed here when it has them.
+        child: the process's ends. They are closed here once the process has them.
     """
 
     __slots__ = ("child", "ends", "input", "loop", "master", "names", "on_drained", "ours", "outputs", "terminal")
@@ -207,7 +207,7 @@ class Streams:
         return stdin, stdout, "" if self.terminal else stderr
 
     def make_pipes(self) -> None:
-        """Without a terminal the process gets pipes, before it is known where they lead."""
+        """Make pipes for a process without a terminal, before it is known where they lead."""
         if self.terminal:
             return
         if self.names[0]:
@@ -225,7 +225,7 @@ class Streams:
                     posix.fchown(fd.number, *owner)
 
     def take(self, ends: "Ends") -> None:
-        """What was opened of them: from here on it is copied."""
+        """Take the ends that were opened. From here on the streams are copied."""
         self.ends = ends
         written = ends[3]
         if written is not None:
@@ -240,7 +240,7 @@ class Streams:
                 self.outputs.append(Output(self.loop, read, sink, self._drained))
 
     def take_master(self, master: Fd) -> None:
-        """The terminal's end that is ours, from the process in the making."""
+        """Take our end of the terminal, which comes from the process in the making."""
         self.master = master
         source, sink = self.ends[:2]
         if source is not None:
@@ -249,7 +249,7 @@ class Streams:
             self.outputs.append(Output(self.loop, _copy(master), sink, self._drained))
 
     def started(self) -> None:
-        """The process has its ends."""
+        """Close the process's ends, which it has now."""
         for fd in self.child:
             if fd is not None:
                 fd.close()
@@ -265,19 +265,19 @@ class Streams:
 
     @property
     def drained(self) -> bool:
-        """Whether all that the process has written is where it goes."""
+        """Whether all that the process has written has arrived where it goes."""
         written = self.ends[3]
         return all(output.drained for output in self.outputs) and (written is None or written.number < 0)
 
     @property
     def taken(self) -> bool:
-        """Of all outputs. What lies there is copied first."""
+        """Whether the readers have nearly all of the outputs. What has been written is copied first."""
         for output in self.outputs:
             output.copy()
         return all(output.taken for output in self.outputs)
 
     def _files_written(self, _: int) -> None:
-        """Who writes to the files has ended."""
+        """The processes that write to the files have ended."""
         written = self.ends[3]
         assert written is not None
         self.loop.unwatch(written.number)
@@ -298,12 +298,12 @@ class Streams:
         for fd in [*self.child, *self.ours, *self.ends, self.master]:
             if fd is not None:
                 fd.close()
-        self.input, self.outputs = None, []  # they refer to us
+        self.input, self.outputs = None, []  # they refer to us, and only a collection would free us
 
 
 class StandardStreams:
-    """The shim's own: /dev/null twice, and the log. While a process is made they are that process's, as it inherits
-    them."""
+    """The shim's own standard streams: /dev/null twice, and the log. A new process inherits them, so they are its
+    streams while it is made."""
 
     __slots__ = ("log", "null")
 
@@ -319,7 +319,7 @@ class StandardStreams:
 
 
 def has_reader(fifo: Fd) -> bool:
-    """Of a fifo that is open for writing only."""
+    """Whether a fifo that is open for writing only has a reader."""
     poll = select.poll()
     poll.register(fifo.number, 0)  # POLLERR comes unasked
     return not poll.poll(0)
@@ -339,4 +339,4 @@ def _copy(fd: Fd) -> Fd:
 
 
 def _nothing() -> None:
-    """Nobody waits for the end of the input."""
+    """Do nothing: nobody waits for the end of the input."""

@@ -1,6 +1,6 @@
 """A task is a container with its processes. A process has streams, a pid, and at its end a status.
 
-Nothing that is done here at once waits for anybody. What may wait is a worker's to do, or led by the loop (starting.py,
+Nothing that is done here at once waits for anybody. What may wait is done by a worker or led by the loop (starting.py,
 leading.py).
 """
 
@@ -35,24 +35,25 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config
     from pyrunc.spec.types import Process as Spec
 
-READER_NANOSECONDS = 500_000_000  # that the news of an end waits for who reads the output
-OPTIONS_FILE = "options.json"  # for `delete`, which nobody tells them
+READER_NANOSECONDS = 500_000_000  # the news of an end waits so long for the reader of the output
+OPTIONS_FILE = "options.json"  # for `delete`, which gets the options from nobody else
 DELETED_FILE = "deleted"  # the answer to `delete` of a container that was deleted (launcher/shim.h)
 CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
 ROOTFS = "rootfs"
 
 
 class Process:
-    """The container's first, or one that exec added (`exec_id`).
+    """The container's first process, or one that exec added (`exec_id`).
 
     Attributes:
-        pid: 0 until it is made, and that was told.
+        pid: 0 until it is made and we have heard of that.
         asked: its start was asked for.
-        starting: there is a process, or may be, whose start is not answered. Its end is told after that.
+        starting: there is or may be a process whose start is not answered yet. Its end is told after that.
         ending: the container's other processes are being killed. Its end is told after that, too.
-        stop: ends that start, and says why.
-        end: (status as a shell shows it, when), from the moment in which we know.
-        told: whether its end was told; waiters: whom to tell.
+        stop: ends the start, for a given reason.
+        end: (status as a shell shows it, when), from the moment when we know it.
+        told: whether its end was told.
+        waiters: are called with its end.
     """
 
     __slots__ = (
@@ -88,7 +89,7 @@ class Process:
 
     @property
     def is_tellable(self) -> bool:
-        """Whether it has ended, its start was told, and who reads its output is not behind.
+        """Whether its end can be told: it has ended, its start was told, and the reader of its output is not behind.
 
         containerd's client stops reading when it hears of an end (client/task.go, Delete: Cancel). What it has not read
         by then is lost.
@@ -111,14 +112,16 @@ class Process:
 
 
 class Task:
-    """Attributes:
-    made: whether Create has been answered.
-    init: its first process.
-    execs: the others, by their ID.
-    turns: of the verbs that change it.
-    restored: it was made of a checkpoint, and is paused until it is started.
-    is_near: its bundle is on no server's file system.
-    telling: when it is looked at again whether an end can be told.
+    """A container with its processes.
+
+    Attributes:
+        made: whether Create has been answered.
+        init: its first process.
+        execs: the others, by their ID.
+        turns: the turns of the verbs that change it.
+        restored: it was made from a checkpoint, and is paused until it is started.
+        is_near: its bundle is not on a server's file system.
+        telling: the timer after which we look again whether an end can be told.
     """
 
     __slots__ = (
@@ -156,8 +159,8 @@ class Task:
             return create.read_config(bundle, log)
 
     def note(self, found: "dict[str, Any]") -> StateRoot:
-        """Write down where its state will be, before anything of it is made: `delete` needs it after a shim that was
-        killed."""
+        """Write down where its state will be, before anything of it is made. After a shim was killed, `delete` needs
+        that."""
         root = StateRoot(options.state_root(found, self.namespace))
         with open_at(None, self.bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
             unlink_quietly(folder, DELETED_FILE)
@@ -175,7 +178,7 @@ class Task:
         )
 
     def create(self, line: "Line", found: "dict[str, Any]", request: "dict[str, Any]", streams: Streams) -> None:
-        """In a worker: all of it, or nothing. Raises PyruncError."""
+        """Make the container, in a worker: all of it, or nothing. Raises PyruncError."""
         from pyrunc.shim import mounts
 
         root = self.note(found)
@@ -203,13 +206,13 @@ class Task:
             raise
 
     def open_streams(self, line: "Line", streams: Streams) -> None:
-        """In a worker."""
+        """Open the ends of a process's streams, in a worker."""
         from pyrunc.shim.ends import READER_SECONDS, open_ends
 
         line.say(ENDS, None, open_ends(streams.to_open, (self.id, self.namespace), READER_SECONDS))
 
     def adopt(self, container: Container, init: Process, found: "dict[str, Any]") -> None:
-        """A container that was made, with these options."""
+        """Take over a container that was made with these options."""
         self.owner = (found["io_uid"], found["io_gid"])
         self.no_new_keyring = found["no_new_keyring"]
         self.criu = found["criu_path"]
@@ -219,7 +222,7 @@ class Task:
         self.made = True
 
     def add(self, request: "dict[str, Any]") -> Process:
-        """A process that is to start later."""
+        """Add a process, which starts later."""
         from pyrunc.spec import load
 
         spec = load.process(request["spec"]["value"] if request["spec"] else b"")
@@ -235,8 +238,8 @@ class Task:
     # --- in a worker
 
     def opened_again(self, line: "Line") -> Container:
-        """The container with a descriptor of the worker's own. A lock by the shim's descriptor would be the shim's too,
-        and stay when the worker is killed."""
+        """The container, opened with a descriptor of the worker's own. A lock taken by the shim's descriptor would be
+        the shim's too, and stay when the worker is killed."""
         directory = self.container.directory
         own = StateDirectory(directory.root, directory.id, open_at(directory.fd, ".", posix.O_RDONLY))
         container = Container(own, self.container.record, line.log)
@@ -244,7 +247,7 @@ class Task:
         return container
 
     def delete(self, line: "Line") -> None:
-        """Also one that somebody else has deleted: its root file system is still mounted here."""
+        """Delete the container, even if somebody else has done so: its root file system is still mounted here."""
         try:
             if "poststop" in self.container.record["hooks"]:
                 line.runs_hooks()
@@ -258,7 +261,7 @@ class Task:
     # --- at once
 
     def delete_at_once(self, log: "Log") -> bool:
-        """Delete it if that waits for nobody: whether that was so. One that somebody else has deleted is deleted."""
+        """Delete the container if that waits for nobody. Returns whether it is deleted, by us or by somebody else."""
         if not self.is_near:
             return False
         try:
@@ -270,7 +273,7 @@ class Task:
         return True
 
     def note_deleted(self, address: str, answer: bytes) -> None:
-        """Say for `delete`, which is about to come, that nothing is left. Without that it would look."""
+        """Note that nothing is left, for `delete`, which is about to come. Otherwise it would look."""
         if not self.is_near:
             return
         try:
@@ -280,8 +283,8 @@ class Task:
             self.log.debug(f"container {self.id}: `delete` has to look for what is left: {reason(error)}")
 
     def kill_takes_time(self, process: Process, signal: int, everybody: bool) -> bool:
-        """Whether a worker has to do it. All its processes are signalled or thawed then, and it has made as many of
-        them, and of cgroups, as it likes. Who is killed may not die at once."""
+        """Whether a worker has to send the signal. That is so if all processes are signalled or thawed: a container has
+        as many processes and cgroups as it likes, and a killed process may not die at once."""
         if process is not self.init:
             return False
         if everybody or (signal == SIGKILL and not self.container.record["own_pids"]):
@@ -293,11 +296,10 @@ class Task:
             self.container.kill(signal, everybody)
             self.paused = self.paused and signal != SIGKILL
         else:
-            posix.kill(process.pid, signal)  # nobody else's: we have not waited for it
+            posix.kill(process.pid, signal)  # the pid is still its own: we have not waited for it
 
     def tellable(self) -> "list[Process]":
-        """The processes whose end can be told now. An end is told after the start. The first process's end is told
-        last."""
+        """The processes whose end can be told now. An end is told after the start, and the first process's end last."""
         ends = [each for each in self.execs.values() if each.is_tellable]
         others = any(each.starting or (each.pid and not each.told and each not in ends) for each in self.execs.values())
         if not others and self.init.is_tellable:
@@ -309,8 +311,8 @@ class Task:
         return any(each.waits_for_readers for each in (self.init, *self.execs.values()))
 
     def close(self) -> None:
-        """When it is deleted. It has its processes, and they have it: as long as that is so only the collector would
-        free them, which comes once in more than a thousand containers."""
+        """Release everything, when the container is deleted. The task and its processes refer to each other. Otherwise
+        only a collection would free them, and one comes once in more than a thousand containers."""
         self.forget_memory()
         self.loop.cancel(self.telling)
         self.container.directory.fd.close()
@@ -323,7 +325,7 @@ class Task:
     # --- memory
 
     def watch_memory(self, told: "Callable[[int], None]") -> None:
-        """`told`: is called when it may have run out of memory."""
+        """Watch its memory. `told`: is called when it may have run out of memory."""
         try:
             self.oom = self.container.cgroup.watch_oom()
             for fd, mask in self.oom.pollable():

@@ -1,4 +1,4 @@
-"""All tasks of the shim, and how their ends are told: to containerd, and to who waits for one."""
+"""All tasks of the shim, and how their ends are told: to containerd, and to whoever waits for one."""
 
 from pyrunc.shim import messages
 from pyrunc.shim.children import AGAIN_SECONDS
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from pyrunc.shim.worker import Line
 
 
-READER_LOOK_SECONDS = 0.002  # between two looks at whether the output of what has ended was read
+READER_LOOK_SECONDS = 0.002  # between two looks whether the output of an ended process was read
 
 
 class Tasks:
-    """Args:
-    address: the path of the shim's socket.
-    shutdown: is called when the last one has gone, once containerd has asked for it.
+    """All tasks.
+
+    Args:
+        address: the path of the shim's socket.
+        shutdown: is called once containerd has said Shutdown and the last task has gone.
 
     Attributes:
-        by_id: those that are being created too.
-        leaving: containerd has said Shutdown while what could not be created was being undone.
+        by_id: the tasks by their ID, with those that are being created.
+        leaving: containerd has said Shutdown while a failed creation was being undone.
     """
 
     __slots__ = ("address", "by_id", "children", "leaving", "log", "loop", "namespace", "publisher", "shutdown")
@@ -77,12 +79,12 @@ class Tasks:
     def _ended(self, process: "Process") -> None:
         task = process.task
         if process is task.init and not task.container.record["own_pids"]:
-            self._end_others(task)  # no PID 1 has taken them along
+            self._end_others(task)  # there was no PID 1 whose end kills them
         else:
             self.tell(task)
 
     def _end_others(self, task: Task) -> None:
-        """As many as the container has made, so a worker does it."""
+        """Kill the container's other processes. There may be as many as it likes, so a worker does it."""
         init = task.init
 
         def work(_: "Line") -> None:
@@ -97,7 +99,7 @@ class Tasks:
         init.ending = True
         try:
             self.children.worker(f"ending the processes of {task.id}", work, done)
-        except OSError:  # they may have taken all processes that there may be
+        except OSError:  # the container's processes may have used up the limit
             self.loop.call(task.container.cgroup.kill)
             done(None, None)
 
@@ -120,7 +122,7 @@ class Tasks:
             raise
 
     def wake(self, process: "Process") -> None:
-        """Answer those that wait for its end. A failure with one does not keep the others waiting."""
+        """Answer those that wait for a process's end. A failure with one does not keep the others waiting."""
         if process.streams.input is not None:
             self.loop.soon(process.streams.input.end)
         waiters, process.waiters = process.waiters, []
@@ -134,7 +136,7 @@ class Tasks:
     # --- for people
 
     def describe(self) -> None:
-        """Every task, to the log: on SIGUSR1."""
+        """Write every task to the log, on SIGUSR1."""
         for task in self.by_id.values():
             for process in (task.init, *task.execs.values()) if task.made else ():
                 found = {

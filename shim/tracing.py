@@ -1,6 +1,6 @@
-"""What a call took, and each of its steps: spans, in the trace of whoever called containerd (OpenTelemetry).
+"""How long a call and each of its steps took: spans, in the trace of whoever called containerd (OpenTelemetry).
 
-Loaded only where containerd's environment says where spans go; see exporter.py.
+This is loaded only if containerd's environment says where spans go; see exporter.py.
 """
 
 import posix
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 INTERNAL, SERVER = 1, 2
 OF_ERROR = 2
 SAMPLED = 1
-# What changes nothing has no span; and one of Wait would be as long as the container's life
+# A call that changes nothing has no span. Nor has Wait: its span would be as long as the container's life.
 METHODS = ("Create", "Start", "Exec", "Delete", "Kill", "Pause", "Resume", "Update", "Checkpoint")
 
 
 class Span:
-    """A piece of time. One that is part of another has its trace, and names it as its parent."""
+    """A piece of time. A part of another span is in the same trace and names that span as its parent."""
 
     __slots__ = ("attributes", "began", "id", "kind", "name", "parent", "state", "trace")
 
@@ -60,7 +60,7 @@ def attributes(named: "dict[str, str]") -> "list[dict[str, object]]":
 
 
 class Tracer:
-    """Which calls have a span. What is finished goes to `keep`."""
+    """Decides which calls have a span. Finished spans go to `keep`."""
 
     __slots__ = ("keep", "namespace")
 
@@ -69,7 +69,7 @@ class Tracer:
         self.keep = keep
 
     def traced(self, request: "Values", values: "Values", log: Log) -> "Traced | None":
-        """The log of what is done for a call: its steps become spans. None: whoever has called does not want it."""
+        """A log for what is done for a call: its steps become spans. None: the call has no span."""
         if request["method"] not in METHODS:
             return None
         sent = {each["key"]: each["value"] for each in request["metadata"]}
@@ -90,7 +90,7 @@ class Tracer:
 
 
 class Traced(Log):
-    """Of one call."""
+    """The log of one call that has a span."""
 
     __slots__ = ("keep", "span")
 
@@ -111,7 +111,7 @@ class Traced(Log):
 
 
 def parsed(text: str) -> "tuple[str, str, int] | None":
-    """A traceparent: the trace, the caller's span, flags. https://www.w3.org/TR/trace-context/#traceparent-header"""
+    """What a traceparent says: trace, caller's span, flags. https://www.w3.org/TR/trace-context/#traceparent-header"""
     version, _, rest = text.partition("-")
     trace, _, rest = rest.partition("-")
     span, _, rest = rest.partition("-")

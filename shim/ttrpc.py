@@ -36,7 +36,7 @@ class Status(Exception):
 
 
 class Frame:
-    """`payload` is None where it was larger than a frame may be: it was skipped."""
+    """A frame. If it was larger than a frame may be, it was skipped and `payload` is None."""
 
     __slots__ = ("flags", "payload", "stream", "type")
 
@@ -54,7 +54,7 @@ def pack(stream: int, type: int, payload: bytes) -> bytes:
 
 
 class Reader:
-    """Makes frames of bytes as they come. Of a message that is too large it keeps only what its refusal needs."""
+    """Makes frames from bytes as they come. It keeps of a message that is too large only what the refusal needs."""
 
     __slots__ = ("buffer", "skip")
 
@@ -63,7 +63,7 @@ class Reader:
         self.skip = 0
 
     def feed(self, data: bytes) -> "Iterator[Frame]":
-        """Raises Malformed, after which nothing that comes can be understood."""
+        """The frames that are complete now. Raises Malformed; after that nothing that comes can be understood."""
         if self.skip:
             skipped = min(self.skip, len(data))
             self.skip -= skipped
@@ -115,7 +115,7 @@ class Connection:
         loop.watch(socket.fileno(), select.POLLIN, self._ready)
 
     def send(self, data: bytes) -> None:
-        """Now, or as soon as the other side reads."""
+        """Send now, or as soon as the other side reads."""
         if not self.open:
             return
         self.out += data
@@ -163,7 +163,7 @@ class Connection:
 
 
 def connect(address: str) -> "_socket.socket":
-    """A client's end. Raises OSError, also where it would have to wait for the server to let it in."""
+    """Connect to a server. Raises OSError, also if it would have to wait for the server to let it in."""
     socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         socket.connect(address.removeprefix("unix://"))

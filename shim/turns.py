@@ -1,4 +1,4 @@
-"""One verb of a container at a time; the others wait for their turn, in the order in which they were asked for."""
+"""Turns: one verb of a container at a time. The others wait in the order in which they were asked for."""
 
 from pyrunc.shim.ttrpc import Status
 
@@ -15,7 +15,7 @@ class Verb:
     """A call that changes a container, from its request to its answer.
 
     Attributes:
-        stop: ends what is being done for the call, and says why. None: it ends by itself, soon.
+        stop: ends what is being done for the call, for a given reason. None: it ends by itself, soon.
     """
 
     __slots__ = ("call", "stop")
@@ -66,7 +66,7 @@ class Turns:
             self.now.stop(why)
 
     def _late(self, verb: Verb, why: Status) -> None:
-        """Its caller's deadline has passed."""
+        """Stop or refuse a verb: its caller's deadline has passed."""
         if verb is self.now and verb.stop is not None:
             return verb.stop(why)
         self.waiting = [each for each in self.waiting if each[0] is not verb]

@@ -1,4 +1,4 @@
-"""The root file system is unmounted: by the shim, and by `delete` after a shim that was killed."""
+"""Unmounting the root file system: by the shim, or by `delete` after a shim was killed."""
 
 from pyrunc.errors import PyruncError, reason
 from pyrunc.linux.mount import MNT_DETACH, umount
@@ -9,7 +9,7 @@ NOTHING_THERE = (2, 22)  # no such path, or no mount
 
 
 def unmount_all(root: str) -> None:
-    """All that is mounted there, of which there may be several; a root file system that is none is no error."""
+    """Unmount all that is mounted there, which may be several mounts. It is no error if there is none."""
     for _ in range(64):
         try:
             umount(root, MNT_DETACH | UMOUNT_NOFOLLOW)

@@ -1,8 +1,8 @@
-"""A verb that may wait, done by a child of the shim's. Whatever the child meets, the loop goes on.
+"""A worker: a child of the shim that does a verb that may wait. Whatever the child meets, the loop goes on.
 
-The child is forked from the interpreter that runs, so there is nothing to start. What it makes becomes the shim's child
-when it ends, as the shim is a subreaper. Killed at any instant it leaves what `delete --force` removes, like any other
-caller of the library.
+The child is forked from the interpreter that runs, so there is nothing to start. When it ends, a process that it made
+becomes the shim's child, as the shim is a subreaper. If it is killed, at any instant, it leaves what `delete --force`
+removes, like any other caller of the library.
 """
 
 import _signal
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 LARGEST = 1 << 16
 LONGEST_TEXT = 1 << 14
 MOST_DESCRIPTORS = 8
-MOST_SECONDS = 600.0  # for what has no hooks, where its caller has no deadline
-GRACE_SECONDS = 3.0  # for undoing what was made, once it was called off
-DEATH_SECONDS = 2.0  # for dying, once it was killed
+MOST_SECONDS = 600.0  # for a verb without hooks whose caller has no deadline
+GRACE_SECONDS = 3.0  # for a worker that was called off to undo what it has made
+DEATH_SECONDS = 2.0  # for a worker that was killed to die
 SOON_SECONDS = 0.005
 HANGS = "it hangs in a system call, and outlives even SIGKILL"
 BORN, ENDS, MASTER, HOOKS, STEP, RESULT, ERROR = "born", "ends", "master", "hooks", "step", "result", "error"
@@ -55,7 +55,7 @@ class Line:
         self.log: Log = _Log(log, self)
 
     def say(self, kind: str, value: object = None, fds: "Sequence[Fd | None]" = ()) -> None:
-        """Of descriptors, None where there is none."""
+        """Send a message, with descriptors. None among them stands for one that is not there."""
         there = [fd.number for fd in fds if fd is not None]
         data = dumps([kind, value, [fd is not None for fd in fds]]).encode("utf-8", "surrogateescape")
         packed = b"".join(number.to_bytes(4, sys.byteorder) for number in there)
@@ -63,14 +63,14 @@ class Line:
         self.socket.sendmsg([data], control, _socket.MSG_NOSIGNAL)
 
     def runs_hooks(self) -> None:
-        """From here on it takes as long as it takes: a hook has no bound but its `timeout`, in config.md and in
-        runc. The loop does not wait for it; Kill and the caller's deadline end it."""
+        """Tell the shim that hooks run from here on. By config.md and in runc a hook has no bound but its `timeout`. So
+        the worker has none either. The loop does not wait for it, and Kill or the caller's deadline ends it."""
         self.say(HOOKS)
 
 
 class _Log(Log):
-    """The shim's log, in a worker. It knows what is being done, which is told when the worker is called off. It tells
-    the shim how long steps took."""
+    """The shim's log, in a worker. It knows what is being done, which a worker that is called off reports. It tells the
+    shim how long steps took."""
 
     __slots__ = ("doing", "line")
 
@@ -92,17 +92,18 @@ class Worker:
     """One verb of one container.
 
     Args:
-        what: for people.
-        work: is called in the child; what it returns is the answer, which must be JSON.
-        told: is called here with what it says meanwhile, and the descriptors that came with it.
+        what: its name for people.
+        work: is called in the child. What it returns is the answer, which must be JSON.
+        told: is called here with what the child says meanwhile, and the descriptors that came with it.
         done: is called here, once: with the answer, or with the error.
-        kept: descriptors that the work needs. All others are closed there.
+        kept: descriptors that the work needs. The child closes all others.
 
     Attributes:
-        born: a process that it has made and that may outlive it, once there is one; by pidfd.
+        born: the pidfd of a process that it has made and that may outlive it, once there is one.
         called_off: why it was told to end.
-        died: it has ended and not said how it went.
-        hangs: it does not even die. `after` is called when it has, some time.
+        died: it has ended without saying how it went.
+        hangs: it outlives even SIGKILL.
+        after: is called when it has ended.
     """
 
     __slots__ = (
@@ -198,11 +199,11 @@ class Worker:
 
     @property
     def left_something(self) -> bool:
-        """Whether something of what it made may be left."""
+        """Whether some of what it made may be left."""
         return self.died or self.called_off is not None
 
     def call_off(self, why: Status) -> None:
-        """Tell it to end. It undoes what it has made, and what it says then is the error's text. If it does not end it
+        """Tell it to end. It undoes what it has made, and what it says then is the error's text. If it does not end, it
         is killed."""
         if self.called_off is not None or self.done is None:
             return
@@ -219,7 +220,7 @@ class Worker:
         self.timer = self.loop.after(DEATH_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        """Its caller has waited for long enough."""
+        """Answer without it: its caller has waited for long enough."""
         self.hangs = True
         self._finish(None, Status(ttrpc.DEADLINE_EXCEEDED, HANGS))
 
@@ -230,7 +231,7 @@ class Worker:
             pass
 
     def ended(self, status: int) -> None:
-        """It was waited for."""
+        """It has ended, and was waited for."""
         self.hear()
         self.loop.cancel(self.timer)
         if self.socket.fileno() >= 0:
@@ -258,8 +259,8 @@ def _end_of(status: int) -> str:
 
 
 def _become_worker(shim: int, kept: "list[int]") -> None:
-    """In the child. It keeps nothing of the shim's: not the listener, nor a connection, nor the end of anybody's
-    stream, whose reader would wait for us."""
+    """Set up the child. It keeps nothing of the shim's: neither the listener, nor a connection, nor an end of a stream,
+    whose reader would wait for us."""
     _signal.set_wakeup_fd(-1)
     die_with(shim)
     keep_only(3, kept)
@@ -269,13 +270,13 @@ def _become_worker(shim: int, kept: "list[int]") -> None:
 
 
 def _do(work: "Work", line: Line) -> None:
-    """In the child: everything that the work can raise becomes words."""
+    """Do the work, in the child. Everything that it can raise becomes words."""
 
     def called_off(_: int, frame: "FrameType | None") -> None:
         if is_cleaning_up(frame):
             _signal.setitimer(_signal.ITIMER_REAL, SOON_SECONDS)
             return
-        no_more()  # undoing is not to be interrupted
+        no_more()  # nothing may interrupt the undoing
         assert isinstance(line.log, _Log)
         raise CalledOff(f"at {line.log.doing}" if line.log.doing else "at once")
 

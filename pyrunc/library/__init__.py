@@ -1,1 +1,1 @@
-"""The library: containers from any program, of any number of threads, by a worker process. docs/library.md"""
+"""The library: any program, with any number of threads, makes containers through a worker process. docs/library.md"""

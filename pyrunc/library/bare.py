@@ -1,7 +1,7 @@
-"""The worker, started by an interpreter that nobody has sealed: in an editable installation, which has no launcher.
+"""The worker, started by an interpreter that is not sealed: an editable installation has no launcher.
 
-`/proc/PID/exe` of a process that enters a container is a way to the interpreter's file (CVE-2019-5736). So it executes
-itself once more, from a clone of its mount that is read-only, as the launcher does (launcher/seal.h).
+`/proc/PID/exe` of a process that enters a container leads to the interpreter's file (CVE-2019-5736). So the
+interpreter executes itself once more, from a read-only clone of its mount, as the launcher does (launcher/seal.h).
 """
 
 import os
@@ -30,9 +30,9 @@ def _sealed(file: Fd) -> Fd:
         mount_setattr(clone, set=RDONLY)
         return clone
     except OSError:
-        pass  # who may not mount
+        pass  # we may not mount
     if os.geteuid() and os.fstat(file.number).st_uid != os.geteuid() and not os.access(sys.executable, os.W_OK):
-        return file  # nor may he write it
+        return file  # we may not write the file either
     copy = Fd(os.memfd_create("pyrunc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "pyrunc")
     size = os.fstat(file.number).st_size
     sent = 0

@@ -1,8 +1,8 @@
-"""The program's side of the worker: starting it, asking it. Any thread may, and nothing of ours runs in the program.
+"""The program's side of the worker: starting it and asking it. Any thread may ask; no thread of ours runs here.
 
-A request goes with one end of a socket of its own, the line; the answer comes through it, to whoever holds the other
-end. So no thread reads for others, no lock is held while somebody waits, and an event loop watches a line as any
-socket. To shut a line down is to call off what was asked for.
+Each request has a socket of its own, the line. One end goes to the worker with the request; the answer comes to the
+other end. So no thread reads for others, no lock is held while somebody waits, and an event loop watches a line like
+any socket. Shutting a line down calls off the request.
 """
 
 import os
@@ -24,15 +24,15 @@ from pyrunc.spec.jsonc import dumps
 
 PROGRAM = "pyrunc-worker"
 CONTROL = 3
-# What the worker, a hook, or systemd's client may want to know. The rest of the program's environment is its own.
+# The worker, a hook or systemd's client may need these. The rest of the environment stays in the program.
 VARIABLES = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "LANG")
-END_SECONDS = 20.0  # for the worker to remove what belongs to a program that ends
-# Run by an interpreter that is not sealed: of an installation that has no program of ours beside it.
+END_SECONDS = 20.0  # when the program ends, the worker has this long to remove what belongs to it
+# For an interpreter that is not sealed: the installation has no launcher.
 UNSEALED = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from pyrunc.library.bare import main; main()"
 
 
 class Line:
-    """The program's end of one."""
+    """The program's end of the socket that belongs to one request."""
 
     __slots__ = ("__weakref__", "pid", "socket", "worker")
 
@@ -46,7 +46,7 @@ class Line:
         return self.socket.fileno()
 
     def receive(self, timeout: float | None = None, what: str = "the worker") -> tuple[dict[str, Any], list[Fd]]:
-        """The next message. Raises what went wrong there; TimeoutExpired; WorkerError when there will be none."""
+        """The next message. Raises the worker's error, TimeoutExpired, or WorkerError when no message can come."""
         if self.socket.fileno() < 0:
             cause = "it was closed" if self.pid == os.getpid() else "it is our parent's, and a fork has none of it"
             raise UsageError(what, "", cause)
@@ -65,7 +65,7 @@ class Line:
         return message, fds
 
     def tell(self, message: dict[str, Any]) -> None:
-        """To who may have gone: then the next `receive` says so."""
+        """Send a message. If the other end is closed, the next `receive` says so."""
         try:
             wire.send(cast("Any", self.socket), message)
         except OSError:
@@ -78,7 +78,7 @@ class Line:
             pass
 
     def abandon(self) -> None:
-        """Nobody will know of what was asked for: it goes, if it is there already."""
+        """Give the request up: if its container or process is there already, it is removed."""
         self.tell({"own": True})
         self.close()
 
@@ -99,14 +99,14 @@ def warn(text: str) -> None:
 
 
 def wait_for(line: Line, seconds: float) -> bool:
-    """Whether something comes within that time."""
+    """Whether a message comes within that time."""
     poll = select.poll()
     poll.register(line.fileno(), select.POLLIN)
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
 class Worker:
-    """One that was started, and who for: a program that has other rights than then needs another worker."""
+    """A worker that was started, and for whom: a program whose rights have changed since needs another worker."""
 
     __slots__ = ("pid", "socket", "who", "words")
 
@@ -118,14 +118,14 @@ class Worker:
             self.pid = _spawn(theirs.fileno(), self.words.number)
 
     def last_words(self) -> str:
-        """What it, or a runner, has said before it died; it is a mistake of ours."""
+        """The last line that the worker or a runner wrote before it died. Any such line is a bug of ours."""
         if self.words.number < 0:
             return ""
         text = os.pread(self.words.number, 1 << 16, 0).decode("utf-8", "replace").strip()
         return f": {text.splitlines()[-1]}" if text else ""
 
     def close(self, seconds: float = 0.0) -> None:
-        """It ends by itself when we are gone; whoever else waits for children of ours may have heard of it."""
+        """Close our end, at which the worker ends, and wait for that. Other code of the program may have reaped it."""
         self.socket.close()
         self.words.close()
         deadline = time.monotonic() + seconds
@@ -148,12 +148,12 @@ def _who() -> tuple[int, int, int]:
 
 
 def _spawn(control: int, words: int) -> int:
-    """posix_spawn(3): no fork, which would copy what our threads hold."""
+    """Start the worker by posix_spawn(3). A fork would copy the locks that our threads hold."""
     program = _program()
     null = os.devnull
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, number, null, os.O_RDWR, 0) for number in range(2)]
     moved = control
-    if control <= CONTROL:  # the numbers of our standard streams may be free
+    if control <= CONTROL:  # it has a low number when our own standard streams are closed
         moved = os.dup2(control, 100, inheritable=False)
     actions += [(os.POSIX_SPAWN_DUP2, words, 2), (os.POSIX_SPAWN_DUP2, moved, CONTROL)]
     environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
@@ -170,7 +170,7 @@ def _spawn(control: int, words: int) -> int:
 
 
 def _program() -> list[str]:
-    """The launcher, where pip has put it; or our interpreter, which then seals itself (bare.py)."""
+    """The launcher where pip has put it, or else our interpreter, which seals itself (bare.py)."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     home = os.path.dirname(package)
     place = home
@@ -184,7 +184,7 @@ def _program() -> list[str]:
 
 
 def request(message: dict[str, Any], fds: "tuple[int, ...] | list[int]" = ()) -> Line:
-    """Ask for something. The worker is started when there is none, or none of this process."""
+    """Ask for something. If this process has no worker yet, one is started."""
     config = _text(message["config"]) if "config" in message else None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
@@ -215,7 +215,7 @@ def _text(config: object) -> bytes:
 
 
 def ask(message: dict[str, Any], what: str, timeout: float | None = None) -> Any:
-    """For an answer that comes at once, or when it is done."""
+    """Ask for something, and wait for the one answer."""
     with request(message) as line:
         return line.receive(timeout, what)[0]["result"]
 
@@ -243,8 +243,8 @@ def _discard(worker: Worker) -> None:
 
 
 def _in_fork() -> None:
-    """In a child that somebody has forked from us: what we hold of our worker's is not the child's, and would look to
-    the worker as if we lived on."""
+    """Close the worker's sockets in a child that was forked from us. They are not the child's, and while it held them
+    the worker would take us to be alive."""
     global _worker, _lock
     _lock = threading.Lock()
     if _worker is not None:
@@ -263,14 +263,14 @@ def _at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_in_fork)
-# Not by `import atexit` at the end of threads: theirs are joined before.
+# Python joins its threads before it runs atexit's functions: they may use the worker to their end.
 import atexit  # noqa: E402
 
 atexit.register(_at_exit)
 
 
 def state_root(root: "str | os.PathLike[str] | None") -> str:
-    """The path of a state root, as the worker takes it."""
+    """The absolute path of a state root: the worker has another working directory."""
     if root is None:
         return StateRoot.default().path
     return os.path.abspath(given.path(root, "state_root"))

@@ -1,4 +1,4 @@
-"""What a container is to be: config.json, as the specification has it, and small verbs for what people change."""
+"""The configuration of a container: config.json of the specification, with small verbs for what people change."""
 
 import copy
 import os
@@ -21,19 +21,19 @@ StrPath = str | os.PathLike[str]
 Size = int | str
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 CPU_PERIOD = 100_000  # microseconds
-LEAST_QUOTA, MOST_QUOTA = 1000, 10**12  # the kernel's
-PLACES = {*FOLDERS, *FILES}  # for mounts, in the root file system of the host's /usr
+LEAST_QUOTA, MOST_QUOTA = 1000, 10**12  # the kernel's limits
+PLACES = {*FOLDERS, *FILES}  # where the root file system of the host's /usr has places for mounts
 
 
 class Problem(ConfigError):
-    """One of the mistakes of a configuration, as `pyrunc validate` words it: where, what, and what to do."""
+    """One mistake in a configuration, as `pyrunc validate` words it: where, what, and what to do."""
 
 
 class Invalid(ConfigError):
-    """A configuration is not what the specification asks for.
+    """A configuration does not follow the specification.
 
     Attributes:
-        problems: all that is wrong, in the order of the document.
+        problems: all mistakes, in the order of the document.
     """
 
     def __init__(self, problems: "list[Problem]") -> None:
@@ -46,7 +46,7 @@ class Invalid(ConfigError):
 
 
 def size(value: Size, name: str) -> int:
-    """Bytes: 268435456, "256m", "1.5 GiB"."""
+    """A number of bytes, from 268435456, "256m" or "1.5 GiB"."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", value.lower()) if isinstance(value, str) else None
@@ -56,7 +56,7 @@ def size(value: Size, name: str) -> int:
 
 
 def cpu_quota(count: float) -> int:
-    """In a period, in microseconds."""
+    """The CPU time of so many CPUs, in microseconds for each period."""
     return max(LEAST_QUOTA, min(int(given.above_zero(count, "cpus") * CPU_PERIOD), MOST_QUOTA))
 
 
@@ -65,16 +65,16 @@ def _text_of_capability(name: Any) -> str:
 
 
 class Config:
-    """A configuration. Each verb returns another one, and leaves this one as it was.
+    """A configuration. Each verb returns a changed copy and leaves this one as it was.
 
     Attributes:
-        document: config.json, as the specification has it. It is the caller's to change.
+        document: config.json of the specification. The caller may change it.
     """
 
     __slots__ = ("_plan", "document")
 
     def __init__(self, document: "Mapping[str, Any] | None" = None) -> None:
-        """Of a document, as json.load() gives it; without one, what `pyrunc spec` writes, without a terminal."""
+        """Take a document as json.load() gives it, or else what `pyrunc spec` writes, without a terminal."""
         self.document: dict[str, Any]
         self._plan: dict[str, Any] | None = None
         if document is not None:
@@ -87,7 +87,7 @@ class Config:
 
     @classmethod
     def load(cls, path: StrPath) -> Self:
-        """Of a file, or of the config.json in a bundle, whose root file system is then beside it."""
+        """Read a file, or the config.json of a bundle. A relative root file system is looked for beside the file."""
         file = Path(given.path(path, "configuration"))
         if file.is_dir():
             file = file / "config.json"
@@ -110,7 +110,7 @@ class Config:
         return other
 
     def _member(self, *names: str) -> "dict[str, Any]":
-        """An object of the document, made where it is not there."""
+        """An object of the document. It is made if it is missing."""
         at = self.document
         for name in names:
             found = at.get(name)
@@ -122,7 +122,7 @@ class Config:
         return at
 
     def _list(self, at: "dict[str, Any]", name: str) -> "list[Any]":
-        """A list in an object of the document, to be put there again."""
+        """A copy of a list in an object of the document. The caller puts it back."""
         found = at.get(name) or []
         if not isinstance(found, list) or (name != "env" and not all(isinstance(each, dict) for each in found)):
             raise ConfigError("config.json", f"…/{name}", "is no list of objects" if name != "env" else "is no list")
@@ -131,13 +131,13 @@ class Config:
     # --- the process
 
     def args(self, *words: StrPath) -> Self:
-        """The program, and its arguments."""
+        """The program and its arguments."""
         other = self._changed()
         other._member("process")["args"] = [given.path(word, "args") for word in words]
         return other
 
     def env(self, variables: "Mapping[str, str] | None" = None, /, **more: str) -> Self:
-        """Variables of its environment: added, or in place of those of the same name."""
+        """Variables of its environment. Each is added, or replaces the one of the same name."""
         other = self._changed()
         process = other._member("process")
         new = {**given.variables(variables or {}), **given.variables(more)}
@@ -166,7 +166,7 @@ class Config:
         return other
 
     def user(self, uid: int, gid: int | None = None, groups: Iterable[int] = ()) -> Self:
-        """Who it runs as, in the container's numbers. Without `gid` the same number."""
+        """The user and groups that it runs as, as numbers in the container. Without `gid`, the group is `uid` too."""
         other = self._changed()
         other._member("process")["user"] = {
             "uid": given.whole(uid, "user", 0), "gid": given.whole(uid if gid is None else gid, "user", 0),
@@ -175,7 +175,7 @@ class Config:
         return other
 
     def capabilities(self, *names: str) -> Self:
-        """Those it has, and can get: "CAP_NET_BIND_SERVICE" or "net_bind_service"; none: none."""
+        """The capabilities that it has and can get: "CAP_NET_BIND_SERVICE" or "net_bind_service". No name: none."""
         other = self._changed()
         full = [name if name.startswith("CAP_") else f"CAP_{name.upper()}" for name in map(_text_of_capability, names)]
         for name in full:
@@ -198,24 +198,24 @@ class Config:
     # --- what it sees
 
     def root(self, path: StrPath, readonly: bool = True) -> Self:
-        """A folder as its root file system, as it is: what it writes there stays."""
+        """Use a folder itself as its root file system: what it writes there stays."""
         other = self._changed()
         other.document["root"] = {"path": os.path.abspath(given.path(path, "root")), "readonly": bool(readonly)}
         other._plan = None
         return other
 
     def layers(self, *folders: StrPath, write: Size = 0) -> Self:
-        """Folders that lie one upon the other, the first one lowest, as layers of an image. They are not written to.
+        """Stack folders as its root file system, as layers of an image, the first one lowest. They stay as they are.
 
         Args:
-            write: how much may be written to what is thrown away with the container; 0: it is read-only.
+            write: how much it may write; that is thrown away with the container. 0: it is read-only.
         """
         if not folders:
             raise UsageError("layers", "", "there is none")
         return self._put_together({"kind": "layers", "layers": [_folder(each) for each in folders]}, write)
 
     def tar(self, path: StrPath, write: Size = 0) -> Self:
-        """What is in a tar, compressed or not, as `docker export` makes it. It is unpacked once for the program.
+        """Use the contents of a tar, compressed or not, as `docker export` makes it. A program unpacks it only once.
 
         Args:
             write: as of `layers`.
@@ -228,12 +228,12 @@ class Config:
     def _put_together(self, plan: "dict[str, Any]", write: Size) -> Self:
         other = self._changed()
         room = size(write, "write")
-        other._plan = {**plan, "size": room or 1 << 20}  # with places for mounts
+        other._plan = {**plan, "size": room or 1 << 20}  # read-only, it still needs room for mount points
         other.document["root"] = {"path": "rootfs", "readonly": not room}
         return other
 
     def mount(self, source: StrPath, destination: str, write: bool = False) -> Self:
-        """A file or a folder of the host's: read-only, unless `write`; without device nodes and setuid."""
+        """Mount a file or a folder of the host. It is read-only unless `write`; device nodes and setuid do nothing."""
         place = os.path.abspath(given.path(source, "mount"))
         if not os.path.exists(place):
             raise UsageError("mount", place, "there is no such file or folder")
@@ -241,7 +241,7 @@ class Config:
         return self._mounted({"destination": destination, "type": "bind", "source": place, "options": options})
 
     def tmpfs(self, destination: str, limit: Size = "64m") -> Self:
-        """A fresh folder in memory, which all may write to."""
+        """A fresh folder in memory that everybody may write to."""
         options = ["nosuid", "nodev", "mode=1777", f"size={size(limit, 'tmpfs')}"]
         made = {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
         return self._mounted(made)
@@ -260,7 +260,7 @@ class Config:
         return other
 
     def network(self, kind: Literal["none", "host"]) -> Self:
-        """None, but for a loopback device of its own; or the host's."""
+        """With "none" it has only a loopback device of its own. With "host" it has the host's network."""
         if kind not in ("none", "host"):
             raise UsageError("network", repr(kind), 'is neither "none" nor "host"')
         other = self._changed()
@@ -273,27 +273,27 @@ class Config:
     # --- what limits it
 
     def memory(self, limit: Size) -> Self:
-        """Memory, in bytes or as "256m"; it may not swap any."""
+        """Limit its memory, in bytes or as "256m". It may not swap."""
         other = self._changed()
         value = size(limit, "memory")
         other._member("linux", "resources", "memory").update(limit=value, swap=value)
         return other
 
     def cpus(self, count: float) -> Self:
-        """As many CPUs' time, together: 0.5 is half of one."""
+        """Limit its CPU time to that of so many CPUs: 0.5 is half of one."""
         other = self._changed()
         quota = cpu_quota(count)
         other._member("linux", "resources", "cpu").update(quota=quota, period=CPU_PERIOD)
         return other
 
     def pids(self, limit: int) -> Self:
-        """So many processes and threads."""
+        """Limit its processes and threads to so many."""
         other = self._changed()
         other._member("linux", "resources", "pids")["limit"] = given.whole(limit, "pids", 1)
         return other
 
     def seccomp(self, rules: "Seccomp | Mapping[str, Any] | Literal['default'] | None") -> Self:
-        """A profile, as linux.seccomp of config.json has it; "default": that of `run`; None: none."""
+        """Set the seccomp profile: as linux.seccomp of config.json, "default" for that of `run`, or None for none."""
         other = self._changed()
         linux = other._member("linux")
         linux.pop("seccomp", None)
@@ -303,10 +303,10 @@ class Config:
             linux["seccomp"] = copy.deepcopy(rules)
         return other
 
-    # --- whether it is one
+    # --- whether it is valid
 
     def validate(self) -> Self:
-        """Raises Invalid, with everything that is wrong. Whoever makes a container looks for himself too."""
+        """Check the document. Raises Invalid, which lists every mistake. Making a container checks it too."""
         from pyrunc.spec import _checker, lenient, report, rules
 
         try:

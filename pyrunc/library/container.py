@@ -1,4 +1,4 @@
-"""A container, from create to delete, from any thread."""
+"""A container, from create to delete. Any thread may use it."""
 
 import copy
 import os
@@ -20,12 +20,13 @@ Words: TypeAlias = list[str]
 class Container:
     """One container. Made by `create` or `run`, found by `load` or `list`.
 
-    With `with` it belongs to the program: at the end of the block, and at the program's own end however that comes, it
-    is killed and removed. Otherwise it stays until it is deleted, by us or by the command `pyrunc delete`.
+    In a `with` block it belongs to the program. It is killed and removed at the end of the block, or when the program
+    ends, however that happens. Otherwise it stays until it is deleted, by us or by the command `pyrunc delete`.
 
     Attributes:
-        id: its name; of its state root, `root`.
-        process: its first process; None where somebody else has made it.
+        id: its name.
+        root: its state root.
+        process: its first process; None if another program made the container.
     """
 
     def __init__(self, id: str, root: str, process: Process | None = None) -> None:
@@ -42,12 +43,12 @@ class Container:
         stdout: File = None, stderr: File = None, text: bool = False, encoding: str | None = None,
         errors: str | None = None, state_root: "StrPath | None" = None,
     ) -> Self:  # fmt: skip
-        """One that waits for `start`.
+        """Make a container that waits for `start`.
 
         Args:
             config: a Config, the document itself, or the path of a bundle.
-            id: None: one that nobody else has.
-            stdin, stdout, stderr, text, encoding, errors: as subprocess.Popen has them, but that stdin is DEVNULL.
+            id: its name; None: a new one.
+            stdin, stdout, stderr, text, encoding, errors: as for subprocess.Popen, except that stdin is DEVNULL.
         """
         root = client.state_root(state_root)
         message, args, terminal = creation(config, id, root)
@@ -56,7 +57,7 @@ class Container:
 
     @classmethod
     def run(cls, config: "Config | Mapping[str, Any] | StrPath", id: str | None = None, **options: Any) -> Self:
-        """`create`, and `start`. Nothing is left of it where it can't be started."""
+        """`create` and `start`. If it can't be started, it is removed."""
         container = cls.create(config, id, **options)
         try:
             container.start()
@@ -71,12 +72,12 @@ class Container:
         stdin: File = DEVNULL, stdout: File = None, stderr: File = None, text: bool = False,
         encoding: str | None = None, errors: str | None = None, state_root: "StrPath | None" = None, **how: Any,
     ) -> Self:  # fmt: skip
-        """One of a checkpoint, which goes on where it was. Needs CRIU.
+        """Make a container from a checkpoint. It goes on where it was. Needs CRIU.
 
         Args:
             images: the folder that `checkpoint` has written.
-            config: as of `create`; what it grants, the container may.
-            how: tcp_established, file_locks, … as RestoreOptions has them (container/checkpoint/options.py).
+            config: as for `create`. The container may do what this configuration grants.
+            how: options as RestoreOptions has them: tcp_established, file_locks, … (container/checkpoint/options.py).
         """
         root = client.state_root(state_root)
         message, args, terminal = creation(config, id, root)
@@ -86,21 +87,21 @@ class Container:
 
     @classmethod
     def load(cls, id: str, state_root: "StrPath | None" = None) -> Self:
-        """One that is there, whoever made it. Raises NoSuchContainer."""
+        """Find an existing container, whoever made it. Raises NoSuchContainer."""
         root = client.state_root(state_root)
         client.ask({"verb": "load", "root": root, "id": given.text(id, "ID")}, "load")
         return cls(id, root)
 
     @classmethod
     def list(cls, state_root: "StrPath | None" = None) -> "list[Self]":
-        """All that are there."""
+        """All containers of the state root."""
         root = client.state_root(state_root)
         return [cls(state["id"], root) for state in client.ask({"verb": "list", "root": root}, "list")]
 
     # --- what it is
 
     def state(self) -> dict[str, Any]:
-        """As `pyrunc state` prints it: id, pid, status, bundle, rootfs, created, …"""
+        """Its state, as `pyrunc state` prints it: id, pid, status, bundle, rootfs, created, …"""
         state: dict[str, Any] = self._ask("state")
         return state
 
@@ -112,28 +113,28 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """Of its first process, on the host; 0 when that has ended."""
+        """The host's PID of its first process; 0 when that has ended."""
         pid: int = self.state()["pid"]
         return pid
 
     @property
     def config(self) -> Config:
-        """With which it was made, and what `update` has changed since."""
+        """The configuration that it was made with, including what `update` has changed since."""
         return Config(self._ask("config"))
 
     def stats(self) -> dict[str, Any]:
-        """What it uses, as `pyrunc events --stats` prints it: its member "data"."""
+        """What it uses: the member "data" of what `pyrunc events --stats` prints."""
         stats: dict[str, Any] = self._ask("stats")
         return stats
 
     def ps(self) -> Numbers:
-        """Its processes, by their numbers on the host."""
+        """The host's PIDs of its processes."""
         pids: Numbers = self._ask("ps")
         return pids
 
     def events(self, interval: float = 5.0) -> Iterator[dict[str, Any]]:
-        """{"type": "stats", …} every `interval` seconds, and {"type": "oom", …} when the kernel kills for want of
-        memory. Until the container ends."""
+        """Its events, until it ends: {"type": "stats", …} every `interval` seconds, and {"type": "oom", …} when the
+        kernel kills for want of memory."""
         given.above_zero(interval, "interval")
         line = client.request({"verb": "events", "root": self.root, "id": self.id, "interval": interval})
         return _events(line, self.id)
@@ -141,17 +142,17 @@ class Container:
     # --- what it does
 
     def start(self) -> Self:
-        """Let it run its program. Returns once that runs."""
+        """Let it run its program. Returns once the program runs."""
         self._ask("start")
         return self
 
     def kill(self, number: "int | str" = "KILL", all: bool = False) -> None:
-        """Send a signal to its first process, or to all. Raises NotRunning."""
+        """Send a signal to its first process, or to all its processes. Raises NotRunning."""
         self._ask("kill", signal=signal_number(number), all=all)
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Until its first process ends: its returncode; None, where another program has made it and so nobody knows.
-        Raises TimeoutExpired."""
+        """Wait until its first process ends, and return its returncode. None: another program made the container, so
+        nobody here knows. Raises TimeoutExpired."""
         timeout = given.seconds(timeout)
         if self.process is not None:
             return self.process.wait(timeout)
@@ -172,7 +173,7 @@ class Container:
         text: bool = False, encoding: str | None = None, errors: str | None = None, terminal: bool = False,
         env: Mapping[str, str] | None = None, cwd: str | None = None, user: int | tuple[int, int] | None = None,
     ) -> Process:  # fmt: skip
-        """A further process in it. What is not said is as its first process has it."""
+        """Run a further process in it. What isn't given is as for its first process."""
         process = further_process(args, terminal, env, cwd, user)
         message = {"verb": "exec", "root": self.root, "id": self.id, "process": process}
         return _process(message, process["args"], terminal, (stdin, stdout, stderr), Text(text, encoding, errors))
@@ -181,35 +182,35 @@ class Container:
         self, *, memory: Size | None = None, cpus: float | None = None, pids: int | None = None,
         resources: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Other limits: all of them, or, with an error, none.
+        """Change its limits. After an error none is changed.
 
         Args:
-            resources: as linux.resources of config.json has them.
+            resources: limits as in linux.resources of config.json.
         """
         self._ask("update", resources=changes(memory, cpus, pids, resources))
 
     def checkpoint(self, images: StrPath, **how: Any) -> None:
-        """Write it to the folder `images`. Unless it is to run on (leave_running=True), it is deleted then. Needs CRIU.
+        """Write it to the folder `images`. Then it is deleted, unless leave_running=True. Needs CRIU.
 
         Args:
-            how: as CheckpointOptions has them (container/checkpoint/options.py).
+            how: options as CheckpointOptions has them (container/checkpoint/options.py).
         """
         self._ask("checkpoint", options=verified(CheckpointOptions, images, how))
 
     def delete(self, force: bool = False) -> None:
-        """Remove it. By force it is killed first, and it is no error if it is gone."""
+        """Remove it. With `force` it is killed first, and it is no error if it is already gone."""
         self._ask("delete", force=force)
         if self.process is not None:
             self._hear_of_end()
             self.process._line.close()
 
     def _hear_of_end(self) -> None:
-        """It has ended: its returncode is on its way."""
+        """Wait for the returncode of the first process, which has ended."""
         assert self.process is not None
         try:
             self.process.wait(2.0)
         except Exception:
-            pass  # nobody can say
+            pass  # nobody knows it
 
     def _ask(self, verb: str, timeout: float | None = None, **more: Any) -> Any:
         return client.ask({"verb": verb, "root": self.root, "id": self.id, **more}, self.id, timeout)
@@ -222,7 +223,7 @@ class Container:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process._is_of_parent:
-            return  # who was forked in the block leaves it too
+            return  # we are a fork made in the block: the container is our parent's
         self.delete(force=True)
         if self.process is not None:
             self.process.close()
@@ -232,7 +233,8 @@ class Container:
 
 
 def verified(kind: Callable[..., object], images: StrPath, how: dict[str, Any]) -> dict[str, Any]:
-    """Options of a checkpoint, to be sent. Raises TypeError. Paths are ours: the worker has another folder."""
+    """Check options of a checkpoint, for sending. Raises TypeError. The worker has another working directory, so paths
+    become absolute."""
     options = {**how, "images": os.path.abspath(os.fspath(images))}
     if how.get("work"):
         options["work"] = os.path.abspath(os.fspath(how["work"]))
@@ -245,7 +247,7 @@ def verified(kind: Callable[..., object], images: StrPath, how: dict[str, Any]) 
 def creation(
     config: "Config | Mapping[str, Any] | StrPath", id: str | None, root: str
 ) -> tuple[dict[str, Any], Words, bool]:
-    """The request, the program with its arguments, and whether it has a terminal."""
+    """The request to create a container, its program and arguments, and whether it has a terminal."""
     if isinstance(config, str | os.PathLike):
         config = Config.load(config)
     elif not isinstance(config, Config):
@@ -292,7 +294,7 @@ def changes(
 
 
 def own(id: str, process: Process | None) -> None:
-    """It belongs to the program from here on."""
+    """Make the container belong to the program from here on."""
     if process is None:
         raise StateError("container", f'"{id}"', "another program has made it", "delete it when it is to go")
     process.owned = True

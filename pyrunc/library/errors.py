@@ -1,4 +1,4 @@
-"""What only the library raises. With pyrunc.errors it is one hierarchy, below PyruncError."""
+"""Errors that only the library raises. With pyrunc.errors they are one hierarchy, below PyruncError."""
 
 from pyrunc import errors
 from pyrunc.errors import CalledOff, PyruncError, reason
@@ -12,7 +12,7 @@ Output = bytes | str | None
 
 
 class LibraryError(PyruncError):
-    """Those below know more than a text; pickle is told, as multiprocessing sends errors from process to process."""
+    """The base of the errors below. They have attributes, which pickle must keep: multiprocessing pickles errors."""
 
     def __reduce__(self) -> "tuple[Any, ...]":
         return _rebuilt, (type(self), self.args, self.__dict__)
@@ -26,11 +26,11 @@ def _rebuilt(kind: "type[LibraryError]", words: "tuple[str, ...]", more: "dict[s
 
 
 class WorkerError(LibraryError):
-    """The worker process, which makes the program's containers, could not be started, or has died."""
+    """The worker process, which makes the program's containers, could not be started or has died."""
 
 
 class TimeoutExpired(LibraryError):
-    """What was waited for has not come in time. As of subprocess: what there is of the output is here.
+    """The time is up. As with subprocess, the error has the output so far.
 
     Attributes:
         timeout: in seconds.
@@ -44,7 +44,7 @@ class TimeoutExpired(LibraryError):
 
 
 class OutputLimitExceeded(LibraryError):
-    """The program has written more than it may, and was killed. What it wrote up to the limit is here."""
+    """The program wrote more than it may, and was killed. The error has the output up to the limit."""
 
     def __init__(self, what: str, limit: int, stdout: Output = None, stderr: Output = None) -> None:
         super().__init__(what, "", f"it has written more than {limit} bytes", "set output_limit, or give it a file")
@@ -54,7 +54,7 @@ class OutputLimitExceeded(LibraryError):
 
 
 def as_message(error: BaseException) -> "list[str]":
-    """An error in the worker, for the line to who has asked."""
+    """An error in the worker, as the words that the caller gets."""
     if isinstance(error, CalledOff):
         return ["Interrupted", "called off", "", str(error), ""]
     if isinstance(error, PyruncError):
@@ -65,7 +65,7 @@ def as_message(error: BaseException) -> "list[str]":
 
 
 def of_message(words: "Sequence[str]") -> PyruncError:
-    """The error that those words were."""
+    """The error that `as_message` made those words from."""
     name, operation, subject, cause, hint = words
     kind = getattr(errors, name, PyruncError)
     error: PyruncError = kind.__new__(kind)

@@ -1,4 +1,7 @@
-"""What a caller gives: as it is wanted, or a UsageError that names it. No other error is to come of his mistakes."""
+"""Checks of what a caller gives: each returns the value as we want it, or raises a UsageError that names it.
+
+A caller's mistake must not raise any other error.
+"""
 
 import math
 import os
@@ -7,7 +10,7 @@ from typing import Any
 
 from pyrunc.errors import UsageError
 
-MOST_SECONDS = 2_000_000.0  # poll(2) takes 24 days; who waits for longer waits for ever
+MOST_SECONDS = 2_000_000.0  # poll(2) takes at most 24 days; a longer timeout means for ever
 
 
 def path(value: Any, name: str) -> str:
@@ -17,7 +20,7 @@ def path(value: Any, name: str) -> str:
 
 
 def place(value: Any, name: str) -> str:
-    """A path in a container: an absolute one."""
+    """An absolute path in a container."""
     if isinstance(value, str) and value.startswith("/"):
         return value
     raise UsageError(name, repr(value), "is no absolute path")
@@ -80,7 +83,7 @@ def above_zero(value: Any, name: str) -> Any:
 
 
 def seconds(value: Any, name: str = "timeout") -> float | None:
-    """How long to wait, at most. None: for ever."""
+    """How long to wait at most; None: for ever."""
     if value is None or value == math.inf:
         return None
     found = float(number(value, name))
@@ -88,7 +91,7 @@ def seconds(value: Any, name: str = "timeout") -> float | None:
 
 
 def user(value: Any) -> tuple[int, int]:
-    """A user's and a group's number, of one for both or of two."""
+    """A user ID and a group ID, from one number for both or from two."""
     both = value if isinstance(value, tuple) else (value, value)
     if len(both) != 2:
         raise UsageError("user", repr(value), "is neither a user ID nor one and a group ID")

@@ -27,12 +27,13 @@ class Job:
     """What a runner is doing.
 
     Attributes:
-        line: to who has asked; None: nobody has.
-        fds: what came with the request.
-        log: whose warnings go with the answer.
-        armed: whether it may be called off here and now: then CalledOff is raised.
-        why: it was called off; one of the texts above.
-        once: the runner is good for nothing else afterwards.
+        worker: the socket to the worker.
+        line: the socket to the caller; None: there is no caller.
+        fds: the descriptors that came with the request.
+        log: collects warnings, which go with the answer.
+        armed: it may be called off here and now; then CalledOff is raised.
+        why: why it was called off, one of the texts above; "": it was not.
+        once: the runner must end after this job.
         signals: a pipe that every signal writes to.
     """
 
@@ -51,7 +52,7 @@ class Job:
         self.once = False
 
     def watch(self) -> None:
-        """By signals: whatever the runtime does when somebody goes, or time is up, it is interrupted there."""
+        """Let signals call the job off when the caller goes or time is up. They interrupt whatever the runtime does."""
         lose_no_interruption()
         _signal.signal(_signal.SIGTERM, lambda _, frame: self._called_off(ENDING, frame))
         _signal.signal(_signal.SIGALRM, lambda _, frame: self._called_off(TOO_LATE, frame))
@@ -69,16 +70,20 @@ class Job:
             self._called_off(GONE, frame)
 
     def _called_off(self, why: str, frame: "FrameType | None" = None) -> None:
-        """`frame`: what a signal has interrupted."""
+        """Raise CalledOff if the job is armed. During a clean-up, try again soon.
+
+        Args:
+            frame: what a signal has interrupted.
+        """
         self.why = self.why or why
         if self.armed and is_cleaning_up(frame):
             self.alarm(SOON_SECONDS)
         elif self.armed:
-            self.armed = False  # undoing is not to be interrupted
+            self.armed = False  # nothing may interrupt the undoing
             raise CalledOff(self.why)
 
     def arm(self) -> None:
-        """From here to `disarm` it may be called off. Raises CalledOff, at once where it was before."""
+        """From here to `disarm` the job may be called off. Raises CalledOff at once if that has already happened."""
         self.armed = True
         if self.why:
             self._called_off(self.why)
@@ -87,12 +92,12 @@ class Job:
         self.armed = False
 
     def alarm(self, seconds: float) -> None:
-        """Call it off then; 0: never."""
+        """Call the job off after so many seconds; 0: never."""
         _signal.setitimer(_signal.ITIMER_REAL, seconds)
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody waits for us any more."""
+        """Whether the caller has gone."""
         if self.line is None or self.line.fileno() < 0:
             return False
         poll = select.poll()
@@ -100,10 +105,10 @@ class Job:
         return bool(poll.poll(0))
 
     def wait_for(self, file: "Fd | _socket.socket") -> None:
-        """Until there is something to read. Raises CalledOff.
+        """Wait until there is something to read. Raises CalledOff.
 
-        What may take long is waited for here. A signal that comes right before a system call does not interrupt that:
-        the pipe does.
+        Every wait that may be long happens here. A signal that arrives right before a system call doesn't interrupt
+        the call, so poll(2) watches the signals' pipe too.
         """
         poll = select.poll()
         poll.register(file.fileno(), select.POLLIN)
@@ -112,7 +117,7 @@ class Job:
             posix.read(self.signals.number, 4096)
 
     def hear(self) -> "tuple[Message, list[Fd]]":
-        """What he says next. Raises CalledOff."""
+        """The caller's next message. Raises CalledOff."""
         assert self.line is not None
         self.wait_for(self.line)
         received = wire.receive(self.line)
@@ -121,7 +126,7 @@ class Job:
         return received
 
     def answers(self, line: "_socket.socket") -> None:
-        """From now on somebody else waits for us."""
+        """Serve another caller from now on."""
         assert self.line is not None
         self.line.close()
         self.line = line
@@ -136,14 +141,14 @@ class Job:
         try:
             wire.send(self.line, message, fds or ())
         except OSError:
-            pass  # he has gone
+            pass  # the caller has gone
 
     def born(self, pid: int) -> None:
-        """A process that outlives us: the worker waits for its end."""
+        """Tell the worker of a process that outlives us: the worker waits for its end."""
         wire.send(self.worker, {"born": pid})
 
     def rest(self) -> None:
-        """It is over: nothing is to be called off any more."""
+        """The job is over: it can't be called off any more."""
         self.alarm(0)
         self.disarm()
 
@@ -155,7 +160,7 @@ class Job:
 
 
 class Warnings(Log):
-    """A log that is read by who has asked, not by who has standard error."""
+    """A log for the caller: warnings go with the answer and not to standard error."""
 
     __slots__ = ("texts",)
 

@@ -1,4 +1,4 @@
-"""What the worker can be asked for, verb by verb. docs/library.md has the program's side."""
+"""What the worker can be asked for, verb by verb. docs/library.md describes the program's side."""
 
 import _socket
 import fcntl
@@ -7,7 +7,7 @@ import time
 from _signal import SIGKILL
 
 from pyrunc.cgroups.counters import keyed, number
-from pyrunc.container import create, events, forced, patience  # noqa: F401  # here once, and not in each runner
+from pyrunc.container import create, events, forced, patience  # noqa: F401  # loaded here once, and not in each runner
 from pyrunc.container.container import Container
 from pyrunc.container.exec import begin, lead
 from pyrunc.container.options import Options
@@ -39,7 +39,7 @@ def _load(message: "Message") -> Container:
 
 
 def _load_any(message: "Message") -> "dict[str, Any]":
-    """Whether it is there, with its state."""
+    """Check that it is there, and return its state."""
     container = _load(message)
     return {**container.state(), "pid": container.pid}
 
@@ -59,7 +59,7 @@ def _list(message: "Message") -> "list[dict[str, Any]]":
         try:
             found.append(Container.load(root, container_id).state())
         except (PyruncError, OSError):
-            continue  # being made or removed; or damaged, and told by `load`
+            continue  # it is being made or removed; or it is damaged, which `load` reports
     return found
 
 
@@ -95,7 +95,7 @@ def _create(job: "Job", message: "Message") -> None:
 
 
 def make(job: "Job", message: "Message", options: Options) -> Container:
-    """A container of its own bundle, whose standard streams are what came with the request."""
+    """Make a container with a bundle of its own. Its standard streams came with the request."""
     root = StateRoot(message["root"])
     if not rootfs.needs_bundle(message):
         return _without_bundle(job, root, message, options)
@@ -112,14 +112,14 @@ def make(job: "Job", message: "Message", options: Options) -> Container:
         finally:
             job.disarm()
     except BaseException:
-        remove(job, root, message["id"])  # it may have been called off when all was made
+        remove(job, root, message["id"])  # it may have been called off after everything was made
         raise
     finally:
         folder.close()
 
 
 def _without_bundle(job: "Job", root: StateRoot, message: "Message", options: Options) -> Container:
-    """The same where nothing but what all share is needed: the folder of our worker is its bundle."""
+    """Make a container that needs only what all share. Its bundle is the folder of our worker."""
     try:
         job.arm()
         try:
@@ -152,7 +152,7 @@ def _checkpoint(job: "Job", message: "Message") -> None:
 
 
 def remove(job: "Job", root: StateRoot, container_id: str) -> None:
-    """A container that we have made, and what it has needed; as much as there is of it."""
+    """Remove a container that we have made, and what it needed, as much of it as there is."""
     release_locks()
     try:
         Container.delete(root, container_id, True, job.log)
@@ -162,13 +162,13 @@ def remove(job: "Job", root: StateRoot, container_id: str) -> None:
 
 
 def leave(root: StateRoot, container_id: str) -> None:
-    """What it has needed besides."""
+    """Remove what a container needed besides its state."""
     rootfs.leave(places.bundle(root, container_id))
     places.remove_bundle(root, container_id)
 
 
 class Streams:
-    """While it is open, our standard streams are those that a process is to get."""
+    """Within the block, our standard streams are those that a new process is to inherit."""
 
     __slots__ = ("fds", "saved")
 
@@ -217,13 +217,13 @@ def _exec(job: "Job", message: "Message") -> None:
             job.disarm()
     except BaseException:
         if child is not None:
-            child.give_up()  # it may have been called off when its program ran
+            child.give_up()  # it may have been called off after its program had begun
         raise
     tell_of(job, child.pid, {"pid": child.pid}, masters)
 
 
 def tell_of(job: "Job", pid: int, made: "Message", masters: "list[Fd]") -> None:
-    """A process that the worker is to wait for: to it, and to who has asked, with a descriptor to signal it by."""
+    """Tell the worker to wait for a process, and send the caller the pidfd to signal it by."""
     job.born(pid)
     with pidfd_open(pid) as pidfd:
         job.answer({"made": made}, [pidfd, *masters])
@@ -256,12 +256,12 @@ def _delete(job: "Job", message: "Message") -> None:
 
 
 def _remove(job: "Job", message: "Message") -> None:
-    """What a runner that was killed, or an owner who is gone, has left."""
+    """Remove what a killed runner has left, or what belonged to an owner who is gone."""
     _delete(job, {**message, "force": True})
 
 
 def _await(job: "Job", message: "Message") -> None:
-    """The end of a container that another process has made."""
+    """Wait for the end of a container that another process has made."""
     container = Container.load(StateRoot(message["root"]), message["id"], job.log)
     job.arm()
     try:
@@ -275,7 +275,7 @@ def _await(job: "Job", message: "Message") -> None:
 
 
 def _events(job: "Job", message: "Message") -> None:
-    """Until the container ends, or nobody listens."""
+    """Send events until the container ends or nobody listens."""
     job.once = True
     container = Container.load(StateRoot(message["root"]), message["id"], job.log)
     job.arm()
@@ -287,10 +287,10 @@ def _events(job: "Job", message: "Message") -> None:
 
 
 def _run(job: "Job", message: "Message") -> "dict[str, Any]":
-    """From nothing to nothing: make, start, wait, remove.
+    """Make a container, start it, wait for its end, and remove it.
 
-    With `hold`, it says when the container waits for start, and goes on when it is told; then the result is said before
-    the container is removed, as nobody shall wait for that.
+    With `hold`, the caller is told when the container waits for start, and then says when to go on. The result is sent
+    before the container is removed, so that nobody waits for the removal.
     """
     run = Run(job, message)
     try:
@@ -303,8 +303,8 @@ def _run(job: "Job", message: "Message") -> "dict[str, Any]":
 
 
 def _ahead(job: "Job", message: "Message") -> "dict[str, Any]":
-    """A run whose container is made before somebody asks for it; of which only the program is not known yet, nor its
-    streams. The line is the worker's until then."""
+    """Do a run whose container is made before anybody asks for it. Only its program and its streams are not known yet.
+    Until they are, the line is the worker's."""
     job.fds = [open_at(None, "/dev/null", posix.O_RDWR) for _ in range(3)]
     return _run(job, {**message, "hold": False, "timeout": None})
 
@@ -340,7 +340,7 @@ class Run:
                 self.container.start(notified=False)
                 spent = self._wait()
             finally:
-                job.disarm()  # here, as it may be called off here too
+                job.disarm()  # inside the outer try, as CalledOff may still be raised here
         except CalledOff:
             if not job.why:
                 raise
@@ -362,7 +362,7 @@ class Run:
         self.channel = channel
 
     def _take_over(self) -> None:
-        """One that was made ahead is somebody's now: line, place, program, streams and time are his."""
+        """Give the container that was made ahead to a caller, who sends line, state root, program, streams and time."""
         job, container, channel = self.job, self.container, self.channel
         assert container is not None
         assert channel is not None
@@ -386,7 +386,7 @@ class Run:
         channel.close()
 
     def remove(self) -> None:
-        """What there is of it. It has ended, and nearly always nobody has to be waited for."""
+        """Remove the container, as much of it as there is. It has ended, so this nearly always waits for nobody."""
         container = self.container
         if container is None:
             return
@@ -415,7 +415,8 @@ class Run:
             return None
 
     def _used(self, spent: "Any") -> "dict[str, Any]":
-        """What its cgroup counts; without one, what its first process and those that this has waited for have used."""
+        """What the container used, as its cgroup counts it. Without a cgroup: what its first process used, and the
+        children that this process has waited for."""
         assert self.container is not None
         cgroup = self.container.cgroup
         memory = cgroup.directory("memory") or ""
@@ -439,7 +440,7 @@ TO_BE_RUN: "dict[str, Callable[[Job, Message], Any]]" = {
     "update": _update,
     "delete": _delete, "remove": _remove, "await": _await, "events": _events, "run": _run, "ahead": _ahead,
 }  # fmt: skip
-MAKING = ("create", "exec")  # a process that the worker waits for
+MAKING = ("create", "exec")  # they make a process that the worker waits for
 ONCE = ("create", "exec", "events")
 UNDONE_BY_REMOVING = ("create", "run", "ahead")
-PLACED = ("create", "run")  # their containers have bundles of ours
+PLACED = ("create", "run")  # we make the bundles of their containers

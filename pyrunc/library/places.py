@@ -3,7 +3,7 @@
     ROOT/:library/ID/               the bundle of a container, removed with it
     ROOT/:library/:PID-START/       what the containers of one worker share, removed when it ends
 
-What workers that were killed have left is removed by the next one that comes.
+The next worker removes what killed workers have left.
 """
 
 import errno
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 FOLDER = ":library"
 OWNER = "owner"  # a symlink: PID-START of the worker that made it
-OWNED = "owned"  # a folder: the container is to go with its program
+OWNED = "owned"  # a folder: the container goes when its program ends
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-OURS = "run"  # in the ID of one that nobody else has asked for
+OURS = "run"  # in the ID of a container that only its worker knows of
 
-_own: "dict[str, str]" = {}  # by the state root: the folder that is ours
+_own: "dict[str, str]" = {}  # our folder in each state root
 
 
 def bundle(root: StateRoot, container_id: str) -> str:
@@ -34,11 +34,13 @@ def bundle(root: StateRoot, container_id: str) -> str:
 
 
 def make_bundle(root: StateRoot, container_id: str, shared: str) -> Fd:
-    """A new folder for a container, which nobody else reads. It is locked as long as it is open: one that is not, and
-    of which there is no container, is of one that another program has deleted.
+    """Make the folder of a container, which nobody else can read.
+
+    It is locked as long as it is open. If an existing folder is not locked and has no container, another program has
+    deleted that container, and the folder is used again.
 
     Args:
-        shared: the folder of our worker, whose name says who it is.
+        shared: the folder of our worker. Its name says which worker it is.
     """
     validate_id(container_id)
     place = bundle(root, container_id)
@@ -60,17 +62,17 @@ def make_bundle(root: StateRoot, container_id: str, shared: str) -> Fd:
 
 
 def own(root: StateRoot, container_id: str) -> None:
-    """It belongs to our program. If the worker is killed, the next one knows it."""
+    """Record that a container belongs to our program. If the worker is killed, the next one sees it."""
     posix.mkdir(f"{bundle(root, container_id)}/{OWNED}", 0o700)
 
 
 def remove_bundle(root: StateRoot, container_id: str) -> None:
-    """If there is one."""
+    """Remove a container's bundle if there is one."""
     remove_folder(bundle(root, container_id))
 
 
 def prepare(root: StateRoot) -> None:
-    """In the worker, before it makes something in a state root: its own folder there."""
+    """Make the worker's own folder in a state root, before the worker makes anything else there."""
     if root.path in _own:
         return
     root.open(make=True).close()
@@ -90,7 +92,7 @@ def shared(root: StateRoot) -> str:
 
 
 def ahead(shared: str) -> StateRoot:
-    """Where containers are that nobody has asked for yet."""
+    """The state root of the containers that nobody has asked for yet."""
     return StateRoot(f"{shared}/ahead")
 
 
@@ -101,13 +103,13 @@ def _delete_all(root: StateRoot) -> None:
 
 
 def leave() -> None:
-    """The worker ends."""
+    """Remove the worker's own folders, as it ends."""
     for place in _own.values():
         try:
             _delete_all(ahead(place))
             remove_folder(place)
         except OSError:
-            pass  # the next one that comes will
+            pass  # the next worker removes it
     _own.clear()
 
 
@@ -124,8 +126,8 @@ def _lives(identity: str) -> bool:
 
 
 def _sweep(root: StateRoot, top: str) -> None:
-    """Remove what nobody will remove any more: the folders of workers that are gone, and of containers that are; and
-    the containers that nobody but their worker knew of (`run`, `Pool`)."""
+    """Remove what nobody else will remove: the folders of workers and containers that are gone, and the containers that
+    only a worker that is gone knew of (`run`, `Pool`)."""
     ids = {*root.ids()}
     for container_id in [*ids]:
         maker = _maker(container_id)
@@ -167,14 +169,15 @@ def anonymous(ours: bool) -> str:
 
 
 def _maker(container_id: str) -> str:
-    """Which worker had made it for itself alone; "": none."""
+    """The worker that made a container and alone knows of it; "": there is none."""
     words = container_id.split("-")
     ours = len(words) == 4 and words[0] == "pyrunc" and words[3].startswith(OURS)
     return f"{words[1]}-{words[2]}" if ours else ""
 
 
 def remove_folder(place: str) -> None:
-    """With all that is in it, and that comes meanwhile: who calls off what we remove makes it his own first (`own`)."""
+    """Remove a folder with all that is in it, and what is added meanwhile: a caller that gives a container up makes it
+    its own first (`own`)."""
     while True:
         try:
             with open_at(None, place, DIRECTORY | posix.O_NOFOLLOW) as folder:
@@ -188,8 +191,8 @@ def remove_folder(place: str) -> None:
 
 
 def _empty(folder: Fd, device: int) -> None:
-    """All that is in it, by descriptors, two at a time: what is deeper comes up first, as a tar may be deep. What is
-    mounted there is not ours to empty."""
+    """Remove all that is in a folder. A tar may be deep, so deeper folders are moved up first, and at most two
+    descriptors are open at a time. What is mounted there is not ours to empty."""
     while names := posix.listdir(folder.number):
         for name in names:
             try:

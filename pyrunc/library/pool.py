@@ -1,4 +1,4 @@
-"""Containers that are made and wait at `start`: a request costs a start only."""
+"""Containers that are made ahead and wait for start: a request costs only a start."""
 
 import collections
 import os
@@ -20,9 +20,9 @@ END_SECONDS = 10.0
 
 
 class Pool:
-    """So many containers of one configuration, each for one run. One that is used is replaced at once.
+    """A number of containers of one configuration, each for one run. A used one is replaced at once.
 
-    What differs from run to run is the input. A container is used once: what one request has left is in nobody's way.
+    Only the input differs from run to run. A container is used once, so no request meets what another has left.
     """
 
     def __init__(
@@ -30,7 +30,8 @@ class Pool:
         errors: str | None = None, stdout: File = PIPE, stderr: File = PIPE, output_limit: int | None = OUTPUT_LIMIT,
         state_root: str | None = None, **options: Unpack[Options],
     ) -> None:  # fmt: skip
-        """
+        """Ask for the containers, without waiting for them.
+
         Args:
             config: a configuration, or the program and its arguments, with the options that `run` takes.
         """
@@ -55,11 +56,11 @@ class Pool:
             self._waiting.append(self._another())
 
     def _another(self) -> Running:
-        """It is made while we go on."""
+        """Ask for one more container, without waiting for it."""
         return Running(self.config, input=None, stdin=None, timeout=None, hold=True, **self._made)
 
     def ready(self) -> Self:
-        """Wait until all that there are wait for start. Raises why one can't be made."""
+        """Wait until all containers wait for start. If one can't be made, raises why."""
         for running in self._those_waiting():
             with self._lock:
                 if running in self._waiting:
@@ -67,12 +68,12 @@ class Pool:
         return self
 
     def _those_waiting(self) -> "list[Running]":
-        """Those that nobody has taken."""
+        """The containers that nobody has taken."""
         with self._lock:
             return [*self._waiting]
 
     def run(self, input: Any = None, *, timeout: float | None = None, check: bool = False) -> "Result[Any]":
-        """As pyrunc.run; its container is removed while we go on."""
+        """Run as pyrunc.run does, but without waiting until the container is removed."""
         if timeout is not None:
             given.above_zero(timeout, "timeout")
         running = self._take()
@@ -94,7 +95,7 @@ class Pool:
                 raise UsageError("pool", "", "it is closed")
             if self._waiting:
                 return self._waiting.popleft()
-        return self._another()  # more at once than there are
+        return self._another()  # there are more requests at once than containers
 
     def _replace(self, used: Running) -> None:
         used.line.call_off()
@@ -105,7 +106,7 @@ class Pool:
             try:
                 another = self._another()
             except PyruncError:
-                return  # whoever asks next is told
+                return  # the next request gets the error
             with self._lock:
                 if not self._closed:
                     self._waiting.append(another)
@@ -115,7 +116,7 @@ class Pool:
         self._let_go()
 
     def _let_go(self, seconds: float = 0.0) -> None:
-        """Those whose container is removed."""
+        """Let go of the runs whose containers are removed. With `seconds`, wait for that long, then close the rest."""
         deadline = time.monotonic() + seconds
         with self._lock:
             leaving, self._leaving = self._leaving, collections.deque()
@@ -128,14 +129,14 @@ class Pool:
             self._leaving.extend(still)
 
     def close(self) -> None:
-        """Remove those that wait, and wait until all are removed."""
+        """Remove the containers that wait, and wait until all are removed."""
         if self._pid != os.getpid():
-            return  # they are our parent's
+            return  # we are a fork: the containers are our parent's
         self._call_off()
         self._let_go(END_SECONDS)
 
     def _call_off(self) -> None:
-        """Those that wait: there is none any more."""
+        """Call off the containers that wait. No other will wait after this."""
         with self._lock:
             self._closed = True
             waiting, self._waiting = self._waiting, collections.deque()
@@ -146,7 +147,7 @@ class Pool:
                 self._leaving.append(running)
 
     def _is_leaving(self) -> bool:
-        """Whether there is one whose container is not removed yet."""
+        """Whether a container is not removed yet."""
         self._let_go()
         with self._lock:
             return bool(self._leaving)

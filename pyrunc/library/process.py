@@ -1,4 +1,4 @@
-"""A process in a container, as subprocess.Popen has one of the host."""
+"""A process in a container, with the methods of subprocess.Popen."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from pyrunc.linux.fd import Fd
 
 
 class Process:
-    """One that runs, or waits for start, or has ended.
+    """A process that waits for start, runs, or has ended.
 
     Attributes:
         args: the program and its arguments.
@@ -24,19 +24,19 @@ class Process:
         stdin, stdout, stderr: our ends of its pipes, as files; None where it has none.
         terminal: its terminal's other side; None: it has none.
         owned: it is the first one of a container that belongs to the program.
-        returncode: its exit status; -N: it was ended by signal N; None: it was not asked for, or has not ended.
+        returncode: its exit status; -N: signal N ended it; None: it has not ended, or nobody has asked yet.
     """
 
     def __init__(self, line: Line, streams: Streams, text: Text, args: list[str]) -> None:
-        """Of the line on which it was asked for. Waits until it is there; raises why it can't be."""
+        """Wait on the line of the request until the process is there. If it can't be made, raises why."""
         self._line = line
         self._text = text
         self.args = args
-        self.owned = False  # with the line its container goes
+        self.owned = False  # if so, closing the line removes the container
         self.returncode: int | None = None
         self._exchange: Exchange | None = None
         self._streams = streams
-        self._turn = threading.Lock()  # of who waits: one is told of the end, and tells the others
+        self._turn = threading.Lock()  # only one thread hears of the end; it tells the others
         message, fds = line.receive(None, args[0] if args else "process")
         self.made: dict[str, Any] = message["made"]
         self.pid: int = self.made["pid"]
@@ -50,14 +50,14 @@ class Process:
     # --- its end
 
     def poll(self) -> int | None:
-        """`returncode`, if it has ended."""
+        """Its returncode, or None if it has not ended."""
         try:
             return self.wait(0)
         except TimeoutExpired:
             return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Until it ends: its returncode. Raises TimeoutExpired."""
+        """Wait until it ends, and return its returncode. Raises TimeoutExpired."""
         timeout = given.seconds(timeout)
         if self.returncode is None:
             self._hear_of_end(timeout)
@@ -67,7 +67,7 @@ class Process:
     def _hear_of_end(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._is_of_parent:
-            self._line.receive(timeout, self._name)  # says so; the lock may be held in our parent for ever
+            self._line.receive(timeout, self._name)  # it raises; a lock that was held when we forked stays held
         if not self._turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise TimeoutExpired(self._name, timeout or 0.0)
         try:
@@ -82,7 +82,7 @@ class Process:
 
     @property
     def _is_of_parent(self) -> bool:
-        """Whether we were forked, and it is our parent's."""
+        """Whether we are a fork, and the process is our parent's."""
         return self._line.pid != os.getpid()
 
     def _ended(self, message: dict[str, Any]) -> None:
@@ -96,8 +96,8 @@ class Process:
         return self.args[0] if self.args else f"process {self.pid}"
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
-        """Write input, read all output, and wait for the end. After TimeoutExpired it can be called again, without
-        input, and nothing is lost."""
+        """Write input, read all output, and wait for the end. After TimeoutExpired, call it again without input:
+        nothing is lost."""
         exchange = self._begin(input)
         timeout = given.seconds(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -146,13 +146,13 @@ class Process:
         return out, err
 
     def result(self, stdout: Any = None, stderr: Any = None) -> "Result[Any]":
-        """With `returncode`, when it has ended. What it used is the container's to tell."""
+        """Wait for its end, and return the result. What it used is left out: only its container knows."""
         return Result(self.args, self.wait(), stdout, stderr, False, 0.0, 0.0, 0)
 
     # --- signals
 
     def send_signal(self, number: "int | str") -> None:
-        """Nothing where it has ended, as of subprocess."""
+        """Send a signal. If the process has ended, nothing happens, as in subprocess."""
         if self.returncode is not None or self._pidfd.number < 0:
             return
         try:
@@ -171,7 +171,7 @@ class Process:
     # --- scope
 
     def close(self) -> None:
-        """Our ends of what it has. It goes on."""
+        """Close our ends of its streams. The process goes on."""
         for file in (self.stdin, self.stdout, self.stderr, self.terminal):
             if file is not None:
                 try:
@@ -187,7 +187,7 @@ class Process:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """It is waited for, as of subprocess; after an error it is killed first."""
+        """Wait for its end, as subprocess does. After an error it is killed first."""
         if self._is_of_parent:
             return self.close()
         if kind is not None:
@@ -215,7 +215,7 @@ class Terminal:
         return self._master.number
 
     def read(self, size: int = 1 << 16) -> bytes:
-        """What there is, at most `size` bytes; b"" when nobody has the terminal any more."""
+        """Read what there is, at most `size` bytes; b"" when nobody has the terminal any more."""
         try:
             return os.read(self._master.number, size)
         except OSError:
@@ -236,7 +236,7 @@ class Terminal:
 
 
 def signal_number(given: "int | str") -> int:
-    """Of 15, signal.SIGTERM, "TERM", "SIGTERM" or "term"."""
+    """The number of a signal, given as 15, signal.SIGTERM, "TERM", "SIGTERM" or "term"."""
     if isinstance(given, str):
         name = given.upper()
         name = name if name.startswith("SIG") else f"SIG{name}"

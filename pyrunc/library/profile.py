@@ -1,6 +1,7 @@
-"""The seccomp profile of `pyrunc.run`: what programs use, and not what only administrators, debuggers and attackers do.
+"""The seccomp profile of `pyrunc.run`. It allows what programs use, not what only admins, debuggers and attackers use.
 
-A list of what is allowed, as what the next kernel brings is not. What it keeps out, and why: docs/security.md.
+It lists what is allowed, so a system call that the next kernel adds is refused. docs/security.md says what the profile
+keeps out, and why.
 """
 
 from pyrunc.spec.types import Seccomp, Syscall, SyscallArg
@@ -32,19 +33,19 @@ symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer
 timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime
 utimensat utimes vfork vmsplice wait4 waitid write writev
 """.split()  # noqa: SIM905
-NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag: in a user namespace of his own anybody has all capabilities
-# Sockets of the kinds that programs talk through. The others are ways into seldom used parts of the kernel.
+NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW* flag: in a user namespace of their own, anybody has all capabilities
+# Programs talk through these kinds of sockets. The others lead into seldom used parts of the kernel.
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
-PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)  # of a 32-bit machine, and to ask; never no ASLR
+PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)  # a 32-bit machine's, and the query; none without ASLR
 EPERM, ENOSYS = 1, 38
 ARCHITECTURES = {
-    "x86_64": ["SCMP_ARCH_X86_64"],  # not i386's: another table of calls, that programs for this machine do not use
+    "x86_64": ["SCMP_ARCH_X86_64"],  # programs for this machine do not use i386's table of calls
     "aarch64": ["SCMP_ARCH_AARCH64"],
 }
 
 
 def default(machine: str) -> Seccomp:
-    """Of a machine, as uname(2) has it. Where it is not known, the machine's own calls alone all the same."""
+    """The profile for a machine, named as in uname(2). An unknown machine, too, may make only its own calls."""
     profile: Seccomp = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": EPERM,
@@ -66,6 +67,6 @@ def default(machine: str) -> Seccomp:
 
 
 def _with_first(call: str, value: int) -> Syscall:
-    """Allowed where its first argument is that."""
+    """Allow a call if its first argument is `value`."""
     argument: SyscallArg = {"index": 0, "value": value, "op": "SCMP_CMP_EQ"}
     return {"names": [call], "action": "SCMP_ACT_ALLOW", "args": [argument]}

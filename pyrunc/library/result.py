@@ -8,18 +8,18 @@ from pyrunc.library.errors import LibraryError
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[AnyStr]):
-    """Of `run`.
+    """The result of `run`.
 
     Attributes:
         args: the program and its arguments.
-        returncode: its exit status; -N: it was ended by signal N.
+        returncode: its exit status; -N: signal N ended it.
         stdout, stderr: what it wrote; None where that went elsewhere.
-        oom: whether the kernel has killed in it for want of memory: it, or a process of its own.
-        duration: seconds, from its start to its end.
-        cpu: seconds of CPU time, of all its processes.
-        peak_memory: bytes, the most that all its processes used at once, with files in memory. Some four million of
-            them are pyrunc's, which has been in the container before the program. Without a cgroup: of the largest
-            process alone.
+        oom: whether the kernel killed the program, or another of its processes, for want of memory.
+        duration: seconds from its start to its end.
+        cpu: seconds of CPU time of all its processes.
+        peak_memory: bytes that all its processes used at most at one time, including files in memory. About four
+            million of them are pyrunc's, which is in the container before the program. Without a cgroup: those of the
+            largest process alone.
     """
 
     args: list[str]

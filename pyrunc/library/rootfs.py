@@ -1,8 +1,7 @@
-"""What a container finds at /: the host's own /usr, a folder, layers, or what is in a tar, and nothing of it is
-changed.
+"""What a container finds at /: the host's /usr, a folder, layers, or the contents of a tar. None of them is changed.
 
-In a runner. A root file system that is put together is an overlay with a tmpfs on top, in a mount namespace of the
-runner's: the host sees none of it, and when the last process that has it is gone, so is the overlay.
+A runner makes it. A root file system that is put together is an overlay with a tmpfs on top. It is mounted in the
+runner's own mount namespace: the host doesn't see it, and it goes with the last process of that namespace.
 """
 
 import fcntl
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from pyrunc.library.wire import Message
 
 MS_NOSUID, MS_NODEV = 2, 4
-MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")  # links to what is in /usr, on hosts of this century
+MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")  # on a modern host, links into /usr
 FOLDERS = ("dev", "etc", "etc/alternatives", "etc/ssl", "etc/ssl/certs", "home", "mnt", "opt", "proc", "root", "run",
            "srv", "sys", "tmp", "usr", "var")  # fmt: skip
 FILES = {
@@ -36,17 +35,17 @@ FILES = {
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-    "etc/ld.so.cache": "",  # the host's lies over it
+    "etc/ld.so.cache": "",  # the host's is mounted over it
     "etc/resolv.conf": "",
 }
-HAS_OWN_MOUNTS = False  # of this runner
-TREE = "tree-"  # what the name of one that was unpacked begins with
+HAS_OWN_MOUNTS = False  # whether this runner has a mount namespace of its own
+TREE = "tree-"  # the beginning of the name of an unpacked tree
 MOST_TREES = 4
-_in_use: "Fd | None" = None  # the tree of the container that this runner is at
+_in_use: "Fd | None" = None  # the tree of the container that this runner works for
 
 
 def needs_bundle(message: "Message") -> bool:
-    """Whether there is something that this container alone has; or it may outlive the worker."""
+    """Whether a container needs a bundle: it has something of its own, or may outlive the worker."""
     plan = message["rootfs"]
     return message["verb"] not in ("run", "ahead") or plan is None or plan["kind"] != "usr" or bool(plan["more"])
 
@@ -72,7 +71,8 @@ def settle(job: "Job", bundle: Fd, message: "Message") -> "dict[str, Any]":
 
 
 def leave(bundle: str) -> None:
-    """Unmount what a runner has mounted for a container, and release its tree: one that goes on would keep them."""
+    """Unmount what this runner has mounted for a container, and release its tree. A runner that goes on would keep
+    them."""
     global _in_use
     if _in_use is not None:
         _in_use.close()
@@ -89,11 +89,11 @@ def leave(bundle: str) -> None:
 
 
 def of_host(folder: str, own: bool = False) -> str:
-    """A few folders, with places for mounts.
+    """A root file system for the host's /usr: a few folders, with places for mounts.
 
     Args:
-        folder: of our worker, the same for all; or the bundle of a container that has further mounts: the places for
-            those tell something of it.
+        folder: our worker's, so that all containers share it. A container with further mounts has it in its own
+            bundle, as the places for those mounts tell something of it.
     """
     place = f"{folder}/rootfs"
     if own or not posix.access(place, posix.F_OK):
@@ -105,7 +105,7 @@ def of_host(folder: str, own: bool = False) -> str:
             try:
                 posix.symlink(posix.readlink(f"/{name}"), f"{making}/{name}")
             except OSError:
-                continue  # a folder has a mount of its own (see sandbox.py); or there is none
+                continue  # it is a folder, which has a mount of its own (sandbox.py); or there is none
         posix.symlink("/tmp", f"{making}/var/tmp")
         for name, text in FILES.items():
             with open_at(None, f"{making}/{name}", posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644) as file:
@@ -123,8 +123,8 @@ def of_host(folder: str, own: bool = False) -> str:
 
 
 def _have_own_mounts(job: "Job", config: "dict[str, Any]") -> None:
-    """A mount namespace that gets what is mounted on the host, and gives nothing back. Who is not root is root in a
-    user namespace first, and the container's is within that."""
+    """Enter a mount namespace that gets what is mounted on the host, and gives nothing back. A user who is not root
+    first becomes root in a user namespace, and the container's user namespace is within that."""
     global HAS_OWN_MOUNTS
     user = next((n for n in config["linux"].get("namespaces") or [] if n["type"] == "user"), None)
     if user is None and not HAS_OWN_MOUNTS:
@@ -138,7 +138,7 @@ def _have_own_mounts(job: "Job", config: "dict[str, Any]") -> None:
     if user.get("path") or posix.geteuid() == 0 or any(len(each) != 1 for each in maps):
         cause = "with layers or a tar as root file system, only a caller without privileges has a user namespace"
         raise ConfigError("config.json", "/linux/namespaces", cause, "map his own user ID, and no other")
-    set_dumpable(True)  # or our own /proc/self is root's
+    set_dumpable(True)  # else our own /proc/self would be root's
     unshare(CLONE_NEWUSER | CLONE_NEWNS)
     write_file("/proc/self/setgroups", b"deny")
     for name, (mapping,) in zip(("uid_map", "gid_map"), maps, strict=True):
@@ -152,9 +152,10 @@ def _have_own_mounts(job: "Job", config: "dict[str, Any]") -> None:
 
 
 def _overlay(bundle: str, layers: "list[str]", size: int) -> str:
-    """By descriptors, as a path may have the characters that separate paths. The first layer is the lowest.
+    """Mount an overlay. The first layer is the lowest.
 
-    What is written goes to a tmpfs, and is counted as the memory of the container that writes.
+    A path may have the characters that separate paths, so layers are named by their descriptors. What is written goes
+    to a tmpfs, and counts as memory of the container that writes.
     """
     top, target = f"{bundle}/top", f"{bundle}/rootfs"
     posix.mkdir(top, 0o700)
@@ -164,7 +165,7 @@ def _overlay(bundle: str, layers: "list[str]", size: int) -> str:
         posix.mkdir(f"{top}/{name}", 0o755)
     opened = [open_at(None, layer, posix.O_PATH | posix.O_DIRECTORY) for layer in [*layers, f"{top}/upper"]]
     status = posix.fstat(opened[-2].number)
-    posix.chmod(f"{top}/upper", status.st_mode & 0o777)  # what the container's / shows
+    posix.chmod(f"{top}/upper", status.st_mode & 0o777)  # the container's / shows this mode
     *lower, upper = [f"/proc/self/fd/{fd.number}" for fd in opened]
     with open_at(None, f"{top}/work", posix.O_PATH | posix.O_DIRECTORY) as work:
         options = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir=/proc/self/fd/{work.number}"
@@ -176,8 +177,10 @@ def _overlay(bundle: str, layers: "list[str]", size: int) -> str:
 
 
 def _unpacked(bundle: Fd, message: "Message", path: str) -> str:
-    """The folder that the tar at `path` was unpacked to. For runs once, as long as the file is the same: the trees that
-    were used last are kept. A container that may outlive the worker has one of its own.
+    """The folder that the tar at `path` was unpacked to.
+
+    Runs share it as long as the file is the same, and the trees that were used last are kept. A container that may
+    outlive the worker has a folder of its own.
     """
     with open_at(None, path, posix.O_RDONLY) as file:
         if message["verb"] != "run":
@@ -203,20 +206,20 @@ def _unpacked(bundle: Fd, message: "Message", path: str) -> str:
 
 
 def _is_used(tree: str) -> bool:
-    """Whether it is there, and ours to use until `leave`: it is not removed meanwhile."""
+    """Whether a tree is there. If so it is locked until `leave`, and nobody removes it meanwhile."""
     global _in_use
     try:
         folder = open_at(None, tree, posix.O_RDONLY | posix.O_DIRECTORY)
         fcntl.flock(folder.number, fcntl.LOCK_SH | fcntl.LOCK_NB)
         posix.utime(tree, ns=(time.time_ns(), posix.fstat(folder.number).st_mtime_ns))
     except (FileNotFoundError, BlockingIOError):
-        return False  # or it is being removed
+        return False  # it is not there, or is being removed
     _in_use = folder
     return True
 
 
 def _evict(shared: str) -> None:
-    """Make room for one more: the tree whose last use is longest ago goes, unless a container has it."""
+    """Make room for one more tree. The one whose last use is longest ago goes, unless a container has it."""
     trees = [f"{shared}/{name}" for name in posix.listdir(shared) if name.startswith(TREE) and "." not in name]
     trees.sort(key=lambda tree: posix.stat(tree).st_atime_ns if posix.access(tree, posix.F_OK) else 0)
     for tree in trees[: 1 - MOST_TREES]:
@@ -249,8 +252,8 @@ def _unpack_to(folder: str, file: Fd) -> None:
 
 
 def _unpack(file: Fd, folder: str, words: Fd, most_bytes: int, most_files: int) -> None:
-    """In a child. What an archive may do by its names and links, it does below `folder`: that is our root, and nothing
-    is loaded from there."""
+    """Unpack a tar, in a child. Names and links of an archive may lead anywhere, so `folder` is our root meanwhile. No
+    module is loaded from there."""
     import sys
 
     try:
@@ -276,8 +279,8 @@ def _unpack(file: Fd, folder: str, words: Fd, most_bytes: int, most_files: int) 
                 if member.type not in kinds:
                     yield member
 
-        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # here nothing leads out
-        archive.extractall("/", members=kept(), numeric_owner=True)  # by names the image's own NSS would be asked
+        archive.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # nothing leads out of our root
+        archive.extractall("/", members=kept(), numeric_owner=True)  # names would be looked up by the image's NSS
     except BaseException as error:
         posix.write(words.number, reason(error).partition("\n")[0].encode("utf-8", "replace"))
         raise

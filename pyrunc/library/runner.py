@@ -1,8 +1,9 @@
-"""A runner: a child of the worker's, which does one thing at a time that may wait.
+"""A runner: a child of the worker that does what may wait, one thing at a time.
 
-It is forked from the interpreter that is there, and used again: a fork, and the pages that it copies, cost a third of a
-container. Those that make a process which somebody else is to wait for end at once, as that is the worker's child then.
-Killed, by the end of the worker too, it leaves what `delete --force` removes; told to end, it undoes what it has made.
+A fork, and the pages that it copies, cost a third of a container. So a runner is forked from the interpreter that is
+running, and is used again. A runner that makes a process for somebody else to wait for ends at once, as the process is
+the worker's child then. A runner that is killed, also by the end of the worker, leaves what `delete --force` removes.
+A runner that is told to end undoes what it has made.
 """
 
 import _signal
@@ -33,8 +34,8 @@ class Made:
     """A process that somebody waits for: a container's first, or one that was added.
 
     Attributes:
-        line: where its end is told.
-        place: of a container: its root and ID, to remove it when the line is closed and it belongs to who had it.
+        line: the socket on which its end is told.
+        place: the container's state root and ID. If its owner closes the line, the container is removed.
     """
 
     __slots__ = ("born", "line", "owned", "pid", "place")
@@ -48,13 +49,13 @@ class Made:
 
 
 class Runner:
-    """The worker's side of one.
+    """The worker's side of a runner.
 
     Attributes:
         request: what it is doing; None: it waits.
-        made: the process that it makes, for whom somebody waits.
-        line: on which it was told for whom the container is that it had made ahead.
-        next: the kind of the run that it does, if that comes often, and the request: for one more.
+        made: the process that it makes, if somebody waits for that.
+        line: the socket on which it was told who gets the container that it made ahead.
+        next: the kind of its run and the request, if that kind comes often: one more is then made ahead.
     """
 
     __slots__ = ("line", "made", "next", "pid", "pidfd", "request", "socket")
@@ -93,12 +94,12 @@ class Runner:
 
 
 def descriptors_of_modules() -> "list[int]":
-    """Of the archive that modules come from (launcher/boot.py): one may be loaded later."""
+    """The descriptor of the archive that modules come from (launcher/boot.py). A module may be loaded later."""
     return [finder.descriptor for finder in sys.meta_path if hasattr(finder, "descriptor")]
 
 
 def _become_runner(worker: int, line: int) -> Fd:
-    """Returns what signals write to: see Job.wait_for."""
+    """Set the child up. Returns the pipe that signals write to (Job.wait_for)."""
     _signal.set_wakeup_fd(-1)
     die_with(worker, _signal.SIGTERM)
     keep_only(3, [line, *descriptors_of_modules()])
@@ -118,7 +119,7 @@ def _serve(worker: "_socket.socket", signals: Fd) -> None:
         answer = _do(job, message)
         again = message["verb"] not in jobs.ONCE and not job.once and number < MOST_JOBS - 1
         if again:
-            wire.send(worker, {"idle": True})  # first: who is answered may ask for the next thing at once
+            wire.send(worker, {"idle": True})  # before the answer: its reader may ask for the next thing at once
         job.answer(answer)
         job.close()
         if not again:
@@ -126,7 +127,7 @@ def _serve(worker: "_socket.socket", signals: Fd) -> None:
 
 
 def _do(job: Job, message: "Message") -> "Message":
-    """What is asked for, and the answer. After a mistake of ours nobody knows what the runner is good for."""
+    """Do what is asked for, and return the answer. After a bug of ours the runner is not used again."""
     try:
         job.watch()
         return {"result": jobs.TO_BE_RUN[message["verb"]](job, message)}
@@ -134,5 +135,5 @@ def _do(job: Job, message: "Message") -> "Message":
         job.once = job.once or not isinstance(error, PyruncError)
         return {"error": as_message(error)}
     finally:
-        job.once = job.once or bool(job.why)  # a signal may have interrupted a clean-up: what it left ends with us
+        job.once = job.once or bool(job.why)  # a signal may have cut a clean-up short: what it left ends with us
         job.rest()

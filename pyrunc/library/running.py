@@ -1,4 +1,4 @@
-"""`pyrunc.run`: one program in a container of its own, from nothing to nothing, as subprocess.run has it."""
+"""`pyrunc.run`: run one program in a container of its own, as subprocess.run runs one on the host."""
 
 import hashlib
 import math
@@ -19,12 +19,12 @@ from pyrunc.spec.jsonc import dumps
 
 OUTPUT_LIMIT = 64 << 20
 OF_HOST_ALONE = {"kind": "usr", "more": False}  # the plan of the host's own /usr and no further mount
-MOST_WORDS = 8192  # of a program that is told after start, in one message
-GRACE_SECONDS = 5.0  # for the worker, which ends a run on time itself, to say so; after that we go on without it
+MOST_WORDS = 8192  # characters of a program and its arguments, which are sent in one message after start
+GRACE_SECONDS = 5.0  # the worker ends a run on time, and has this long to say so; then we go on without it
 
 
 class Running:
-    """One run, of the program's side: what `run`, `Pool` and aio have in common."""
+    """One run, on the program's side: what `run`, `Pool` and aio have in common."""
 
     __slots__ = ("args", "coming", "exchange", "input", "is_ready", "limit", "line", "streams", "text", "timeout")
 
@@ -43,7 +43,7 @@ class Running:
         self.text = text
         self.timeout = timeout = given.seconds(timeout)
         self.is_ready = False
-        self.coming: Any = None  # aio's: who hears that it is ready
+        self.coming: Any = None  # aio's: the object that hears that it is ready
         self.exchange: Exchange | None = None
         self.limit = None if output_limit is None else given.whole(output_limit, "output_limit", 0)
         self.input = text.encoded(input)
@@ -67,18 +67,18 @@ class Running:
         return self.args[0] if self.args else "run"
 
     def hear_ready(self, seconds: float) -> None:
-        """Of one that is held: it waits for start. Raises why it can't be made."""
+        """Wait until the container of a held run waits for start. If it can't be made, raises why."""
         if not self.is_ready:
             self.line.receive(seconds, self.name)
             self.is_ready = True
 
     def go(self, left: float | None) -> None:
-        """Let one that is held run, for so many seconds."""
+        """Let a held run go on, for at most so many seconds."""
         self.timeout = None if left is None else max(0.001, left)
         self.line.tell({"timeout": self.timeout})
 
     def is_over(self, seconds: float) -> bool:
-        """Whether its container is removed, within that time. Then nothing of it is left here either."""
+        """Whether its container is removed within that time. If so, our ends are closed too."""
         while client.wait_for(self.line, seconds):
             try:
                 self.line.receive(None, self.name)
@@ -88,7 +88,7 @@ class Running:
         return False
 
     def exchange_begins(self) -> Exchange:
-        """From here on, stdin is the exchange's to close."""
+        """Begin the exchange, which closes stdin from here on."""
         stdin, *outputs = self.streams.ours
         self.streams.ours[0] = -1
         self.exchange = Exchange(stdin, self.input, outputs, self.limit)
@@ -98,7 +98,7 @@ class Running:
         """The result, or the error.
 
         Args:
-            told: what the worker says of it; None: nothing in time.
+            told: what the worker says of the run; None: it said nothing in time.
         """
         assert self.exchange is not None
         out, err = (self._output(number) for number in self.streams.ours[1:])
@@ -132,8 +132,10 @@ class Running:
 
 
 def kind_of(config: Config, args: list[str]) -> str:
-    """What tells whether a container that was made for another run may be this one's: all of its configuration but the
-    program, and which files it sees. "": none may be. It would keep something of the caller's own in use.
+    """The kind of a run, which may use a container that was made ahead for the same kind.
+
+    It covers all of the configuration but the program, and which files the container sees. "": no container may be made
+    ahead, as it would keep something of the caller's own in use.
     """
     document = config.document
     profile = document["linux"].get("seccomp") or {}
@@ -154,10 +156,10 @@ def kind_of(config: Config, args: list[str]) -> str:
 
 
 def complete(running: Running, key: str = "result", keep_line: bool = False) -> "Result[Any]":
-    """Until it is over, and all that it wrote is here.
+    """Wait until a run is over and all that it wrote is here.
 
     Args:
-        key: the message that says so: its container is removed, or its program has ended.
+        key: the message that says so. "result": its container is removed. "made": its program has ended.
     """
     exchange = running.exchange_begins()
     try:
@@ -173,7 +175,7 @@ def complete(running: Running, key: str = "result", keep_line: bool = False) -> 
             running.line.call_off()
             told = _last_words(running, key)
         while not exchange.done and exchange.reading and exchange.turn(0):
-            pass  # nobody is left who writes
+            pass  # nobody writes any more
         return running.finish(told)
     finally:
         running.close_streams()

@@ -1,5 +1,4 @@
-"""From the arguments of `run` to a configuration that keeps in what runs there. docs/security.md says what it keeps
-out."""
+"""Make the configuration of a sandbox from the arguments of `run`. docs/security.md says what it keeps out."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ QUIET = ["nosuid", "noexec", "nodev"]
 
 
 class Options(TypedDict, total=False):
-    """What `run`, `Pool` and `aio.run` take besides the program. docs/library.md has each."""
+    """What `run`, `Pool` and `aio.run` take besides the program. docs/library.md describes each."""
 
     root: StrPath | Sequence[StrPath] | None
     write: Size
@@ -42,7 +41,7 @@ class Options(TypedDict, total=False):
 
 
 def sandbox(args: Sequence[StrPath], **options: Any) -> Config:
-    """The configuration that `run` uses: to be changed, or for `Container.create` and `Pool`."""
+    """The configuration that `run` uses. It may be changed, or given to `Container.create` and `Pool`."""
     unknown = {*options} - {*Options.__annotations__}
     if unknown:
         raise UsageError("run", ", ".join(sorted(unknown)), "there is no such argument")
@@ -67,7 +66,7 @@ def sandbox(args: Sequence[StrPath], **options: Any) -> Config:
 
 
 class _Draft(Config):
-    """One that nobody else has: its verbs change it, and copy nothing. A copy of the profile takes a millisecond."""
+    """A configuration that nobody else has. A copy of the profile takes a millisecond, so verbs change it in place."""
 
     __slots__ = ()
 
@@ -80,8 +79,8 @@ class _Draft(Config):
 
 
 def _limited(config: Config, options: "dict[str, Any]") -> Config:
-    """What is not said has a limit where there can be one: a caller without a cgroup of his own has none to give. What
-    he asks for is asked for: if it can't be held, the container is not made."""
+    """Set the limits. One that isn't given has a default where there can be one: a caller without a cgroup of their own
+    can set none. One that is given is always asked for: if it can't be held, the container is not made."""
     may = is_root_of_host()
     memory, pids = (options.get(name, each if may else None) for name, each in (("memory", MEMORY), ("pids", PIDS)))
     cpus = options.get("cpus")
@@ -153,7 +152,7 @@ def _usr(config: Config, write: Size, network: bool) -> Config:
 
 
 def _bound(config: Config, places: Iterable[str]) -> Config:
-    """The host's own, at the same places, where they are."""
+    """Mount the host's own files at the same places, if they are there."""
     there = [place for place in places if os.path.exists(place)]
     mounts = [
         {"destination": place, "type": "bind", "source": os.path.realpath(place), "options": READ_ONLY}

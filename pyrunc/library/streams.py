@@ -16,7 +16,7 @@ CHUNK = 1 << 16
 
 
 class Streams:
-    """Of one process.
+    """The standard streams of one process.
 
     Attributes:
         child: the descriptors that it gets, in order.
@@ -80,7 +80,7 @@ class Streams:
         return null
 
     def sent(self) -> None:
-        """The process has them: ours of the same would keep its readers waiting."""
+        """Close our copies of the process's ends, which it has now. They would keep its readers waiting."""
         for number in self._opened:
             os.close(number)
         self._opened.clear()
@@ -94,7 +94,7 @@ class Streams:
 
 
 class Text:
-    """How bytes become text, as subprocess has it; `on`: whether they do."""
+    """How bytes become text, as in subprocess. `on`: whether they do."""
 
     __slots__ = ("encoding", "errors", "on")
 
@@ -143,10 +143,10 @@ class Text:
 
 
 class Exchange:
-    """Input to a process, and its output, both at once, until all of it is there.
+    """Writes a process's input and reads its output, both at once, until all is done.
 
     Attributes:
-        outputs: what came so far, by the descriptor.
+        outputs: what came so far, by descriptor.
         too_much: there is more than the limit.
     """
 
@@ -163,10 +163,10 @@ class Exchange:
             os.set_blocking(stdin, False)
 
     def turn(self, seconds: float | None, line: int = -1) -> bool:
-        """Wait until there is something to do, and do it. False: nothing came, or something on the line.
+        """Wait until there is something to do, and do it. False: nothing came, or something came on the line.
 
         Args:
-            line: a socket that is looked at too.
+            line: a socket to watch too.
         """
         poll = select.poll()
         for number in self._left:
@@ -189,7 +189,7 @@ class Exchange:
         except BlockingIOError:
             return
         except OSError:
-            self._input = self._input[:0]  # it reads no more
+            self._input = self._input[:0]  # the process reads no more
         if not self._input:
             self._stdin_done()
 
@@ -198,7 +198,7 @@ class Exchange:
         os.close(number)
 
     def close(self) -> None:
-        """Of stdin; the others are not ours."""
+        """Close stdin. The others are not ours."""
         if self._stdin >= 0:
             self._stdin_done()
 
@@ -216,7 +216,7 @@ class Exchange:
 
     @property
     def stdin(self) -> int:
-        """What is written to; -1: all is."""
+        """The descriptor that is written to; -1: all is written."""
         return self._stdin
 
     @property

@@ -1,8 +1,8 @@
 """Messages between a program, its worker and the worker's runners: JSON, and descriptors with it.
 
-The sockets are of the kind SEQPACKET: a message is sent and received whole, by whichever thread, without a lock. One
-that is larger than a socket takes is sent as a file in memory. The member "config" is a text of JSON, which goes behind
-the rest: who passes it on need not read it.
+The sockets are of the kind SEQPACKET: any thread sends and receives a message whole, without a lock. A message that is
+too large for a socket is sent as a file in memory. The member "config" is a text of JSON and goes behind the rest, so
+that whoever passes it on need not read it.
 """
 
 import _socket
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 LARGEST = 1 << 16
 MOST_DESCRIPTORS = 8
 IN_MEMORY = b"\0"  # the text is in the first descriptor
-SEPARATOR = b"\0"  # what JSON has not
+SEPARATOR = b"\0"  # JSON never has it
 
 
 def send(socket: "_socket.socket", message: "Message", fds: "Sequence[int | Fd]" = ()) -> None:
-    """Raises OSError where nobody listens any more."""
+    """Send a message. Raises OSError if nobody listens any more."""
     config: bytes | None = message.pop("config", None)
     data = dumps(message).encode("utf-8", "surrogateescape")
     if config is not None:
@@ -47,10 +47,10 @@ def _send(socket: "_socket.socket", data: bytes, numbers: "list[int]") -> None:
 
 
 def receive(socket: "_socket.socket", flags: int = 0) -> "tuple[Message, list[Fd]] | None":
-    """None: the other end is closed."""
+    """The next message, with its descriptors. None: the other end is closed."""
     try:
         data, control = _receive(socket, flags)
-    except ConnectionResetError:  # told once, before what was sent: whoever closes it had not read all
+    except ConnectionResetError:  # the peer closed without reading all; said once, before what it sent
         data, control = _receive(socket, flags)
     fds = [
         Fd(int.from_bytes(payload[at : at + 4], sys.byteorder), "a descriptor that was sent")

@@ -1,11 +1,11 @@
 """The worker: one process per program that uses the library, with one thread. It makes and watches containers.
 
-It does itself what the kernel answers at once. What may wait is done by runners (runner.py), which are forked from it:
-so that one container's verb holds up no other's. Who asks sends a message and one end of a socket, the line, on which
-he is answered; when he closes his end, nobody wants the answer any more.
+It does itself what the kernel answers at once. What may wait is done by runners (runner.py), which are forked from it,
+so that one container's verb doesn't hold up another's. A caller sends a message and one end of a socket, the line, on
+which the answer comes. When the caller closes its end, nobody wants the answer any more.
 
-It ends when the program ends, however that ends: then there is nobody at the other end of its socket, and the pidfd of
-the program says so too, for a socket that a fork of the program has kept. What belongs to the program goes with it.
+It ends when the program ends, however that happens: then the other end of its socket is closed. A fork of the program
+may have kept that end, so the program's pidfd is watched too. What belongs to the program goes with it.
 """
 
 import _signal
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CONTROL = 3  # our end of the program's socket
 MOST_IDLE = 16
 MOST_AHEAD = 4
-AHEAD_SECONDS = 3.0  # between two runs of a kind, for one to be made ahead; and for it to wait for the next
+AHEAD_SECONDS = 3.0  # if two runs of a kind are closer, one is made ahead; it waits for so long
 END_SECONDS = 15.0  # for runners to undo what they have made
 SIGTERM = _signal.SIGTERM
 
@@ -52,7 +52,7 @@ def main(_: "list[str]") -> int:
         _signal.signal(number, _signal.SIG_IGN)
     cgroups.load_code(to_stay=True)
     gc.collect()
-    gc.freeze()  # a runner that looks at it would copy it
+    gc.freeze()  # a collection in a runner would copy these pages
     gc.disable()
     Worker(_socket.socket(fileno=CONTROL), program).serve()
     return 0
@@ -71,11 +71,13 @@ class Ahead:
 
 
 class Worker:
-    """Attributes:
-    made: by the descriptor of their lines, processes that have not ended, or whose owner has not gone.
-    ahead: containers that wait for who asks for a run of that kind.
-    last: when each kind was asked for.
-    ends: of processes that nobody has claimed yet: a runner may tell of one after its end.
+    """What the worker knows, and its loop.
+
+    Attributes:
+        made: processes that have not ended, or whose owner has not gone, by the descriptors of their lines.
+        ahead: containers that are made ahead, by the kind of run.
+        last: when each kind was last asked for.
+        ends: the ends of processes that nobody has claimed yet: a runner may tell of a process after its end.
     """
 
     __slots__ = ("ahead", "busy", "control", "ending", "ends", "idle", "last", "made", "poll", "program", "watched")
@@ -140,7 +142,7 @@ class Worker:
                 continue
             try:
                 action()
-            except Exception as error:  # a mistake of ours is not to cost the program its other containers
+            except Exception as error:  # a bug of ours must not cost the program its other containers
                 print(f"pyrunc-worker: internal error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     # --- what is asked for
@@ -157,7 +159,7 @@ class Worker:
             self._take(message, _socket.socket(fileno=fds[0].take()), fds[1:])
 
     def _take(self, message: "Message", line: "_socket.socket", fds: "list[Fd]") -> None:
-        """One request. Nothing that is wrong with it ends the worker."""
+        """Serve one request. Whatever is wrong with it, the worker goes on."""
         try:
             work = jobs.AT_ONCE.get(message["verb"])
             if work is None:
@@ -199,7 +201,7 @@ class Worker:
         return often
 
     def _take_ahead(self, kind: "Kind", message: "Message", fds: "list[int | Fd]") -> bool:
-        """Whether there was one, which is his who has asked now. It may still be in the making."""
+        """Whether there was a container made ahead, which the caller gets now. It may still be in the making."""
         ahead = self.ahead.pop(kind, None)
         if ahead is None:
             return False
@@ -212,7 +214,7 @@ class Worker:
         except OSError:
             line.close()
             return False  # it could not be made
-        runner.line = line  # to be closed when he who makes it has heard that
+        runner.line = line  # to be closed when the runner has heard that
         was = places.ahead(message["shared"]).path
         runner.request = {"verb": "run", "root": message["root"], "id": ahead.id, "was": was}
         runner.next = kind, {**message}
@@ -235,8 +237,8 @@ class Worker:
         theirs.close()
 
     def _forget_ahead(self, runner: "Runner | None" = None) -> None:
-        """Those that this runner was to make; without one, those that have waited for too long, or all at the end. Who
-        makes one ends when there is nobody at the other end of the line."""
+        """Give up the container that this runner was to make ahead. Without a runner, give up those that have waited
+        for too long, and all at the end. A runner ends when the other end of its line is closed."""
         if runner is not None and runner.line is not None:
             runner.line.close()
             runner.line = None
@@ -250,11 +252,11 @@ class Worker:
         return lambda: self._hear(made)
 
     def _hear(self, made: Made) -> None:
-        """On the line of a process: whose it is, or that nobody waits for it any more."""
+        """Hear on the line of a process that it belongs to the program now, or that nobody waits for it any more."""
         try:
             received = wire.receive(made.line, _socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return  # what was heard was on another line, which had the number before
+            return  # poll told of another line, which had this number before
         if received is not None:
             if received[0].get("own") and not made.owned:
                 self._own(made)
@@ -264,11 +266,12 @@ class Worker:
             self._leave(made)
 
     def _leave(self, made: Made) -> None:
-        """Its owner is gone. Only of what was made for him: a container of that ID may be another's, who came first."""
+        """Remove what belonged to an owner who is gone. It must have been made for that owner: a container of that ID
+        may be somebody else's, who came first."""
         if made.owned and made.place is not None:
             self._remove(*made.place)
         elif made.owned and made.pid:
-            posix.kill(made.pid, _signal.SIGKILL)  # our child, for whose end we have not waited
+            posix.kill(made.pid, _signal.SIGKILL)  # it is our child, and we have not waited for its end
 
     def _own(self, made: Made) -> None:
         made.owned = True
@@ -292,7 +295,7 @@ class Worker:
 
     def _runner(self) -> Runner:
         runner = self.idle.pop() if self.idle else Runner.fork()
-        while has_ended(runner.pidfd, 0):  # killed, which we have not heard of yet
+        while has_ended(runner.pidfd, 0):  # it was killed, and we have not heard of it yet
             runner = self.idle.pop() if self.idle else Runner.fork()
         if runner.pid not in self.busy:
             self.busy[runner.pid] = runner
@@ -312,7 +315,7 @@ class Worker:
                 runner.made.pid = received[0]["born"]
                 runner.made.born = True
                 if runner.made.line.fileno() < 0:
-                    self._leave(runner.made)  # who has asked for it is gone already
+                    self._leave(runner.made)  # the caller is gone already
                 self._tell_end(runner.made)
             elif "idle" in received[0]:
                 return self._rest(runner)
@@ -328,7 +331,7 @@ class Worker:
             self._dismiss(self.idle.pop())
 
     def _dismiss(self, runner: Runner) -> None:
-        """It ends when nobody is at the other end of its socket."""
+        """Let a runner end, which it does when we close our end of its socket."""
         self._unwatch(runner.socket.fileno())
         runner.socket.close()
 
@@ -360,7 +363,8 @@ class Worker:
             answer(made.line, {"ended": status})
 
     def _runner_ended(self, runner: Runner, status: int) -> None:
-        """In the middle of something: what it has made goes, as after a killed command."""
+        """Tidy up after a runner. If it ended in the middle of something, what it made is removed, as after a killed
+        command."""
         if runner.socket.fileno() in self.watched:
             self._told(runner)
         self._forget_ahead(runner)
@@ -370,7 +374,7 @@ class Worker:
         request, made = runner.request, runner.made
         self._dismiss(runner)
         if made is not None and not made.born:
-            self._forget(made)  # why is said already; or nothing can be, and the line's end says it
+            self._forget(made)  # the reason was sent already; or there is none, and the closed line says it
         if status and request is not None and request["verb"] in jobs.UNDONE_BY_REMOVING:
             for root in (request["root"], request.get("was")):
                 if root:
@@ -379,7 +383,7 @@ class Worker:
             self._make_ahead(self._runner(), *runner.next)
 
     def _end(self) -> None:
-        """The program has gone, or somebody wants us to go."""
+        """Begin to end: the program has gone, or a signal tells us to go."""
         if self.ending:
             return
         self.ending = True
@@ -400,7 +404,7 @@ class Worker:
 
 
 def answer(line: "_socket.socket", message: "Message", fds: "list[Fd] | None" = None) -> None:
-    """To who may have gone."""
+    """Send an answer. The caller may have gone."""
     try:
         wire.send(line, message, fds or ())
     except OSError:
