@@ -1,4 +1,4 @@
-"""A container's cgroup: where it is to be, or where it is. What can be done with it: cgroup.py.
+"""A container's cgroup: find its place, or load it from its record. cgroup.py has what can be done with it.
 
 There are three kinds: v1.py, v2.py, and scope.py for systemd's. The code of a kind is loaded with the first of it.
 """
@@ -15,7 +15,7 @@ NONE: "dict[str, Any]" = {"paths": {}, "unified": False, "mounts": {}, "unit": N
 
 
 def place(cgroups_path: "str | None", container_id: str, delegated: str = "", named: bool = False) -> "Cgroup":
-    """Where linux.cgroupsPath says. Nothing is made. config-linux.md#cgroups-path
+    """The cgroup that linux.cgroupsPath names. Nothing is made. config-linux.md#cgroups-path
 
     Args:
         delegated: the path below it of the cgroup that the container is to manage itself; v2 alone.
@@ -29,7 +29,7 @@ def place(cgroups_path: "str | None", container_id: str, delegated: str = "", na
 
 
 def place_nowhere() -> "Cgroup":
-    """In the caller's own: none is made, and nothing is limited."""
+    """The caller's own cgroup: none is made, and nothing is limited."""
     return _kind(False, {}, {}, None)
 
 
@@ -41,12 +41,12 @@ def place_scope(
     named: bool = False,
     subgroup: str = "",
 ) -> "Scope":
-    """systemd's scope of the name in linux.cgroupsPath. Its directories are known when systemd has made it.
+    """systemd's scope that linux.cgroupsPath names. Its directories are known once systemd has made it.
 
     Args:
         user: whether the caller's own instance of systemd is to make it, and not the system's.
         delegated, named: as of `place`.
-        subgroup: the path below the scope of what is the container's cgroup then.
+        subgroup: the path below the scope at which the container's cgroup is.
     """
     from pyrunc.cgroups import hierarchy, scope, systemd
 
@@ -54,7 +54,7 @@ def place_scope(
     unit = systemd.unit_of(cgroups_path or "", container_id, user)
     if subgroup:
         unit["subgroup"] = subgroup
-    systemd.version(user)  # whether it answers, before anything is made
+    systemd.version(user)  # fails here, before anything is made, if systemd does not answer
     return scope.kind(hierarchy.is_unified(found))({}, {h.name: h.mount for h in found}, unit, delegated)
 
 
@@ -64,10 +64,10 @@ def load(record: "dict[str, Any]") -> "Cgroup":
 
 
 def load_code(to_stay: bool = False) -> None:
-    """Load what makes and limits a cgroup on this host, which else the first container would wait for.
+    """Load the code that makes and limits a cgroup on this host: otherwise the first container would wait for it.
 
     Args:
-        to_stay: from now on hierarchies count as mounted where they are.
+        to_stay: from now on, trust that hierarchies stay mounted where they are.
     """
     from pyrunc.cgroups import controllers, device_rules, hierarchy  # noqa: F401
 

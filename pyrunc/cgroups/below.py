@@ -37,8 +37,8 @@ def _parse(wanted: "list[str]") -> "dict[str, str]":
 
 
 def _inside(directory: str, path: str) -> str:
-    """The directory of a path below another one. Refused is whatever would lead out of it: above or beside it nothing
-    limits the process, or is killed with it."""
+    """The directory of a path below another one. A path that would lead out of it is refused: above or beside it, a
+    process would have no limits, and would not be killed with the container."""
     parts = path.strip("/").split("/") if path.strip("/") else []
     if any(part in ("", ".", "..") for part in parts):
         raise UsageError("--cgroup", path, "bad sub cgroup path")

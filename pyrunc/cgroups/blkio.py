@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Device = dict[str, Any]
 
-# Files of v1 that count the same, in groups, the most telling group first. Read is the first that counts anything.
+# Groups of v1's files that count the same things, the most detailed group first. The first group that has counted
+# anything is read.
 GROUPS = (
     ("blkio.bfq.", "io_serviced_recursive", "io_service_bytes_recursive"),
     ("blkio.", "io_serviced_recursive", "io_service_bytes_recursive"),
@@ -45,7 +46,7 @@ def number_of(device: "Device") -> str:
 
 
 def weights_v1(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
-    """CFQ's files where the kernel still has them, BFQ's elsewhere (Linux >= 5.0)."""
+    """Write the weights to CFQ's files where the kernel still has them, elsewhere to BFQ's (Linux >= 5.0)."""
     prefix = "blkio.bfq." if posix.access(f"{directory}/blkio.bfq.weight", posix.F_OK) else "blkio."
     if blkio.get("weight"):
         yield f"{prefix}weight", str(blkio["weight"])
@@ -59,7 +60,7 @@ def weights_v1(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
 
 
 def weights_v2(directory: str, blkio: "dict[str, Any]") -> "Iterator[Write]":
-    """BFQ takes weights as config.json has them. io.weight (blk-iocost) has a scale of its own."""
+    """Write the weights. BFQ takes them as config.json has them. io.weight (blk-iocost) has a scale of its own."""
     bfq = posix.access(f"{directory}/io.bfq.weight", posix.F_OK)
     file = "io.bfq.weight" if bfq else "io.weight"
     weight = blkio.get("weight")

@@ -31,8 +31,8 @@ FEW = 256  # processes
 class Cgroup:
     """One directory in every hierarchy.
 
-    What raises NotImplementedError here each kind has to do. A body that does nothing would be a container without
-    limits, and abc or typing modules that each verb loads.
+    Each kind has to override what raises NotImplementedError here. If such a method did nothing instead, a container
+    would have no limits. The abc and typing modules are not used: each verb would have to load them.
 
     Attributes:
         paths: name of the hierarchy ("" is v2's) -> directory.
@@ -41,9 +41,9 @@ class Cgroup:
 
     What the kinds differ in:
         unified: whether v2 is the only hierarchy.
-        needs_process: whether it can only be made for a process that is there: see `start`.
+        needs_process: whether it can only be made for a process that exists already: see `start`.
         may_enter_late: whether a process may be made outside of it and enter it at the end: see late.py.
-        dispensable: hierarchies in which nothing is limited: it need not be in them.
+        dispensable: hierarchies in which nothing is limited. The cgroup may be missing there.
         freezer: the name of the hierarchy with the freezer.
         freeze_file, freeze_value, thaw_value: the file that freezes and thaws, and what is written to it.
         frozen_values: what that file says of a cgroup that is frozen, or being frozen.
@@ -86,8 +86,8 @@ class Cgroup:
     # --- making it
 
     def refuse_used(self) -> None:
-        """Refuse directories that are there already, if a process is in or below one, or if they are frozen: whatever
-        runs in there would become ours to limit and to kill."""
+        """Refuse existing directories that are frozen, or have a process in or below them: whatever runs in there would
+        be limited and killed as if it were ours."""
         for path in self.paths.values():
             if tree.all_processes(path):
                 raise PyruncError(
@@ -114,18 +114,19 @@ class Cgroup:
         raise NotImplementedError
 
     def start(self, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]") -> None:
-        """Make it for a process that is there, and put the process into it. Only for what `needs_process`."""
+        """Make it for a process that exists, and put the process into it. Only for a kind that `needs_process`."""
         raise NotImplementedError
 
     def learn(self, own: str) -> None:
-        """In a process that was there before it: its directories, by /proc/self/cgroup. For what `needs_process`."""
+        """Learn its directories from /proc/self/cgroup, in a process that existed before it. For kinds that
+        `needs_process`."""
 
     def give_to(self, uid: int) -> None:
         """Let a user arrange what is below it. config-linux.md#cgroup-ownership"""
 
     def give_named(self, uid: int, gid: int) -> None:
-        """Give the container's root what it has in name=systemd: there are no limits there, but systemd in a container
-        makes cgroups."""
+        """Give the container's root its cgroup in name=systemd. It has no limits there, but systemd in a container
+        makes cgroups below it."""
         directory = self.paths.get(NAMED)
         if not directory or posix.stat(directory).st_uid == uid:
             return
@@ -142,15 +143,15 @@ class Cgroup:
     # --- limits
 
     def limit(self, resources: "Resources", may_set_devices: bool = True) -> None:
-        """Apply linux.resources. A limit that no controller of this host can hold is an error: nothing may be silently
-        unlimited."""
+        """Apply linux.resources. A limit that no controller of this host can enforce is an error: nothing may silently
+        stay without a limit."""
         for directory, writes in self.plan(resources):
             write_all(directory, writes)
         if may_set_devices:
             self.set_devices(resources)
 
     def update(self, resources: "Resources") -> None:
-        """Change the limits that are named, but for the rules for devices. When the kernel refuses one, those before
+        """Change the limits that are given, except for the rules for devices. When the kernel refuses one, those before
         it are put back as they were."""
         from pyrunc.cgroups import undo
 
@@ -167,7 +168,7 @@ class Cgroup:
             raise
 
     def announce(self, resources: "Resources") -> "Callable[[], None]":
-        """Tell whoever else manages the cgroup of new limits. Returns what takes that back."""
+        """Tell whoever else manages the cgroup of new limits. Returns a function that takes that back."""
         return lambda: None
 
     def plan(self, resources: "Resources") -> "list[tuple[str, list[Write]]]":
@@ -190,7 +191,7 @@ class Cgroup:
         return found
 
     def set_devices(self, resources: "Resources") -> None:
-        """Allow the devices that the rules allow, and no other. Without rules too."""
+        """Allow the devices that the rules allow, and no other, even if there are no rules."""
         directory = self.directory("devices")
         if directory is None:
             cause = f"this host has no {'cgroup v2' if self.unified else 'cgroup controller devices'} for us"
@@ -198,7 +199,7 @@ class Cgroup:
         self._set_devices(directory, resources)
 
     def change_devices(self, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
-        """From one list of rules to another, of a container that runs."""
+        """Replace one list of rules by another, while the container runs."""
         directory = self.directory("devices")
         if not directory:
             raise PyruncError("linux.resources", "devices", "the container has no cgroup whose rules could be changed")
@@ -217,7 +218,7 @@ class Cgroup:
         that is not there counts nothing.
 
         Args:
-            but: the members that nobody wants to know.
+            but: members to leave out.
         """
         from pyrunc.cgroups.controllers import CONTROLLERS
 
@@ -231,7 +232,7 @@ class Cgroup:
         return {**found, "intel_rdt": {}, "network_interfaces": None}
 
     def watch_oom(self) -> "Watch":
-        """What to poll to hear of kills for want of memory."""
+        """What to poll, to learn of kills for want of memory."""
         raise NotImplementedError
 
     def oom_kills(self) -> int:
@@ -272,7 +273,7 @@ class Cgroup:
             write(path, "cgroup.procs", str(pid))
 
     def _of_processes(self) -> "str | None":
-        """The directory that tells which processes are the container's: one that they can't leave by themselves."""
+        """The directory that lists the container's processes: one that they can't leave by themselves."""
         return self._freezer() or next(iter(self.paths.values()), None)
 
     def processes(self) -> "list[int]":
@@ -281,8 +282,8 @@ class Cgroup:
         return tree.all_processes(path) if path else []
 
     def is_small(self) -> bool:
-        """Whether it takes no time to go through it: nothing is below it, and there are few processes. Its container
-        makes as many of both as it likes."""
+        """Whether going through it takes no time: nothing is below it, and it has few processes. A container can make
+        as many of both as it likes."""
         path = self._of_processes()
         try:
             return path is None or (posix.stat(path).st_nlink == NO_CHILDREN and len(tree.processes(path)) <= FEW)
@@ -303,7 +304,7 @@ class Cgroup:
             return read_file(f"{directory}/{self.freeze_file}").strip() in self.frozen_values
         except OSError as error:
             if error.errno in tree.NOT_THERE:
-                return False  # gone, or a kernel without it: then nothing is frozen
+                return False  # the cgroup is gone, or the kernel has no freezer: so nothing is frozen
             raise PyruncError("asking the freezer of cgroup", directory, reason(error)) from error
 
     def freeze(self) -> None:
@@ -336,7 +337,8 @@ class Cgroup:
             write(directory, self.freeze_file, self.thaw_value)
 
     def thaw_all(self) -> None:
-        """Thaw it and those below that the container has frozen itself: v1 keeps even SIGKILL from them until then."""
+        """Thaw it, and the cgroups below that the container has frozen itself. On v1 frozen processes do not even get
+        SIGKILL."""
         directory = self._freezer()
         for parent, cgroup in tree.every(directory, tree.TO_REMOVE) if directory else ():
             try:
@@ -349,7 +351,7 @@ class Cgroup:
     # --- its end
 
     def kill(self, signal: int = SIGKILL) -> None:
-        """Signal every process in it and below. SIGKILL: until there is none, or none that dies at once."""
+        """Signal every process in it and below. SIGKILL is repeated until there is none, or none that dies at once."""
         if signal != SIGKILL:
             self._signal(signal)
             return
@@ -372,7 +374,7 @@ class Cgroup:
     def _kill_at_once(self) -> bool:
         """Kill all with one write: cgroup.kill, Linux 5.14. Returns whether that was all there is to do.
 
-        A threaded cgroup refuses it (EOPNOTSUPP), an older kernel has no such file: then it is done one by one.
+        A threaded cgroup refuses it (EOPNOTSUPP), and an older kernel has no such file. Then each is killed by itself.
         """
         directory = self.paths.get(UNIFIED)
         try:
@@ -383,8 +385,8 @@ class Cgroup:
             return False
 
     def _hold(self) -> None:
-        """Freeze it: a frozen process makes no process, and no cgroup, while we go through them. When that fails we go
-        through them all the same."""
+        """Freeze it, so that no process makes processes or cgroups while we go through them. A failure is ignored: we
+        go through them all the same."""
         directory = self._freezer()
         try:
             if directory is not None:
@@ -393,7 +395,7 @@ class Cgroup:
             pass
 
     def _signal(self, signal: int) -> bool:
-        """Returns whether there was a process."""
+        """Signal every process. Returns whether there was one."""
         path = self._of_processes()
         return tree.signal(path, signal) if path else False
 
@@ -408,12 +410,11 @@ class Cgroup:
                 except OSError as error:
                     if error.errno != errno.EBUSY or time.monotonic() > deadline:
                         raise PyruncError("removing cgroup", path, reason(error)) from error
-                self.thaw_all()  # who was killed while frozen dies now
+                self.thaw_all()  # processes that were killed while frozen die now
                 select.select([], [], [], 0.005)
 
     def remove_at_once(self) -> bool:
-        """Remove it, if nobody is waited for and nothing is in it. Returns whether that was so. If not, `remove` does
-        what is left."""
+        """Remove it, if that is possible without waiting. Returns whether it was. If not, `remove` does the rest."""
         for path in self.paths.values():
             try:
                 posix.rmdir(path)
@@ -427,8 +428,8 @@ class Cgroup:
 
 
 def _open(path: str, flags: int) -> Fd:
-    """Open a file of a cgroup that a process is to enter. None may be missing: the process would stay in the cgroup of
-    the caller."""
+    """Open a file of a cgroup that a process is to enter. A missing file is an error: the process would stay in the
+    caller's cgroup."""
     try:
         return open_at(None, path, flags)
     except OSError as error:

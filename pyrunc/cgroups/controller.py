@@ -32,10 +32,10 @@ class Controller:
             - a function of the controller's directory and the member, which yields writes: for what a file and a
               conversion can't say. One that stands in several rows is called once, for all of them.
             - None: this version has nothing like it. A configuration that asks for it is refused.
-        zeros: the properties of which 0 is a limit. Engines write 0 for all others that they leave alone.
+        zeros: the properties for which 0 is a limit. For all others 0 means "leave it alone": engines write that.
         harmless_zeros: those of `zeros` that are 0 anyway on a kernel without the file.
-        statistics: functions of directories that read what it has counted, for v1 and for v2.
-        counted_by: the controllers of v1 whose directories that function of v1 takes.
+        statistics: two functions that read what it has counted, on v1 and on v2. They take directories.
+        counted_by: the controllers of v1 whose directories the function for v1 takes.
     """
 
     __slots__ = ("counted_by", "harmless_zeros", "limits", "member", "names", "statistics", "zeros")
@@ -83,7 +83,7 @@ class Controller:
         return found
 
     def _is_limit(self, name: str, file: str) -> bool:
-        """Whether 0 is one."""
+        """Whether 0 is a limit for this property."""
         return name in self.zeros and (name not in self.harmless_zeros or posix.access(file, posix.F_OK))
 
 
@@ -93,5 +93,5 @@ def missing(name: str, unified: bool) -> PyruncError:
 
 
 def or_max(value: int) -> str:
-    """-1 is "no limit", for which v2 and pids have the word max."""
+    """The text for a limit. -1 is "no limit", for which v2 and pids have the word max."""
     return "max" if value < 0 else str(value)

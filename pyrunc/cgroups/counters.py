@@ -37,7 +37,7 @@ def numbers(directory: str, file: str) -> "list[int]":
 
 
 def keyed(directory: str, file: str) -> "dict[str, int]":
-    """`key value` a line."""
+    """A file with a `key value` on each line."""
     return {key: int(value) for key, _, value in (line.partition(" ") for line in text(directory, file).splitlines())}
 
 
@@ -54,15 +54,15 @@ def pressure(directory: str, resource: str) -> "Values | None":
 
 
 def _plain(value: float) -> "float | int":
-    """Go writes a float without a fraction as an integer."""
+    """A number as Go writes it: a float without a fraction is an integer."""
     return int(value) if value == int(value) else value
 
 
 def some(**values: "Any") -> "Values":
-    """Those that are neither zero nor empty. Go leaves these out in some places of runc's JSON, and not in others."""
+    """The values that are neither zero nor empty. In some places of runc's JSON, Go leaves out the others."""
     return {name: value for name, value in values.items() if value}
 
 
 def not_empty(parts: "Values") -> "Values":
-    """Without the parts of which every member is zero."""
+    """The parts without those whose members are all zero."""
     return {name: part for name, part in parts.items() if any(part.values())}

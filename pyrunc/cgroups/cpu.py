@@ -25,7 +25,7 @@ def shares_v2(_: str, cpu: "dict[str, Any]") -> "Iterator[Write]":
 
 
 def has_shares(cpu: "dict[str, Any]") -> bool:
-    """The kernel refuses shares of an idle cgroup."""
+    """Whether shares can be written. The kernel refuses them in an idle cgroup."""
     return bool(cpu.get("shares")) and cpu.get("idle") != 1
 
 
@@ -43,7 +43,7 @@ def weight_of_shares(shares: int) -> str:
 
 
 def cpu_max(_: str, cpu: "dict[str, Any]") -> "Iterator[Write]":
-    """v2 has quota and period in one file. The kernel's default period is 100 ms."""
+    """Write quota and period, which are one file on v2. The kernel's default period is 100 ms."""
     if cpu.get("quota") or cpu.get("period"):
         quota = or_max(cpu.get("quota") or -1)
         yield "cpu.max", f"{quota} {cpu['period']}" if cpu.get("period") else quota

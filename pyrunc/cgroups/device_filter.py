@@ -41,7 +41,7 @@ RESULT, CONTEXT, KIND, WANTED, MAJOR, MINOR = (
     3,
     4,
     5,
-)  # registers. After START nobody needs CONTEXT: it is free for use
+)  # registers. After START, CONTEXT is not needed: it is free for use
 
 # struct bpf_cgroup_dev_ctx: u32 access_type (access << 16 | kind), u32 major, u32 minor
 START: "tuple[Instruction, ...]" = (
@@ -82,7 +82,7 @@ def _of_rule(rule: "DeviceRule") -> "list[Instruction]":
 
 
 def _immediate(value: int) -> int:
-    """What an instruction has room for. No device has a larger number; compared with a register it equals none."""
+    """A number as an instruction has it. No device has one that does not fit: what stands for it equals no device's."""
     return value if value < 1 << 31 else value - (1 << 32)
 
 
@@ -101,17 +101,17 @@ def apply(directory: str, rules: "list[DeviceRule]") -> None:
 
 
 def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
-    """Put one program in the other's place: there is no time without. Raises PyruncError.
+    """Put one program in the place of another, with no moment in between. BPF_F_REPLACE, Linux 5.6. Raises PyruncError.
 
-    Others may have attached theirs (an engine's plug-in). Which is ours its tag says: the kernel's hash of a program.
-    BPF_F_REPLACE, Linux 5.6
+    Others, such as an engine's plug-in, may have attached programs of their own. We know ours by its tag: the kernel's
+    hash of a program.
     """
     try:
         with _load(new) as loaded, open_at(None, directory, posix.O_RDONLY | posix.O_DIRECTORY) as cgroup:
             with _load(old) as like_ours:
                 ours = _attached(cgroup, _tag(like_ours))
             if ours is None and _attached(cgroup, _tag(loaded)) is not None:
-                return  # who was to do it was killed right after that
+                return  # an earlier call did this, and was killed right after it
             if ours is None:
                 raise OSError(errno.ENOENT, "none of its programs has the rules on record", directory)
             flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE

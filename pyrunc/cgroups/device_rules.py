@@ -1,10 +1,10 @@
-"""devices: the rules that say which may be used, and v1's way to apply them. config-linux.md#allowed-device-list
+"""devices: the rules for which may be used, and how v1 applies them. config-linux.md#allowed-device-list
 
 What no rule allows is forbidden. Of several rules that match a device the last one counts, for each of r, w and m by
-itself. v2: device_filter.py.
+itself. For v2, see device_filter.py.
 
-v1 has no rules, but a list: it allows all, or nothing, with exceptions. An exception to an exception is nothing to it:
-to forbid one device of a driver that is allowed has no effect there, and is no error. So the list is made here.
+v1 has no rules, but a list: it allows all or nothing, with exceptions. It knows no exception to an exception: if one
+device of an allowed driver is forbidden, that has no effect, and is no error. So the list is worked out here.
 """
 
 from pyrunc.cgroups.files import write
@@ -35,16 +35,16 @@ DEFAULT: "tuple[DeviceRule, ...]" = (
 
 
 class DeviceList:
-    """What v1 keeps.
+    """The list that v1 keeps.
 
     Attributes:
-        all: whether it allows all devices but the exceptions, or those alone.
+        all: whether it allows all devices except for some, or only some.
     """
 
     __slots__ = ("all", "exceptions")
 
     def __init__(self, rules: "list[DeviceRule]", may_allow_all: bool) -> None:
-        """Raises PyruncError when the rules can't be had so."""
+        """Make the list. Raises PyruncError when it can't express the rules."""
         self.all = False
         self.exceptions: dict[Devices, set[str]] = {}
         for rule in rules:
@@ -86,14 +86,14 @@ def _meets(some: "Devices", others: "Devices") -> bool:
 
 
 def _text(devices: "Devices", access: "set[str]") -> str:
-    """As devices.allow and devices.deny take it: `c 1:3 rwm`."""
+    """Devices as devices.allow and devices.deny take them: `c 1:3 rwm`."""
     kind, *numbers = devices
     major, minor = ("*" if number == ALL else number for number in numbers)
     return f"{kind} {major}:{minor} {''.join(each for each in 'rwm' if each in access)}"
 
 
 def list_of(rules: "list[DeviceRule]") -> DeviceList:
-    """All but some, or some alone: whichever has the rules. Raises PyruncError."""
+    """The list for the rules: all except some, or only some, whichever can express them. Raises PyruncError."""
     try:
         return DeviceList([*rules, *DEFAULT], may_allow_all=True)
     except PyruncError:
@@ -102,14 +102,15 @@ def list_of(rules: "list[DeviceRule]") -> DeviceList:
 
 def apply(directory: str, rules: "list[DeviceRule]") -> None:
     wanted = list_of(rules)
-    _write(directory, wanted.all, "a")  # and no exceptions
+    _write(directory, wanted.all, "a")  # this also removes all exceptions
     for devices, access in wanted.exceptions.items():
         if access:
             _write(directory, not wanted.all, _text(devices, access))
 
 
 def replace(directory: str, old: "list[DeviceRule]", new: "list[DeviceRule]") -> None:
-    """What both have stays allowed all the time, and what others have added stays as it is."""
+    """Replace one list of rules by another. Devices that both allow stay allowed all the time. What others have added
+    stays as it is."""
     before, after = list_of(old), list_of(new)
     if before.all != after.all:
         return apply(directory, new)

@@ -38,20 +38,20 @@ def write(directory: str, file: str, value: str) -> None:
 
 
 def _in_use(directory: str, file: str) -> str:
-    """Why v1 refuses a limit as busy: more than that is used, and can't be reclaimed. The words are runc's."""
+    """Why v1 refuses a limit as busy: more memory is in use, and can't be reclaimed. The words are runc's."""
     prefix = file.removesuffix("limit_in_bytes")
     try:
         usage, peak = (read(directory, f"{prefix}{each}_in_bytes") for each in ("usage", "max_usage"))
     except PyruncError:
-        return ""  # another file, that has no such neighbours
+        return ""  # not a file of memory
     return f"current usage: {usage}, peak usage: {peak}"
 
 
 def write_all(directory: str, writes: "list[Write]") -> None:
     """Write all values in order, and those that the kernel refuses as invalid once more after the others.
 
-    Some limits bound each other: memory and memory with swap, quota and burst, idle and shares. Whether they can be
-    written in one order or the other depends on the values that they had.
+    Some limits bound each other: memory and memory with swap, quota and burst, idle and shares. The order in which they
+    can be written depends on their old values.
     """
     refused: list[tuple[Write, PyruncError]] = []
     for file, value in writes:

@@ -10,10 +10,10 @@ from pyrunc.linux.mount import CGROUP2_SUPER_MAGIC, filesystem_type, mount_table
 CGROUP_SUPER_MAGIC = 0x27E0EB
 ROOT = "/sys/fs/cgroup"
 NAME_MAX = 255
-# Where those are mounted that were looked for; None: they are looked for each time. Should one go, no directory and no
-# file of it is there, and that is an error.
+# Name -> mount point of each hierarchy that was looked for. None: they are looked for each time. If one is unmounted
+# later, its files are gone, and using them is an error.
 known: "dict[str, str] | None" = None
-MOST = 3072  # of PATH_MAX: the hierarchy's mount point and the name of a file come to it
+MOST = 3072  # the rest of PATH_MAX is for the hierarchy's mount point and the name of a file
 
 
 class Hierarchy:
@@ -106,8 +106,8 @@ def _look_for(name: str) -> str:
 
 
 def _type_of(place: str) -> int:
-    """The type of a file system; 0 when there is nothing. Any other failure to look is an error: taken for "nothing is
-    mounted", it would give a container without limits."""
+    """The type of a file system; 0 when there is nothing. Any other failure is an error: if it counted as "nothing is
+    mounted", a container would have no limits."""
     try:
         with open_at(None, place, posix.O_PATH | posix.O_DIRECTORY) as directory:
             return filesystem_type(directory)

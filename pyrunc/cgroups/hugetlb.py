@@ -25,8 +25,8 @@ def limits_v2(directory: str, limits: "list[dict[str, Any]]") -> "Iterator[Write
 
 
 def _limits(directory: str, limits: "list[dict[str, Any]]", suffix: str) -> "Iterator[Write]":
-    """The reservation is limited too, where the kernel counts it (Linux 5.7): else a mapping that was reserved would
-    fail when it is touched. The schema has seen that pageSize is a size, and no path (runc#4103)."""
+    """Limit pages and, where the kernel counts them (Linux 5.7), reservations: otherwise a mapping that was reserved
+    would fail when it is touched. The schema has checked that pageSize is a size, and no path (runc#4103)."""
     for limit in limits:
         for kind in ("", "rsvd."):
             file = f"hugetlb.{limit['pageSize']}.{kind}{suffix}"

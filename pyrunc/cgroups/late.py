@@ -15,7 +15,8 @@ from pyrunc.linux.fd import Fd, open_at, read_file
 
 
 class LateEntry:
-    """The way in, and out again, for a process itself. It has descriptors: in the container nothing is looked up.
+    """The way into the cgroup, and out again, for a process itself. It has descriptors, as it must look up no path in
+    the container.
 
     Attributes:
         home: cgroup.procs of the cgroup that we are in.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def limit_and_swap_v1(directory: str, memory: "dict[str, Any]") -> "Iterator[Write]":
-    """v1's limit on swap includes memory, as that of config.json does. It can't be below the limit on memory."""
+    """Write both limits. v1's limit on swap includes memory, as config.json's does. It can't be below memory's."""
     limit, swap, file = memory.get("limit") or 0, _swap(memory), "memory.memsw.limit_in_bytes"
     if limit:
         yield "memory.limit_in_bytes", str(limit)
@@ -26,7 +26,7 @@ def limit_and_swap_v1(directory: str, memory: "dict[str, Any]") -> "Iterator[Wri
 
 
 def limit_and_swap_v2(directory: str, memory: "dict[str, Any]") -> "Iterator[Write]":
-    """v2's limit on swap is on swap alone: that of config.json less the memory in it."""
+    """Write both limits. v2's limit on swap is on swap alone: config.json's, minus the memory in it."""
     limit, swap, file = memory.get("limit") or 0, _swap(memory), "memory.swap.max"
     if swap > 0:
         if limit <= 0:
@@ -50,7 +50,7 @@ def limit_and_swap_v2(directory: str, memory: "dict[str, Any]") -> "Iterator[Wri
 
 
 def _swap(memory: "dict[str, Any]") -> int:
-    """Whoever lifts the limit on memory lifts that on memory and swap together, if he does not name one."""
+    """The limit on memory and swap together. If none is named, lifting the limit on memory lifts this one too."""
     swap: int = memory.get("swap") or 0
     return -1 if memory.get("limit") == -1 and not swap else swap
 
@@ -58,8 +58,7 @@ def _swap(memory: "dict[str, Any]") -> int:
 def _counts_swap(directory: str, file: str) -> bool:
     """Whether the kernel counts swap: not without CONFIG_SWAP, nor with swapaccount=0.
 
-    Where it does not, "no limit" is what a container has anyway. Engines and runc take it so on v2 for "no swap at
-    all" too.
+    Where it does not, a container has "no limit" anyway. On v2, engines and runc accept "no swap at all" there too.
     """
     try:
         return not directory or bool(posix.stat(f"{directory}/{file}"))

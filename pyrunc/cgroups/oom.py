@@ -1,4 +1,4 @@
-"""Hearing that the kernel kills a cgroup's processes for want of memory, and that the cgroup has come to its end."""
+"""Learn that the kernel kills a cgroup's processes for want of memory, and that the cgroup is gone."""
 
 import errno
 import posix

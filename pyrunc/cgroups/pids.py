@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def at_least_one(limit: int) -> str:
-    """0 is a limit since runtime-spec 1.3: no further process may be made. The first one counts, so it is 1."""
+    """The text for a limit. 0 is one since runtime-spec 1.3: no further process. The first one counts, so it is 1."""
     return or_max(limit or 1)
 
 

@@ -77,7 +77,7 @@ class Group:
     # --- making
 
     def verify(self, wanted: "IntelRdt") -> None:
-        """Look for all mistakes that can be seen before anything is made. Raises PyruncError."""
+        """Check all that can be checked before anything is made. Raises PyruncError."""
         if self.name in KERNELS_OWN:
             where = f"{WHERE}/closID" if self.shared else WHERE
             raise ConfigError("config.json", where, f'"{self.name}" is no name of a class: resctrl has its own of it')
@@ -105,7 +105,7 @@ class Group:
             raise ConfigError("config.json", f"{WHERE}/enableMonitoring", cause)
 
     def _compare(self, wanted: "IntelRdt") -> None:
-        """Refuse an existing class that has not what l3CacheSchema and memBwSchema say: others use it as it is."""
+        """Refuse an existing class that differs from l3CacheSchema and memBwSchema: others use it as it is."""
         present = parse(self.read(self.path("schemata")))
         for member, text in _lines(wanted):
             if member == "schemata":
@@ -118,7 +118,7 @@ class Group:
                         raise ConfigError("config.json", f"{WHERE}/{member}", cause)
 
     def _equals(self, resource: str, share: str) -> "tuple[str, ...]":
-        """How the kernel may show a share that was written so: it rounds bandwidth up."""
+        """The texts by which the kernel may show a share that was written as this one: it rounds bandwidth up."""
         if resource not in DECIMAL:
             return (share,)
         try:
@@ -128,8 +128,8 @@ class Group:
             return (share,)
 
     def make(self, wanted: "IntelRdt") -> None:
-        """Make the directories, and write what may be used. `made` and `monitor` are set when the directories stand:
-        what we could not make is not ours to remove."""
+        """Make the directories, and write what may be used. `made` and `monitor` are set once the directories exist: we
+        must not remove what we could not make."""
         made, self.made = self.made, False
         monitor, self.monitor = self.monitor, ""
         if made:
@@ -146,12 +146,12 @@ class Group:
             self.write(self.path("schemata"), text + "\n")
 
     def settle(self) -> None:
-        """To be called when create has succeeded: from here on a shared class is everybody's, and stays."""
+        """Note that create has succeeded: from here on a shared class is everybody's, and stays."""
         self.made = self.made and not self.shared
 
     def join(self, pid: int) -> None:
-        """Put a process in, and so the children that it will have: first into the class, as the monitoring group is a
-        part of it."""
+        """Put a process in, and with it its future children. It enters the class first: the monitoring group is a part
+        of that."""
         self.write(self.path("tasks"), str(pid))
         if self.monitor:
             self.write(f"{self.monitor_path()}/tasks", str(pid))
@@ -159,7 +159,7 @@ class Group:
     # --- and removing
 
     def remove(self) -> None:
-        """Remove what is ours. A shared class is removed when its create fails, unless somebody uses it meanwhile."""
+        """Remove what is ours. A shared class is removed if its create fails, unless somebody uses it by then."""
         if self.monitor:
             self._remove(self.path("mon_groups"), self.monitor)
         if self.made and not (self.shared and self.exists(self.name) and self.read(self.path("tasks"))):
@@ -243,7 +243,7 @@ def plan(wanted: "IntelRdt", container_id: str) -> Group:
 
 
 def named(wanted: "IntelRdt", container_id: str) -> "dict[str, Any]":
-    """The record of a group, as far as the configuration alone tells it."""
+    """The record of a group, as far as it follows from the configuration alone."""
     name = wanted.get("closID") or ""
     monitor = container_id if wanted.get("enableMonitoring") else ""
     return {"name": name or container_id, "shared": bool(name), "made": not name, "monitor": monitor}
@@ -286,7 +286,7 @@ def _number(text: str) -> str:
 
 
 def statistics(group: Group) -> "dict[str, Any]":
-    """As runc's events have it: the member `intel_rdt` of their data."""
+    """The member `intel_rdt` of the data of runc's events."""
     found: dict[str, Any] = {}
     known = group.names("info")
     root = group.read("schemata").splitlines()
@@ -313,7 +313,7 @@ CMT = ("llc_occupancy",)
 
 
 def _fact(group: Group, path: str) -> "int | str":
-    """cbm_mask is a mask, and stays text; the others are numbers."""
+    """What a file of info/ says. cbm_mask is a mask, and stays text. The others are numbers."""
     text = group.read(path)
     return text if path.endswith("_mask") else int(text)
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Scope(Cgroup):
-    """What systemd does, and has to know of; the rest is as in v1 or v2.
+    """What systemd does, or has to be told. The rest is as in v1 or v2.
 
     Attributes:
-        unit: the scope, and whether it is the user's own instance's. None: it turned out to be somebody else's.
+        unit: the scope, and whether the user's own instance has it. None: it turned out to be somebody else's.
     """
 
     __slots__ = ("unit",)
@@ -46,17 +46,17 @@ class Scope(Cgroup):
         return self.unit
 
     def _below(self) -> str:
-        """What the paths have after the scope's own: `/SUBGROUP`, or nothing."""
+        """The end of each path, after the scope's own: `/SUBGROUP`, or nothing."""
         subgroup = self.unit.get("subgroup") if self.unit is not None else ""
         return f"/{subgroup}" if subgroup else ""
 
     def expected(self) -> "Self":
-        """The same with the directories that systemd will give it: the whole scope."""
+        """The same cgroup with the directories that systemd will make: those of the whole scope."""
         path = systemd.control_group_to_be(self._unit())
         return self.at({name: mount + path for name, mount in self.mounts.items()})
 
     def refuse_used(self) -> None:
-        """systemd too would use directories that are there."""
+        """Refuse existing directories as other kinds do. systemd would use them, too."""
         Cgroup.refuse_used(self.expected())
 
     def start(self, container_id: str, pid: int, resources: "Resources", annotations: "dict[str, str]") -> None:
@@ -80,7 +80,8 @@ class Scope(Cgroup):
             self.make()  # without a process of its own the scope passes controllers on
 
     def learn(self, own: str) -> None:
-        """systemd gives all hierarchies the same path. Where the process is elsewhere it has none of its own."""
+        """Learn the directories. systemd uses the same path in all hierarchies. Where the process is elsewhere, the
+        scope has no directory."""
         lines = [line.split(":", 2) for line in own.splitlines()]
         found = {name: path for _, name, path in lines if name in self.mounts}
         ours = found.get(UNIFIED if self.unified else NAMED)
@@ -90,7 +91,7 @@ class Scope(Cgroup):
         return super().plan(systemd_properties.round_up(resources))
 
     def announce(self, resources: "Resources") -> "Callable[[], None]":
-        """Before the files are written, as systemd writes what it is told to the same ones."""
+        """Tell systemd of new limits. This comes before we write the files: systemd writes to the same ones."""
         unit = self._unit()
         properties = systemd_properties.properties(resources, self.unified, unit["user"])
         before = systemd.set_properties(unit, [each for each in properties if not each[0].startswith("Device")])
@@ -101,7 +102,8 @@ class Scope(Cgroup):
         return take_back
 
     def join_unified(self, pid: int) -> None:
-        """A rootless caller may not write to cgroup.procs across the tree, but systemd may for him."""
+        """Move a process into v2's directory. A rootless caller may not write to cgroup.procs across the tree, so
+        systemd does it for him."""
         try:
             super().join_unified(pid)
         except PyruncError as error:
@@ -116,7 +118,7 @@ class Scope(Cgroup):
             try:
                 systemd.stop(self.unit)
             except systemd.NotThere:
-                pass  # it finds the cgroup empty, and then gone, when it is back
+                pass  # once systemd is back, it finds the cgroup empty or gone
         below = self._below()
         Cgroup.remove(self.at({name: path.removesuffix(below) for name, path in self.paths.items()}) if below else self)
 

@@ -1,8 +1,8 @@
 """Talking to systemd over D-Bus: transient scopes are made, changed and stopped. org.freedesktop.systemd1(5)
 
-A scope is ours to use (Delegate=), but systemd owns the tree above it, and writes to the scope's own files what it
-knows itself. What we write there behind its back it would undo. So it is told every limit that it has a property for
-(systemd_properties.py).
+A scope is ours to use (Delegate=), but systemd owns the tree above it, and writes the limits that it knows to the
+scope's own files. It would undo what we write there behind its back. So we tell it every limit that it has a property
+for (systemd_properties.py).
 """
 
 import errno
@@ -36,7 +36,7 @@ MANAGER = "org.freedesktop.systemd1.Manager"
 SCOPE = "org.freedesktop.systemd1.Scope"
 SYSTEMD = "org.freedesktop.systemd1"
 TOP = "/org/freedesktop/systemd1"
-JOB_SECONDS = 30.0  # for an answer or a job, from the question on, whatever else is said meanwhile
+JOB_SECONDS = 30.0  # for an answer or a job, counted from the question. Other messages in between do not extend it
 SYSTEM_SLICE, USER_SLICE = "system.slice", "user.slice"
 PREFIX = "pyrunc"
 
@@ -153,8 +153,8 @@ def set_properties(unit: "Unit", properties: "list[Property]") -> "list[Property
 
 
 def move(unit: "Unit", pid: int, below: str = "") -> None:
-    """Move a process into the scope, or a cgroup below it, for a caller who may not write to cgroup.procs across the
-    tree (rootless)."""
+    """Move a process into the scope, or a cgroup below it. A rootless caller needs this: he may not write to
+    cgroup.procs across the tree."""
     try:
         with Manager(unit["user"]) as manager:
             manager.call("AttachProcessesToUnit", "ssau", (unit["name"], below and f"/{below}", [pid]))
@@ -250,7 +250,7 @@ class Manager:
         try:
             self.call("ResetFailedUnit", "s", (name,))
         except BusError:
-            pass  # there is no such unit: as good
+            pass  # there is no such unit, which is as good
 
     def control_group(self, name: str) -> str:
         path: str = self.scope_property(name, "ControlGroup")[1]
@@ -280,7 +280,7 @@ def escaped(name: str) -> str:
 
 
 def _system_addresses() -> "list[tuple[str, bool]]":
-    """(socket, whether a bus listens there)"""
+    """Where the system's instance can be reached: (socket, whether a bus listens there)"""
     return [
         *_from_environment(b"DBUS_SYSTEM_BUS_ADDRESS"),
         ("/run/dbus/system_bus_socket", True),

@@ -29,7 +29,7 @@ def properties(resources: "Resources", unified: bool, user: bool = False) -> "li
     """The limits that systemd has properties for. The others are only written to the cgroup."""
     values: dict[str, Any] = {**resources}
     found = [*(_v2(values, user) if unified else _v1(values))]
-    return list(dict(found).items())  # where a property comes twice, the last counts: `unified` overrules the others
+    return list(dict(found).items())  # of a property that comes twice the last counts: `unified` overrules the others
 
 
 def round_up(resources: "Resources") -> "Resources":
@@ -66,7 +66,7 @@ def _v1(resources: "dict[str, Any]") -> "Iterator[Property]":
 
 
 def _v2(resources: "dict[str, Any]", user: bool) -> "Iterator[Property]":
-    """Without the rules for devices: if systemd knows none, it attaches no program of its own and leaves ours alone."""
+    """Properties for v2, without the rules for devices: then systemd attaches no program, and leaves ours alone."""
     limits = resources.get("memory") or {}
     for file, value in memory.limit_and_swap_v2("", limits):
         yield UNIFIED[file][0], ("t", of_text(value))
@@ -115,7 +115,7 @@ def _io(limits: "dict[str, Any]") -> "Iterator[Property]":
 
 
 def _idle(value: str, user: bool) -> "Iterator[Property]":
-    """systemd says "idle" by a weight of 0, since version 252. Before, it has no way to say it."""
+    """The property for cpu.idle. Since version 252 systemd says "idle" by a weight of 0. Before, it can't say it."""
     if value == "1" and systemd.version(user) >= IDLE_SINCE:
         yield "CPUWeight", ("t", 0)
 
@@ -136,7 +136,7 @@ def _of_file(file: str, value: str, user: bool) -> "Iterator[Property]":
 
 
 def _converted(what: str, convert: "Callable[[str], Any]", value: str) -> "Any":
-    """Raises PyruncError for a text that the kernel would not take either."""
+    """A text as a property's value. Raises PyruncError for a text that the kernel would not take either."""
     try:
         return convert(value)
     except ValueError as error:
@@ -215,7 +215,7 @@ def _device(kind: str, major: int, minor: int) -> str:
 
 
 def of_annotations(annotations: "dict[str, str]") -> "list[Property]":
-    """What an administrator adds to the unit: `org.systemd.property.NAME: VALUE`, in GVariant's text format."""
+    """Properties that annotations add to the unit: `org.systemd.property.NAME: VALUE`, in GVariant's text format."""
     from pyrunc.cgroups import gvariant
 
     found: list[Property] = []

@@ -1,7 +1,7 @@
 """The cgroups below a cgroup. A container may make as many as it likes, as deep as it likes, while we look at them.
 
-So nothing here is recursive. Nothing is a path: 20 names of 200 bytes are longer than a path can be. And only two
-descriptors are open at a time: for 1,500 levels a process may not have enough.
+So nothing here is recursive. Cgroups are not reached by paths: 20 names of 200 bytes are longer than a path can be. And
+only two descriptors are open at a time: a process may not have enough for 1,500 levels.
 """
 
 import errno
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW
 GONE = (errno.ENOENT, errno.ENODEV)  # ENODEV: its file was opened before it went
 NOT_THERE = (*GONE, errno.ENOTDIR, errno.ENAMETOOLONG)  # the last two: a cgroupsPath that could never be made
-# Seconds for one walk: somebody may make the tree deeper as fast as we come. The deeper a cgroup is, the longer the
+# Seconds for one walk: somebody may make the tree deeper as fast as we go down. The deeper a cgroup is, the longer the
 # kernel takes to remove it: 5,000 levels take 30 s.
 TO_LOOK, TO_REMOVE = 10.0, 60.0
 AT_A_TIME = 64  # processes that are signalled together: each takes a descriptor
@@ -114,7 +114,7 @@ def processes(cgroup: str, parent: "Fd | None" = None) -> "list[int]":
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
-        threads = read_file(f"{cgroup}/cgroup.threads", parent).split()  # all that a threaded cgroup tells
+        threads = read_file(f"{cgroup}/cgroup.threads", parent).split()  # a threaded cgroup only lists threads
     except OSError as error:
         if error.errno in NOT_THERE:
             return []
@@ -149,8 +149,8 @@ def signal(path: str, number: int) -> bool:
 
 
 def _signal_some(pids: "list[int]", number: int, parent: Fd, cgroup: str) -> None:
-    """Signal by pidfd, and only those that are still in the cgroup when their pidfd is open: before that a number may
-    have become another process's."""
+    """Signal by pidfd, and only processes that are still in the cgroup once their pidfd is open: before that, a number
+    may have become another process's."""
     opened = []
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""What puts limits back as they were, for an update that fails half-way."""
+"""Put limits back as they were, when an update fails half-way."""
 
 from pyrunc.cgroups.files import read, write_all
 from pyrunc.errors import PyruncError, reason
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def of(plan: "list[tuple[str, list[Write]]]") -> "list[Callable[[], None]]":
-    """What undoes each part of a plan, the last part first. To be asked before anything is written."""
+    """The functions that undo each part of a plan, the last part first. This is called before anything is written."""
     before = [
         (directory, [old for write in writes for old in previous(directory, *write)]) for directory, writes in plan
     ]
@@ -49,6 +49,6 @@ def previous(directory: str, file: str, value: str) -> "list[Write]":
     if file == "memory.oom_control":
         return [(file, lines[0].rpartition(" ")[2])]
     if file in ("cpuset.cpus", "cpuset.mems") and not lines:
-        # v2: as its parent has it. With processes in it there is no way back to saying nothing (ENOSPC).
+        # v2: write what its parent has. A cpuset with processes can't be made empty again (ENOSPC).
         return [(file, read(directory.rpartition("/")[0], f"{file}.effective"))]
     return [(file, lines[0] if lines else "\n")]

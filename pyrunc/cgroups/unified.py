@@ -8,11 +8,11 @@ if TYPE_CHECKING:
 
     from pyrunc.cgroups.files import Write
 
-FIRST = "memory.oom.group"  # before a limit on memory: it says what that does to a group which is over it already
+FIRST = "memory.oom.group"  # before a limit on memory: it decides what that does to a group which is over it already
 
 
 def files(_: str, unified: "dict[str, str]") -> "Iterator[Write]":
-    """The kernel takes one setting a write: a value of several lines is as many writes."""
+    """The writes for the files. The kernel takes one setting a write, so each line of a value is a write of its own."""
     idle = unified.get("cpu.idle", "").strip() == "1"  # the kernel lets an idle cgroup have no weight
     for name in sorted(unified, key=lambda name: name != FIRST):
         if idle and name == "cpu.weight":

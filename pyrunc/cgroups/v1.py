@@ -1,4 +1,4 @@
-"""cgroup v1: a hierarchy for each controller, or for a few; on a hybrid host v2's too, which limits nothing."""
+"""cgroup v1: a hierarchy for each controller, or for a few. A hybrid host has v2's too, which limits nothing."""
 
 from pyrunc.cgroups.cgroup import Cgroup
 from pyrunc.cgroups.files import UNIFIED, read, write
@@ -51,14 +51,15 @@ class CgroupV1(Cgroup):
         return WatchV1(self.directory("memory"))
 
     def _kill_at_once(self) -> bool:
-        """On a hybrid host too there is more to do: a process may be in v1's hierarchies and not in v2's."""
+        """Kill by v2's hierarchy, on a hybrid host. There is always more to do: a process may be in v1's hierarchies
+        and not in v2's."""
         super()._kill_at_once()
         return False
 
 
 def _inherit_cpuset(path: str, mount: str) -> None:
-    """Give a new cpuset the CPUs and nodes of its parent: it has none, and no process can join it before it has some.
-    A parent that somebody else has made may have none either."""
+    """Give a new cpuset the CPUs and nodes of its parent. It has none at first, and no process can join it before it
+    has some. A parent that somebody else has made may have none either."""
     if path == mount:
         return
     parent = path.rpartition("/")[0]

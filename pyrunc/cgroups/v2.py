@@ -68,8 +68,8 @@ class CgroupV2(Cgroup):
             _give(directory, uid, -1)
 
     def delegate(self, pid: int, uid: int, gid: int) -> None:
-        """The limits stay above it. It gets controllers when the process is in it: a cgroup with processes of its own
-        passes none on."""
+        """Move a process to the cgroup below. The limits stay above it. It gets controllers once the process is in it:
+        a cgroup with processes of its own passes none on."""
         place = f"{self.paths[UNIFIED]}/{self.delegated}"
         try:
             self._make_directory(UNIFIED, place)
@@ -95,11 +95,13 @@ class CgroupV2(Cgroup):
         return WatchV2(self.paths[UNIFIED])
 
     def for_exec(self, pid: int, container_id: str) -> "Self":
-        """The container may have moved its processes, and then no process can enter where they were ("no internal
-        processes", cgroups(7)). So a new one goes where its first process is, if that is below. It does so too where
-        the container has a cgroup to manage.
+        """The cgroup for a new process: that of the container's first process, if it is below.
 
-        If that is elsewhere it is refused: nothing there would limit the new process, or be killed with it.
+        The container may have moved its processes. Then no process can enter where they were ("no internal processes",
+        cgroups(7)). The same holds where the container has a cgroup to manage.
+
+        If the first process is elsewhere, this is refused: there the new process would have no limits, and would not be
+        killed with the container.
         """
         directory = self.paths.get(UNIFIED)
         if not directory:
@@ -139,8 +141,8 @@ def _give(directory: str, uid: int, gid: int) -> None:
 
 
 def _make_threaded(path: str, mount: str) -> None:
-    """Make a cgroup threaded, and before it those above that are not: below a threaded cgroup all must be, or no
-    process can join them. cgroup-v2.rst, Threads"""
+    """Make a cgroup threaded, after those above it that are not. Below a threaded cgroup all others must be threaded,
+    or no process can join them. cgroup-v2.rst, Threads"""
     current = mount
     for part in path[len(mount) :].strip("/").split("/"):
         current = f"{current}/{part}"

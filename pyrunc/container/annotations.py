@@ -1,7 +1,7 @@
-"""Annotations that change how a container is made: crun's, under run.oci. Loaded where there is one.
+"""Annotations that change how a container is made: crun's, under run.oci. This is loaded only where there is one.
 
-What they ask for becomes what config.json or an option would have said. One that is not here, or has a value that
-means nothing, changes nothing in crun; what would leave out something of the container's protection is an error.
+What an annotation asks for becomes what config.json or an option would have said. An unknown annotation, or a value
+without a meaning, changes nothing, as in crun. But it is an error where the container would lack some protection.
 """
 
 import posix
@@ -27,7 +27,7 @@ CONTEXT_TYPES = ("context", "fscontext", "defcontext", "rootcontext")
 
 
 def confinement(config: "Config") -> "tuple[Step, Step] | None":
-    """Two steps more, of every process of the container: see steps.confined. Raises ConfigError."""
+    """Two more steps for every process of the container: see steps.confined. Raises ConfigError."""
     given = config.get("annotations") or {}
     if not any(name.startswith("org.pyrunc.landlock.") for name in given):
         return None
@@ -38,7 +38,7 @@ def confinement(config: "Config") -> "tuple[Step, Step] | None":
 
 
 def first_step(config: "Config", container_pid: int = 0) -> "Step | None":
-    """A step before all others, of every process of the container."""
+    """A step that every process of the container does before all others."""
     if not _is_on((config.get("annotations") or {}).get(CORE_SCHEDULING, "")):
         return None
     from pyrunc.init import core
@@ -59,7 +59,7 @@ def _is_on(value: str) -> bool:
 
 def apply(config: "Config", options: "Options", log: "Log") -> None:
     given = config.get("annotations") or {}
-    confinement(config)  # what can be wrong with it is said before anything is made
+    confinement(config)  # errors in it are reported before anything is made
     if given.get(SUBGROUP) and not options.systemd:
         log.warning(f"config.json /annotations/{SUBGROUP}: there is no scope that it could be below: nothing is done")
     for name, value in given.items():
@@ -83,7 +83,7 @@ def _handler(config: "Config", _: "Options", value: str) -> None:
 
 
 def _variant(config: "Config", _: "Options", value: str) -> None:
-    """Engines mark images of WebAssembly so, whose program the kernel can't execute."""
+    """Have an engine of WebAssembly run the program of an image that is marked so. The kernel can't execute it."""
     from pyrunc.container import wasm
 
     if wasm.is_asked_for(config, value) and not (config.get("annotations") or {}).get(HANDLER):
@@ -95,7 +95,8 @@ def _pidfd_receiver(_: "Config", options: "Options", value: str) -> None:
 
 
 def _time_offsets(config: "Config", _: "Options", value: str) -> None:
-    """As /proc/PID/timens_offsets takes them: a line for each clock, seconds and nanoseconds. time_namespaces(7)"""
+    """Read offsets in the form of /proc/PID/timens_offsets: a line for each clock, with seconds and nanoseconds.
+    time_namespaces(7)"""
     name = f"{START}timens_offset"
     if not any(n["type"] == "time" and not n.get("path") for n in config["linux"].get("namespaces") or []):
         raise _wrong(name, "there is no new time namespace", 'add {"type": "time"} to linux.namespaces')
@@ -144,13 +145,13 @@ def _bpf(_: "Config", __: "Options", value: str) -> None:
 
 
 def of_cgroup(given: "dict[str, str]") -> "tuple[str, str, bool]":
-    """What they say of the container's cgroup: the path below systemd's scope, the path below that for the container to
-    manage, and whether it has one in name=systemd of v1."""
+    """What annotations say of the container's cgroup: its path below systemd's scope; the path below that, which the
+    container manages itself; and whether it also has a cgroup in name=systemd of v1."""
     return given.get(SUBGROUP, "").strip("/"), given.get(DELEGATED, "").strip("/"), bool(given.get(FORCED))
 
 
 def _path_below(name: str, value: str) -> str:
-    """A path below a cgroup. Whatever leads out of that is refused."""
+    """A path below a cgroup. A path that leads out of it is refused."""
     path = value.strip("/")
     if any(
         part in ("", ".", "..") or len(part.encode("utf-8", "surrogateescape")) > MOST_IN_NAME or "\n" in part
@@ -182,7 +183,7 @@ def _needs_cgroup(name: str, options: "Options") -> None:
 
 
 def _force_v1(config: "Config", options: "Options", value: str) -> None:
-    """The entry of `mounts` becomes one of type cgroup, whatever it was."""
+    """Make the entry of `mounts` one of type cgroup, whatever it was."""
     if not value:
         return
     _needs_cgroup(FORCED, options)
@@ -209,7 +210,7 @@ BPF = "run.oci.seccomp_bpf_data"
 
 
 def hook_outputs(annotations: "dict[str, str]", bundle: str) -> "tuple[Fd | None, Fd | None]":
-    """The files that hooks' output is added to. A relative path starts at the bundle."""
+    """Open the files that the output of hooks is appended to. A relative path starts at the bundle."""
     found: list[Fd | None] = []
     for stream in ("stdout", "stderr"):
         path = annotations.get(f"{START}hooks.{stream}")

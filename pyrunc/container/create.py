@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Namespace
 
 HOOKS_OF_CREATE: "tuple[HookKind, ...]" = ("prestart", "createRuntime", "createContainer")
-# A file that may be a fifo, somebody who may not accept, a helper of the host's.
+# These annotations may make us wait: for a file that is a fifo, for somebody who does not accept, for a host's helper.
 MAY_WAIT = (
     "run.oci.hooks.", "run.oci.pidfd_receiver", "run.oci.handler", "module.wasm.",
     "run.oci.delegate-cgroup",  # the kernel takes up to 60 ms to move a process
@@ -46,7 +46,7 @@ def create(
     """Make a container. Nothing is left when this raises.
 
     Args:
-        config: what would be read from the bundle; valid.
+        config: a valid configuration, in place of the bundle's.
     """
     creation = plan(container_id, bundle, options or Options(), log or Log(), config)
     creation.run(root)
@@ -61,10 +61,10 @@ def plan(
     config: "Config | None" = None,
     kind: "Callable[..., Creation] | None" = None,
 ) -> "Creation":
-    """Look at all that the configuration, the options and the host can be wrong about. Nothing is made.
+    """Check all that can be wrong with the configuration, the options and the host. Nothing is made.
 
     Args:
-        kind: how it is made, other than by its configuration alone.
+        kind: the class that makes it, where that is not Creation itself.
     """
     set_dumpable(False)
     with open_at(None, bundle, posix.O_RDONLY | posix.O_DIRECTORY) as folder:
@@ -93,14 +93,14 @@ def plan(
 
 
 def read_config(bundle: Fd, log: Log, other: str = "") -> "Config":
-    """`other`: the path of a file in place of the bundle's."""
+    """Read config.json. `other`: the path of a file in place of the bundle's."""
     with log.step("create.read_config"):
         return load.config(bundle.number, other or "config.json")
 
 
 def waits(config: "Config", options: Options, root: StateRoot) -> bool:
-    """Whether to make it may mean to wait for somebody who need not answer: systemd, hooks, a filter's agent, resctrl,
-    the network devices' driver, a file system outside of the bundle. Or for long, until a filter is compiled."""
+    """Whether making it may wait for somebody who need not answer: systemd, hooks, a filter's agent, resctrl, the
+    network devices' driver, a file system outside of the bundle. Compiling a filter may also take long."""
     linux = config["linux"]
     hooks = config.get("hooks") or {}
     profile = linux.get("seccomp")
@@ -119,13 +119,14 @@ def waits(config: "Config", options: Options, root: StateRoot) -> bool:
 
 
 def _may_hang(namespace: "Namespace") -> bool:
-    """A user namespace has its process ask for more, such as device nodes; and a path may lead anywhere."""
+    """Whether a namespace may make us wait. In a user namespace the process asks us for more, such as device nodes. A
+    path may lead anywhere."""
     path = namespace.get("path", "")
     if namespace["type"] == "user" or not path:
         return namespace["type"] == "user"
     parent, _, name = path.rpartition("/")
     if parent.startswith("/proc/") and parent.endswith("/ns") and parent[6:-3].isdecimal():
-        return False  # its links are the kernel's, which looks them up anew each time
+        return False  # the kernel resolves its links itself, and anew each time
     folder = nearby.folder(parent or "/")
     if folder is None:
         return True

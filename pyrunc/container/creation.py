@@ -1,4 +1,4 @@
-"""One container in the making: its cgroup, its process, its record; and what is undone when something fails."""
+"""One container in the making: its cgroup, its process, its record, and how they are undone when something fails."""
 
 import posix
 
@@ -51,7 +51,7 @@ class Creation(launch.Parent):
         take_master: "Callable[[Fd], None]",
         take_pidfd: "Callable[[Fd], None]",
     ) -> None:
-        """Look at what is asked for; nothing is made."""
+        """Look at what is asked for. Nothing is made."""
         super().__init__(take_master, take_pidfd)
         self.is_claimed = False
         self.record = record
@@ -66,7 +66,7 @@ class Creation(launch.Parent):
         return _net_devices(self.config, self.options)
 
     def run(self, root: StateRoot) -> None:
-        """All of it, or nothing."""
+        """Make the whole container. If that fails, nothing is left of it."""
         self.claim(root)
         try:
             self.begin()
@@ -77,21 +77,21 @@ class Creation(launch.Parent):
             try:
                 del self.child  # it has descriptors too
             except AttributeError:
-                pass  # so far it did not come
+                pass  # it failed before there was a child
             self.undo()
             raise
         finally:
             self.close()
 
     def claim(self, root: StateRoot) -> None:
-        """Take its ID. Who has done that calls `close` at the end. What is left of a failure `undo` removes, or `delete
-        --force`."""
+        """Take its ID. The caller calls `close` at the end. After a failure, `undo` or `delete --force` removes what is
+        left."""
         self.container = Recorded(StateDirectory.make(root, self.record["id"]), self.record, self.log)
         self.container.known_config = self.config
         self.is_claimed = True
 
     def begin(self, death_seconds: float = patience.DEATH_SECONDS) -> None:
-        """As far as its process, which is on its way then. `hear` is to be called as often as that says something.
+        """Make everything up to its process, and start that. Call `hear` whenever the process has sent something.
 
         Args:
             death_seconds: how long to wait for the end of its process when this fails.
@@ -107,7 +107,7 @@ class Creation(launch.Parent):
         self.child.begin(steps.INIT if own_mounts else steps.INIT_IN_FOREIGN_MOUNTS, flags)
 
     def make_surroundings(self) -> None:
-        """What is there before its process."""
+        """Make what is there before its process."""
         self._record_what_will_be()
         if not self.cgroup.needs_process:
             with self.log.step("create.make_cgroup"):
@@ -119,7 +119,7 @@ class Creation(launch.Parent):
                 self.record["rdt"] = self.group.record()
 
     def hear(self) -> bool:
-        """Listen to its process, and do what that asks for. Whether the container is complete."""
+        """Listen to its process, and do what that asks for. Returns whether the container is complete."""
         if not self.child.hear():
             return False
         prepare.write_pid_file(self.options.pid_file, self.child)
@@ -158,7 +158,7 @@ class Creation(launch.Parent):
         if self.options.no_cgroup:
             return
         resources = self.config["linux"].get("resources") or {}
-        may_set_devices = not _is_rootless(self.options) or is_root_of_host()  # --rootless does not take that from root
+        may_set_devices = not _is_rootless(self.options) or is_root_of_host()  # with --rootless, root still may
         self.cgroup.limit(resources, may_set_devices)
         _delegate(self.cgroup, self.config)
 
@@ -199,7 +199,7 @@ class Creation(launch.Parent):
         self.cgroup.delegate(pid, *_root_on_the_host(self.config))
 
     def run_hooks(self) -> None:
-        self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment stands
+        self.container.run_hooks("prestart", "created")  # "after step 2 of the lifecycle": the environment exists
         self.container.run_hooks("createRuntime", "creating")
 
     def undo(self) -> None:
@@ -251,7 +251,7 @@ def _net_devices(config: "Config", options: Options) -> "NetDevices | None":
 
 
 def _rdt_group(config: "Config", container_id: str) -> "Group | None":
-    """Its class of service, and its monitoring group. An empty object asks for a class of its own."""
+    """The container's class of service and monitoring group. An empty object asks for a class of its own."""
     wanted = config["linux"].get("intelRdt")
     if wanted is None:
         return None
@@ -353,7 +353,7 @@ def listen_fds() -> int:
 
 
 def _root_on_the_host(config: "Config") -> "tuple[int, int]":
-    """Who the container's root is there: user and group."""
+    """The user and group that the container's root is on the host."""
     linux = config["linux"]
     if not any(n["type"] == "user" for n in linux.get("namespaces") or []):
         return 0, 0

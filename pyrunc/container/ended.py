@@ -1,8 +1,8 @@
 """How a container has ended: a record that outlives its process, and waiting for the end of one that is not our child.
 
-The kernel tells a process's exit status to its parent; since Linux 6.15 also to whoever has a pidfd of it open. A
-container that runs detached has neither for long: `create --exit-record` leaves a keeper behind, a process that is the
-container's parent, waits, and writes the record. It costs nothing where it is not asked for.
+The kernel tells a process's exit status to its parent. Since Linux 6.15 it also tells whoever has a pidfd of it open. A
+container that runs detached soon has neither. So `create --exit-record` leaves a keeper behind: a process that is the
+container's parent, waits for its end, and writes the record. It costs nothing where it is not asked for.
 """
 
 import fcntl
@@ -27,22 +27,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 IN_DELETE = 0x200
-RECORD_SECONDS = 5.0  # for a keeper that has seen the end
+RECORD_SECONDS = 5.0  # how long to wait for a keeper to write the record, after the end
 
 
 # The keeper
 
 
 def leave_keeper(make: "Callable[[], Container]") -> int:
-    """Have a child make the container, and stay. Returns when it has made it, with its exit status: 0, or when the
-    making has failed, which it has said itself, another. In the child this does not return."""
+    """Have a child make the container, and stay as its keeper.
+
+    Returns 0 when the container is made. When that fails, the child says so itself, and this returns its exit status.
+    In the child it does not return.
+    """
     read, write = posix.pipe2(posix.O_CLOEXEC)
     parent = str(posix.getpid()).encode()
     pid = posix.fork()
     if pid:
         return _wait_until_it_is_made(pid, read, write)
     posix.close(read)
-    if posix.environ.get(b"LISTEN_PID") == parent:  # what socket activation gave to us is now for it
+    if posix.environ.get(b"LISTEN_PID") == parent:  # socket activation now means the child
         posix.environ[b"LISTEN_PID"] = str(posix.getpid()).encode()
     container = make()
     with pidfd_open(container.pid) as pidfd:
@@ -51,8 +54,10 @@ def leave_keeper(make: "Callable[[], Container]") -> int:
 
 
 def _wait_until_it_is_made(pid: int, read: int, write: int) -> int:
-    """It has no bound of its own: the child keeps those of `create`. Nobody else has the other end of its pipe: a child
-    that dies ends this too.
+    """Wait for the child's word, and return the exit status for our caller.
+
+    This has no time limit of its own: the child keeps those of `create`. Only the child has the other end of the pipe,
+    so its death ends the wait too.
     """
     posix.close(write)
     try:
@@ -66,7 +71,8 @@ def _wait_until_it_is_made(pid: int, read: int, write: int) -> int:
 
 
 def _detach(container: Container, pidfd: Fd, write: int) -> None:
-    """On our own from here on: nothing of the caller's is held, but for what would tell us of start and end."""
+    """Let go of all that is the caller's, keeping only what tells us of start and end. Then wait for both, and save the
+    record."""
     directory = container.directory
     started = watch(directory.path, IN_DELETE)
     posix.setsid()
@@ -83,7 +89,7 @@ def _detach(container: Container, pidfd: Fd, write: int) -> None:
 
 
 def _wait_for_start(directory: StateDirectory, pidfd: Fd, started: Fd) -> str:
-    """When `start` took the fifo away. "" where it has ended before."""
+    """The time at which `start` took the fifo away. "" if the process has ended before that."""
     poll = select.poll()
     for each in (pidfd, started):
         poll.register(each.number, select.POLLIN)
@@ -95,7 +101,7 @@ def _wait_for_start(directory: StateDirectory, pidfd: Fd, started: Fd) -> str:
 
 
 def save(container: Container, status: int, started: str = "") -> None:
-    """Put its end on record. Under its lock: what is being deleted gets no new files."""
+    """Put its end on record. This takes its lock: a directory that is being deleted must get no new files."""
     directory = container.directory
     document: dict[str, Any] = {"exitStatus": exit_code(status)}
     if posix.WIFSIGNALED(status):
@@ -116,7 +122,7 @@ def save(container: Container, status: int, started: str = "") -> None:
 
 
 def wait(container: Container) -> "dict[str, Any]":
-    """Wait for its end. What is on record; or, where the kernel tells it, exitStatus, signal and finished.
+    """Wait for its end. Returns the record. Without one, returns what the kernel tells: exitStatus, signal, finished.
 
     Raises StateError where nobody can tell.
     """
@@ -145,7 +151,7 @@ def wait(container: Container) -> "dict[str, Any]":
 
 
 def _wait_for_record(container: Container) -> "dict[str, Any] | None":
-    """Its keeper writes it at once; None: there is no keeper any more."""
+    """Wait for the record, which a keeper writes at once. None: there is no keeper any more."""
     deadline = time.monotonic() + RECORD_SECONDS
     while time.monotonic() < deadline:
         found = container.exit_record()

@@ -1,4 +1,4 @@
-"""Something that a child of ours does elsewhere: in a namespace that we are not to be in ourselves."""
+"""Something that a child of ours does elsewhere: in a namespace that we must not enter ourselves."""
 
 import errno
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Errand:
-    """Once this is made, the child has done `work`. It stays where it is until the `with` block ends, and ends with
-    it.
+    """A child that does `work`. When the constructor returns, the work is done. The child stays where it is until the
+    `with` block ends.
 
     Args:
         work: what the child does. The descriptor that it returns is `brought` to us.
@@ -33,14 +33,14 @@ class Errand:
         self.line, theirs = Channel.pair()
 
         def run() -> None:
-            self.line.close()  # else the stream would not end with the parent
+            self.line.close()  # else the child would never see the parent's end close
             try:
                 brought = work()
             except (OSError, ValueError, OverflowError) as error:
                 theirs.send(channel.FAILED, str(getattr(error, "errno", 0) or 0), reason(error))
             else:
                 theirs.send(channel.GO, fd=brought)
-                theirs.receive()  # until our end is closed
+                theirs.receive()  # waits until the parent's end is closed
 
         self.pid, self.pidfd = in_child(run, flags)
         theirs.close()

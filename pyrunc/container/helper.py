@@ -20,7 +20,7 @@ def find(name: str) -> "str | None":
 
 
 def run(path: str, arguments: "list[str]", operation: str) -> "tuple[int, str]":
-    """Its wait status, and what it wrote to its standard output. Raises OSError; Overdue.
+    """Run a program. Returns its wait status, and what it wrote to its standard output. Raises OSError, Overdue.
 
     Args:
         operation: what is being done, for errors.

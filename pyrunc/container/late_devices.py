@@ -1,10 +1,10 @@
-"""Devices that a container is given while it runs, or that are taken from it again: the node and the rule together.
+"""Give devices to a running container, and take them away again: the node together with the rule.
 
-Without a user namespace the node is made in the container's /dev; with one the kernel takes none, and the host's is
-bound there. What is taken away must be what was given.
+Without a user namespace the node is made in the container's /dev. With one the kernel refuses device nodes, and the
+host's node is bound there. Only what was given is taken away.
 
-A node is a way to a device for whoever can open it, and on the host no cgroup forbids that. So none is made but on the
-file system of the container's own /dev: where a symlink leads, or what is mounted below, may be a folder of the host's.
+A node gives access to a device to whoever can open it, and on the host no cgroup forbids that. So nodes are made only
+on the file system of the container's own /dev. A symlink, or a mount below, may lead to a folder of the host's.
 """
 
 import _stat
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyrunc.spec.types import DeviceRule
 
 ADDED = "addedDevices"  # in state.json: {path: what it is}
-CHANGED = "changedRules"  # there too: the rules that were in force, while others are put in their place
+CHANGED = "changedRules"  # in state.json, while rules are replaced: those that were in force before
 KINDS = {_stat.S_IFCHR: "c", _stat.S_IFBLK: "b"}
 
 
@@ -39,7 +39,7 @@ class Wanted:
     __slots__ = ("access", "inside", "source", "status")
 
     def __init__(self, text: str) -> None:
-        """Raises UsageError, PyruncError."""
+        """Read the text. Raises UsageError, PyruncError."""
         source, _, rest = text.partition(":")
         inside, _, access = rest.partition(":")
         self.source, self.inside, self.access = source, normal(inside or source), access or "rwm"
@@ -69,10 +69,10 @@ class Wanted:
 
 
 def change(container: Container, given: "list[str]", taken: "list[str]", others: "Callable[[], None]") -> None:
-    """Give and take devices, and change the rest of it: all or nothing of what is given.
+    """Give devices, change the limits, take devices away. If one of the first two fails, no device is given.
 
     Args:
-        others: changes the limits; it takes the lock itself.
+        others: changes the limits. It takes the lock itself.
     """
     wanted = [Wanted(text) for text in given]
     done: list[Wanted] = []
@@ -98,7 +98,7 @@ def _locked(container: Container, work: "Callable[[], None]") -> None:
 
 
 def add(container: Container, wanted: Wanted) -> None:
-    """The lock is the caller's to hold."""
+    """Give one device. The caller holds the lock."""
     late_mounts.refuse_foreign(container)
     _settle(container)
     known = container.record.get(ADDED, {})
@@ -115,14 +115,14 @@ def add(container: Container, wanted: Wanted) -> None:
     try:
         _change(container, {**known, wanted.inside: added}, [*rules, wanted.rule])
         run_inside(inside, lambda: _make(inside, wanted, tree))
-    except BaseException as error:  # what is not there must not be allowed
+    except BaseException as error:  # a device without a node must not be allowed
         unknown = isinstance(error, Lost) or not isinstance(error, Exception)
         _change(container, container.record[ADDED] if unknown else known, rules)  # --device-rm takes it away then
         raise
 
 
 def remove(container: Container, place: str) -> None:
-    """The rule first: from then on what is open stays open, and nothing more can be opened."""
+    """Take one device away. The rule goes first: from then on nothing more can be opened. What is open stays open."""
     place = normal(place)
     known = {**container.record.get(ADDED, {})}
     if place not in known:
@@ -144,7 +144,7 @@ def _rules(container: Container) -> "list[DeviceRule]":
 
 
 def _change(container: Container, known: "dict[str, Any]", rules: "list[DeviceRule]") -> None:
-    """Put other rules in force. They are on record before that: what is not, nobody could take away again."""
+    """Put other rules in force. They are put on record first: nobody could take away again what is not on record."""
     before = _rules(container)
     container.record[ADDED] = known
     if rules != before:
@@ -158,7 +158,7 @@ def _change(container: Container, known: "dict[str, Any]", rules: "list[DeviceRu
 
 
 def _settle(container: Container) -> None:
-    """Put those in force that are on record. A verb may have been killed before it had."""
+    """Put the rules on record in force. A verb that was killed may have left that undone."""
     if CHANGED in container.record:
         container.cgroup.change_devices(container.record[CHANGED], _rules(container))
         del container.record[CHANGED]
@@ -203,14 +203,15 @@ def _place(dev: Fd, parent: str, name: str) -> Fd:
 
 
 def _give(inside: Inside, folder: Fd, name: str, status: "posix.stat_result") -> None:
-    """To the owner of the host's. The container may have put something else in its place, which stays as it is."""
+    """Give the node the owner that it has on the host. If the container has put something else in its place, that stays
+    as it is."""
     with path.openat2(folder, name, posix.O_PATH | posix.O_NOFOLLOW, resolve=path.SAME_FILE_SYSTEM) as node:
         if posix.fstat(node.number).st_rdev == status.st_rdev:
             posix.chown(f"self/fd/{node.number}", status.st_uid, status.st_gid, dir_fd=inside.proc.number)
 
 
 def _take(inside: Inside, place: str, added: "dict[str, Any]") -> None:
-    """What the container has moved or replaced is its own affair: no rule allows it any more."""
+    """Remove the node. What the container has moved or replaced is left to it: no rule allows it any more."""
     if added["mount"]:
         late_mounts.detach_all(inside, [(place, added["mount"])])
     parent, _, name = place[len("/dev") :].rpartition("/")

@@ -1,9 +1,10 @@
-"""Mounts that a running container is given, or that are taken from it again: `pyrunc mounts`.
+"""pyrunc mounts: give mounts to a running container, and take them away again.
 
-What is mounted is opened by the runtime, in its own mount namespace, detached and with its options. A child enters that
-of the container and attaches it, to a place that is resolved inside the container's root. What is taken away must be
-what was given: a mount is known by the kernel's number for it, and not by a path that the container can make lead
-elsewhere, to the masks in /proc, say.
+The runtime opens what is mounted in its own mount namespace, detached and with its options. A child enters the
+container's mount namespace and attaches it. The place is resolved inside the container's root.
+
+Only what was given is taken away. So a mount is known by the kernel's number for it, and not by its path: the container
+can make a path lead elsewhere, for example to the masks in /proc.
 """
 
 import _stat
@@ -45,12 +46,12 @@ ADDED = "addedMounts"  # in state.json: {destination: the kernel's number of the
 
 
 class Inside:
-    """A container's root and mount namespace, opened by the runtime: the container can't make them others."""
+    """A container's root and mount namespace, opened by the runtime, so that the container can't replace them."""
 
     def __init__(self, container: Container) -> None:
         self.container = container
         pid = container.pid
-        with pidfd_open(pid):  # as long as it is open the number is no other process's
+        with pidfd_open(pid):  # as long as this is open, no other process gets the number
             self.namespace = open_at(None, f"/proc/{pid}/ns/mnt", posix.O_RDONLY)
             self.root = open_at(None, f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY)
             self.proc = open_proc()
@@ -59,7 +60,8 @@ class Inside:
                 raise NotRunning(container.id)
 
     def do(self, work: "Callable[[], None]") -> None:
-        """By a child that is in the container's mount namespace, and in nothing else of it, which can't see it."""
+        """Have a child do `work` in the container's mount namespace. The child enters no other namespace, so the
+        container can't see it."""
 
         def enter() -> None:
             setns(self.namespace, CLONE_NEWNS)
@@ -70,7 +72,8 @@ class Inside:
             pass
 
     def as_its_root(self, work: "Callable[[], Made]") -> "Made":
-        """What is made in the container belongs to its root: of a file system of its user namespace nobody else can."""
+        """Do `work` as the container's root, which then owns what is made. On a file system of the container's user
+        namespace nobody else can make anything."""
         uid, gid = self.owner
         posix.setegid(gid)
         posix.seteuid(uid)
@@ -85,13 +88,13 @@ class Inside:
         return int(next(line for line in lines if line.startswith(b"mnt_id:")).partition(b":")[2])
 
     def mounts(self) -> "dict[int, bool]":
-        """In the child: the number of every mount of the container, and whether it is shared. proc(5), mountinfo"""
+        """Number -> whether it is shared, for every mount of the container. Only for the child. proc(5), mountinfo"""
         lines = [line.split(b" - ")[0].split() for line in read_file("self/mountinfo", self.proc).splitlines()]
         return {int(words[0]): any(word.startswith(b"shared:") for word in words[6:]) for words in lines}
 
 
 def _root_of(file: str) -> int:
-    """Which user of the host's is user 0 there. user_namespaces(7)"""
+    """The host's ID of the container's ID 0. user_namespaces(7)"""
     for line in read_file(file).splitlines():
         inside, outside, _ = map(int, line.split())
         if inside == 0:
@@ -100,7 +103,7 @@ def _root_of(file: str) -> int:
 
 
 def add(container: Container, entries: "list[Mount]") -> None:
-    """All of them or none. Raises PyruncError."""
+    """Give all of these mounts, or none. Raises PyruncError."""
     container.directory.lock("mounts")
     try:
         refuse_foreign(container)
@@ -115,7 +118,7 @@ def add(container: Container, entries: "list[Mount]") -> None:
             added[place] = inside.number(tree)
             prepared.append((entry, tree))
         before = container.record.get(ADDED, {})
-        _note(container, added)  # first: what is not on record nobody could take away again
+        _note(container, added)  # first: nobody could take away again what is not on record
         try:
             run_inside(inside, lambda: _attach_all(inside, prepared))
         except BaseException:
@@ -133,7 +136,7 @@ def add(container: Container, entries: "list[Mount]") -> None:
 
 
 def remove(container: Container, entries: "list[Mount]") -> None:
-    """What `add` has given, by its destination."""
+    """Take away what `add` has given. Only the destinations of the entries count."""
     container.directory.lock("mounts")
     try:
         refuse_foreign(container)
@@ -180,11 +183,11 @@ def _attempt(entry: "Mount", work: "Callable[[], Fd]") -> Fd:
 
 
 class Lost(PyruncError):
-    """Who was to do it has died: it may be done, or not."""
+    """The child has died. Its work may be done, or not."""
 
 
 def run_inside(inside: Inside, work: "Callable[[], None]") -> None:
-    """Raises Lost; PyruncError: the work said itself that it failed."""
+    """Have a child do `work` inside. Raises Lost, or PyruncError when the work itself reports a failure."""
     try:
         inside.do(work)
     except (ChildProcessError, TimeoutError) as error:
@@ -194,7 +197,7 @@ def run_inside(inside: Inside, work: "Callable[[], None]") -> None:
 
 
 def _prepare(container: Container, entry: "Mount") -> Fd:
-    """A detached mount with its attributes."""
+    """Make a detached mount with all its attributes."""
     options = MountOptions(entry.get("options") or [])
     kind = entry.get("type") or ""
     unfit = options.remount or options.copy_up or options.copy_link or options.target_link or options.idmap
@@ -205,7 +208,7 @@ def _prepare(container: Container, entry: "Mount") -> Fd:
             raise ValueError("a bind mount has no options of a file system")
         source = entry.get("source") or ""
         source = source if source.startswith("/") else f"{container.record['bundle']}/{source}"
-        # Not by us: where a file server does not answer, no signal but SIGKILL ends that.
+        # A child opens it, not we: if a file server does not answer, only SIGKILL ends the wait.
         with Errand(lambda: open_tree(source, options.recursive, follow=not options.source_link)) as opened:
             assert opened.brought is not None
             tree = opened.brought
@@ -236,12 +239,13 @@ def _attach_all(inside: Inside, prepared: "list[tuple[Mount, Fd]]") -> None:
 
 
 def _target(inside: Inside, place: str, directory: bool) -> Fd:
-    """Made where it is missing, as by create. Not in /proc or /sys, but for what create lets be replaced there."""
+    """Open the mount point, and make it where it is missing, as create does. In /proc and /sys only those are allowed
+    that create allows."""
     ensure = path.ensure_directory if directory else path.ensure_file
     target = inside.as_its_root(lambda: ensure(inside.root, place))
     if filesystem_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC) and place not in PROC_OVERMOUNTS:
         raise PermissionError(1, "nothing is mounted on what is the kernel's", place)
-    if inside.mounts().get(inside.number(target), False):  # what is mounted there others see too
+    if inside.mounts().get(inside.number(target), False):  # others would see the new mount too
         try:
             return path.openat2(inside.root, place, posix.O_PATH, resolve=path.IN_ROOT | path.RESOLVE_NO_SYMLINKS)
         except OSError as error:
@@ -251,7 +255,8 @@ def _target(inside: Inside, place: str, directory: bool) -> Fd:
 
 
 def detach_all(inside: Inside, places: "list[tuple[str, int]]") -> None:
-    """What is not mounted any more is none of them: the container has unmounted it, or `add` was killed before."""
+    """Unmount what is still mounted. Others are passed over: the container has unmounted them, or `add` was killed
+    before it had mounted them."""
     there = inside.mounts()
     for place, number in places:
         if number not in there:

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from pyrunc.container.notify import Proxy
 
 CHUNK = 1 << 16
-END_OF_FILE = b"\x04"  # the key for it
+END_OF_FILE = b"\x04"  # the key Ctrl-D
 
 
 class Relay:
-    """Args:
-    master: the container's terminal; None: it has none.
-    wake: the pipe that a signal wakes us by.
+    """What passes bytes on, as long as a process runs.
+
+    Args:
+        master: the container's terminal; None: it has none.
+        wake: a pipe. A signal writes to it, to wake us.
     """
 
     __slots__ = ("ended_in", "input_open", "line_open", "master", "poll", "proxy", "to_master", "wake")
@@ -27,8 +29,8 @@ class Relay:
         self.proxy = proxy
         self.to_master = b""
         self.input_open = master is not None
-        self.line_open = False  # something is typed that no end of line has sent off
-        self.ended_in = 0  # the mode of the terminal when the key for the end was typed
+        self.line_open = False  # whether something was typed after the last end of line
+        self.ended_in = 0  # the terminal's mode when END_OF_FILE was typed
         self.poll = select.poll()
         self.poll.register(wake.number, select.POLLIN)
         if proxy is not None:
@@ -36,7 +38,7 @@ class Relay:
         self._watch()
 
     def _watch(self) -> None:
-        """While a key waits that the terminal can't take yet, no more input is read."""
+        """Choose what to poll. While the terminal can't take what was typed, no more input is read."""
         if self.master is None:
             self._unwatch(0)
             return
@@ -60,7 +62,7 @@ class Relay:
             elif self.proxy is not None and number == self.proxy.fileno():
                 self.proxy.turn()
             elif self.master is None:
-                continue  # it has ended in this turn, and nobody is left who wants input
+                continue  # the terminal has ended in this turn: nobody wants input any more
             elif number == 0:
                 self._read_input()
             elif events & select.POLLOUT:
@@ -73,28 +75,30 @@ class Relay:
         try:
             data = posix.read(0, CHUNK)
         except BlockingIOError:
-            return  # somebody else who reads it was quicker
+            return  # another reader of our input was quicker
         except OSError:
             data = b""
         if data:
             self.line_open = data[-1:] not in (b"\n", b"\r", END_OF_FILE)
-        else:  # our input has ended, and so does the container's: in a line that has begun the first key ends just that
+        else:  # our input has ended, so the container's ends too; in an open line the first key only sends off the line
             self.input_open = False
             self.ended_in = self._mode()
             data = END_OF_FILE * (1 + self.line_open)
         self.to_master += data
 
     def _end_again(self) -> None:
-        """A shell makes its terminal raw, and then prompts. The key that the terminal has taken before that means
-        nothing any more (n_tty has made a NUL of it), so it is typed again.
+        """Type END_OF_FILE again, if the terminal's mode has changed since.
+
+        A shell makes its terminal raw before it prompts. A key that the terminal took before that is lost: n_tty has
+        made a NUL of it.
         """
         if not self.input_open and not self.to_master and self._mode() != self.ended_in:
             self.ended_in = self._mode()
             self.to_master = END_OF_FILE
 
     def _mode(self) -> int:
-        """Whether the terminal puts lines together, and knows the key for the end; 0: the program does, or there is
-        none any more."""
+        """ICANON if the terminal collects lines, and so knows END_OF_FILE. 0 if the program does that itself, or the
+        terminal is gone."""
         from pyrunc.linux import termios
 
         assert self.master is not None
@@ -111,7 +115,8 @@ class Relay:
             pass
 
     def _read_master(self) -> None:
-        """EIO is its end: nobody in the container has the terminal open any more. The container may still run."""
+        """Pass on what the program has written. EIO is the end: nobody in the container has the terminal open any more.
+        The container may still run."""
         assert self.master is not None
         try:
             data = posix.read(self.master.number, CHUNK)
@@ -128,7 +133,7 @@ class Relay:
         self.master = None
 
     def drain(self) -> None:
-        """What the program wrote before it ended."""
+        """Pass on what the program wrote before it ended."""
         poll = select.poll()
         if self.master is not None:
             poll.register(self.master, select.POLLIN)

@@ -11,11 +11,12 @@ from pyrunc.linux.inotify import IN_OPEN, watch
 
 
 def prepare(place: str) -> "tuple[Fd, Fd]":
-    """The fifo's end to write to, and who tells that it is opened: for init.execute.wait_for_caller. Raises UsageError.
+    """Open the fifo for writing, and a descriptor that tells when it is opened. Both are for
+    init.execute.wait_for_caller. Raises UsageError.
 
-    Both are had here and now: open(2) would wait for the reader too, but the process that waits is the container's user
-    by then, who may not open what is the caller's; nor is there a procfs to look it up in. For both directions first:
-    a fifo that nobody reads can't be opened for writing alone.
+    Both are opened now, and not by the process that waits. open(2) would wait for the reader too. But by then the
+    process runs as the container's user, who may not open the caller's file, and it has no procfs to look the file up
+    in. The fifo is opened for both directions first: without a reader it can't be opened for writing alone.
     """
     try:
         with open_at(None, place, posix.O_PATH) as there:

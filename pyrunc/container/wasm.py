@@ -1,8 +1,8 @@
-"""WebAssembly as a container's program, by an engine of the host, as crun's annotations ask for it.
+"""Run WebAssembly as a container's program by an engine of the host, as crun's annotations ask for it.
 
-The engine's command is bound into the container with the libraries that it has on the host: those of the image may be
-others, or none. It is the container's program then, with all limits of one, and the module is its argument. All of that
-is said in config.json's own words: nothing else of the runtime knows.
+The engine's command is bound into the container with its libraries from the host: the image may have others, or none.
+The engine becomes the container's program, with all limits of one, and the module is its argument. All of this is done
+by changing config.json: no other part of the runtime knows of it.
 """
 
 import posix
@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.spec.types import Config, Mount, Process
 
-# The command of an engine: its name, and what comes before the module. {name} and {value} stand for a variable of the
-# environment; each engine gives the module that of the container, and all of its root file system.
+# The command of an engine: its name, its arguments before the module, and those for each variable of the environment,
+# {name} and {value}. Each engine gives the module the container's environment and its whole root file system.
 ENGINES: "dict[str, tuple[str, list[str], list[str]]]" = {
     "wasmtime": ("wasmtime", ["run", "--dir", "/"], ["--env", "{name}"]),
     "wasmedge": ("wasmedge", ["--dir", "/:/"], ["--env", "{name}={value}"]),
@@ -33,7 +33,7 @@ PT_INTERP = 3
 
 
 def is_asked_for(config: "Config", variant: str) -> bool:
-    """Whether an image is of WebAssembly, as engines mark it. compat: always; compat-smart: by the program's name."""
+    """Whether an engine has marked the image as WebAssembly. compat: always; compat-smart: by the program's name."""
     process: Process = config.get("process") or {"cwd": "/"}
     words = process.get("args") or [""]
     return variant == "compat" or (variant == "compat-smart" and words[0].endswith((".wasm", ".wat")))
@@ -89,7 +89,7 @@ def _installed(handler: str, pointer: str) -> "tuple[str, str]":
 def _needs(engine: str, pointer: str) -> "tuple[str, dict[str, str]]":
     """The loader of an engine, and its libraries by their names. "" and none for one that is linked statically.
 
-    The loader itself is asked. It runs nothing of the engine, which is a program of the host's as well.
+    We ask the loader itself. It runs no code of the engine, which would be a program of the host's in any case.
     """
     try:
         with open_at(None, engine, posix.O_RDONLY | posix.O_NONBLOCK) as file:

@@ -1,1 +1,1 @@
-"""What this host has for containers and what it lacks: `pyrunc doctor`. Off the path of every other verb."""
+"""What this host has for containers and what it lacks: `pyrunc doctor`. No other verb loads this code."""

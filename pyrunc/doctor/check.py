@@ -6,12 +6,13 @@ OK, LESS, NO = "ok", "less", "no"
 
 
 class Check(NamedTuple):
-    """
+    """What was looked at, and what came of it.
+
     Attributes:
-        state: OK; LESS: containers run, and something can't be asked for; NO: they don't.
+        state: OK; LESS: containers run, but something is not available; NO: no container runs.
         name: what was looked at.
         found: what is there.
-        follows: what that means for pyrunc, or what to do. "" where nothing is to be said.
+        follows: what that means for pyrunc, or what to do. "": there is nothing to say.
     """
 
     state: str
@@ -21,7 +22,7 @@ class Check(NamedTuple):
 
 
 def text_of(path: str) -> str:
-    """A file's text, or "" where there is none, or none for us."""
+    """A file's text, or "" where there is no file, or we may not read it."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()

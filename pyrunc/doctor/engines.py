@@ -1,4 +1,4 @@
-"""The engines that are installed, whether they know pyrunc, and the lines that tell them."""
+"""The engines that are installed, whether they know pyrunc, and the lines that make pyrunc known to them."""
 
 import os
 from collections.abc import Iterator
@@ -11,13 +11,15 @@ SHIM = "containerd-shim-pyrunc-v2"
 
 
 class Engine(NamedTuple):
-    """
+    """An engine on this host.
+
     Attributes:
-        name, program: and where that is.
-        file: its configuration, as far as it is about us.
-        knows: whether that names pyrunc.
-        lines: what belongs in there.
-        then: what makes them known.
+        name: the engine's name.
+        program: the path of its program.
+        file: the configuration file that names runtimes.
+        knows: whether that file names pyrunc.
+        lines: what belongs in the file.
+        then: the command that makes the engine read it.
         trial: a command that runs a container.
     """
 
@@ -31,7 +33,7 @@ class Engine(NamedTuple):
 
 
 def installed(folder: str) -> Iterator[Engine]:
-    """`folder`: where pyrunc and the shim are."""
+    """The engines on this host. `folder`: where pyrunc and the shim are."""
     rootless = bool(os.geteuid())
     home = _configuration()
     docker = f"{home}/docker/daemon.json" if rootless else "/etc/docker/daemon.json"
@@ -54,13 +56,13 @@ def installed(folder: str) -> Iterator[Engine]:
 
 
 def _configuration() -> str:
-    """Of the user's own. XDG Base Directory: a path that is not absolute does not count."""
+    """The folder of the user's own configuration. A path that is not absolute does not count (XDG Base Directory)."""
     given, home = os.environ.get("XDG_CONFIG_HOME", ""), os.environ.get("HOME", "")
     return given if given.startswith("/") else f"{home if home.startswith('/') else '~'}/.config"
 
 
 def _manage(verb: str, service: str, otherwise: str, of_root: bool = False) -> str:
-    """What makes an engine read its configuration. `of_root`: asked by a user, and not his to do."""
+    """The command that makes an engine read its configuration. `of_root`: a user asks, and only root can do it."""
     if not has_systemd():
         return f"as root: {otherwise}" if of_root else otherwise
     user = "" if of_root or not os.geteuid() else "--user "
@@ -78,7 +80,7 @@ def _docker(folder: str) -> str:
 
 
 def _containerd(folder: str) -> str:
-    """Which version: by its configuration, as its program would have to be run."""
+    """containerd's lines. The version is that of its configuration file: only running the program would tell more."""
     version = 3 if "version = 3" in text_of("/etc/containerd/config.toml") else 2
     plugin = "io.containerd.cri.v1.runtime" if version == 3 else "io.containerd.grpc.v1.cri"
     quote = "'" if version == 3 else '"'

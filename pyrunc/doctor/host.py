@@ -1,4 +1,4 @@
-"""The kernel and the system: each check asks the kernel itself where it can, and reads what it says of itself else."""
+"""The kernel and the system. A check tries the thing itself where it can. Otherwise it reads what the kernel says."""
 
 import os
 import posix
@@ -50,7 +50,8 @@ def kernel() -> Check:
 
 
 def calls() -> Check:
-    """A filter around us may refuse what the kernel has: that of a container that we are in, say."""
+    """Whether the system calls that pyrunc needs work. A seccomp filter around us, such as a container's, may refuse
+    calls that the kernel has."""
     lacking = []
     for name, attempt in CALLS.items():
         try:
@@ -71,7 +72,7 @@ def _openat2() -> None:
 
 
 def _mount_setattr() -> None:
-    """Of nothing: an empty path without AT_EMPTY_PATH is ENOENT, if the call is there at all."""
+    """Try mount_setattr(2) on nothing: an empty path without AT_EMPTY_PATH gives ENOENT, if the call exists at all."""
     with open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY) as root:
         if lib.sys_mount_setattr(root.number, b"", 0, 0, 0, 0, -1) < 0 and ffi.errno == 38:
             raise OSError(38, "mount_setattr: function not implemented")
@@ -117,7 +118,7 @@ def rights() -> Check:
 
 
 def place() -> Iterator[Check]:
-    """Only what is not as it should be."""
+    """Whether this process has a usable root folder and /proc. Only what is wrong is reported."""
     if all(place != "/" for _, place, _, _ in mount.mount_table()):
         follows = "no container can be made in a chroot: pivot_root(2), or bind-mount its folder on itself before"
         yield Check(NO, "root folder", "it is no mount point: a chroot?", follows)
@@ -161,7 +162,7 @@ def _end(_: int, pidfd: Fd) -> None:
 
 
 def sub_ids() -> Check:
-    """subuid(5). The host's root needs none: it writes any mapping itself."""
+    """Whether the user has subordinate IDs. subuid(5). The host's root needs none: it may write any mapping."""
     uid = posix.geteuid()
     if not uid and not is_root_of_host():
         return _ids_of_namespace()
@@ -180,7 +181,7 @@ def sub_ids() -> Check:
 
 
 def _ids_of_namespace() -> Check:
-    """What a user namespace was given is what it can give to others."""
+    """How many IDs this user namespace has. It can't give more than that to a container."""
     lines = text_of("/proc/self/uid_map").splitlines()
     count = sum(int(line.split()[2]) for line in lines)
     follows = "a container has one user only" if count == 1 else ""
@@ -227,7 +228,8 @@ def cgroups() -> Iterator[Check]:
 
 
 def _unusable(hierarchies: "list[Hierarchy]") -> "Check | None":
-    """The table of mounts may name what another mount hides. And a container's are often read-only."""
+    """A failed check if a hierarchy can't be used. Another mount may hide it: mountinfo names it all the same. In a
+    container it is often read-only."""
     for each in hierarchies:
         if not os.path.exists(f"{each.mount}/cgroup.procs"):
             return Check(NO, "cgroups", f"{each.mount} is mounted, and can't be seen", "umount what lies over it")
@@ -237,12 +239,12 @@ def _unusable(hierarchies: "list[Hierarchy]") -> "Check | None":
 
 
 def has_systemd() -> bool:
-    """sd_booted(3)"""
+    """Whether systemd runs this host. sd_booted(3)"""
     return os.path.isdir("/run/systemd/system")
 
 
 def _delegation(mounted: str, own: str) -> Check:
-    """cgroups(7): a folder that is ours, with controllers. systemd gives a user's manager one."""
+    """Whether we have a cgroup of our own with controllers. systemd gives one to each user's manager. cgroups(7)"""
     if not posix.geteuid():
         return Check(OK, "delegation", "root makes cgroups anywhere")
     unit = f"{mounted}/user.slice/user-{posix.geteuid()}.slice/user@{posix.geteuid()}.service"
@@ -312,7 +314,7 @@ def landlock() -> Check:
 
 
 def idmap() -> Check:
-    """Whether the file system that images lie on can be ID-mapped: asked for a mount of it that nobody sees."""
+    """Whether the file system with the images can be ID-mapped. This is tried on a mount of it that nobody sees."""
     if posix.geteuid() or not process.capget()[0] >> CAPABILITIES.index("CAP_SYS_ADMIN") & 1:
         return Check(LESS, "ID-mapped mounts", "not for who has no CAP_SYS_ADMIN", "engines' idmap options need root")
     folder = "/var/lib" if os.path.isdir("/var/lib") else "/"
@@ -364,7 +366,7 @@ def criu() -> Check:
 
 
 def path_of(program: str) -> str:
-    """In PATH, and where daemons lie."""
+    """The path of a program: it is looked for in PATH, and where daemons are."""
     for folder in [
         *os.environ.get("PATH", "").split(":"),
         "/usr/sbin",

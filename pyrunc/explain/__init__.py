@@ -1,1 +1,1 @@
-"""What a configuration grants to a container and what it withholds, in words. Off the path of every other verb."""
+"""What a configuration grants to a container and what it withholds, in words. No other verb loads this code."""

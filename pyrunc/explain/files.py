@@ -51,7 +51,7 @@ ENGINES_FILES = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/dev/shm", 
                  "/dev/termination-log", "/dev/mqueue", "/sbin/docker-init")  # fmt: skip
 ENGINES = ("/var/lib/docker/", "/var/lib/containerd/", "/run/containerd/", "/var/lib/containers/", "/run/containers/",
            "/var/lib/kubelet/pods/", "/run/user/", "/usr/bin/docker-init")  # fmt: skip
-# Docker's and Podman's, below whatever folder they keep theirs in.
+# Files that Docker and Podman make for a container, below whichever folder they keep their data in.
 ENGINES_COPY = re.compile(
     r"containers/[0-9a-f]{64}/(userdata/)?(resolv\.conf|hostname|hosts|\.containerenv|(mounts/)?shm)$"
 )
@@ -73,14 +73,15 @@ KERNEL_TYPES = {
 
 
 class KernelFile(NamedTuple):
-    """A file of /proc or /sys that is to be masked, or read-only."""
+    """A file of /proc or /sys that should be masked or read-only."""
 
     path: str
     level: str
     text: str
 
 
-# In the order in which reviewers ask. What only the host's root may write or read is for him alone.
+# In the order in which reviewers ask. What only the host's root may write or read only matters where the container has
+# that user.
 WRITABLE = (
     KernelFile("/proc/sys", "critical", "the host's kernel parameters are writable: kernel.core_pattern and "
                "kernel.modprobe name programs that the kernel runs as the host's root"),
@@ -146,7 +147,7 @@ def _mounts(subject: Subject) -> Iterator[Finding]:
 
 
 def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
-    """None: one of those that every container of an engine's has."""
+    """What a bind mount grants. None: it is one that an engine gives to every container."""
     source, destination = mount.get("source", ""), mount["destination"]
     place = plain(source, subject.base)
     ways = _ways(place)
@@ -181,7 +182,8 @@ def _bind(subject: Subject, mount: Mount, pointer: str) -> "Finding | None":
 
 
 def _ways(path: str) -> list[str]:
-    """By its name, and where that leads now: links may be changed until the container is made."""
+    """A path as it is named, and the path that it leads to now, if that is another. Both count: links may change until
+    the container is made."""
     known = path.removeprefix("/var") if path.startswith("/var/run/") or path == "/var/run" else path
     led = follow(path)
     return [known] if led is None or led.path == known else [known, led.path]
@@ -236,7 +238,8 @@ def _file_system(subject: Subject, mount: Mount, pointer: str) -> Iterator[Findi
 
 
 def _overlay(subject: Subject, mount: Mount, pointer: str) -> Iterator[Finding]:
-    """Of folders of the host's: the lower ones are read, the upper one is written to. overlayfs, kernel's docs"""
+    """What an overlay grants of the host's folders: it reads the lower ones and writes to the upper one. kernel's docs,
+    overlayfs"""
     for option in mount.get("options") or []:
         name, _, value = option.partition("=")
         for path in value.split(":") if name in ("lowerdir", "upperdir") else ():
@@ -247,7 +250,8 @@ def _overlay(subject: Subject, mount: Mount, pointer: str) -> Iterator[Finding]:
 
 
 def _kernel_files(subject: Subject) -> Iterator[Finding]:
-    """By the procfs and sysfs that are mounted, wherever. Nothing is masked in the host's own mount namespace."""
+    """The kernel's files that are neither masked nor protected, in each procfs and sysfs that is mounted. Nothing is
+    masked in the host's own mount namespace."""
     there = {plain(mount["destination"]): _kernels(mount) for _, mount in subject.mounts() if _kernels(mount)}
     read_only = {plain(mount["destination"]) for _, mount in subject.mounts() if is_read_only(mount)}
     masked, protected = subject.linux.get("maskedPaths") or [], subject.linux.get("readonlyPaths") or []
@@ -267,7 +271,7 @@ def _kernel_files(subject: Subject) -> Iterator[Finding]:
 
 
 def _kernels(mount: Mount) -> str:
-    """Which of the kernel's file systems it is, by its usual place, or ""."""
+    """The usual place of the kernel's file system that a mount shows: /proc, /sys, or "" for any other."""
     if is_bind(mount):
         source = plain(mount.get("source", ""))
         return source if source in ("/proc", "/sys") else ""
@@ -275,7 +279,7 @@ def _kernels(mount: Mount) -> str:
 
 
 def _placed(files: tuple[KernelFile, ...], there: dict[str, str]) -> list[KernelFile]:
-    """The files, where they are."""
+    """The files with the paths that they have in the container."""
     return [
         file._replace(path=place.rstrip("/") + file.path.removeprefix(kernels))
         for file in files
@@ -365,7 +369,7 @@ def _devices(subject: Subject) -> Iterator[Finding]:
 
 
 def _each_device(rules: list[Any]) -> Iterator[tuple[int, dict[str, Any], Any]]:
-    """Each rule with what it is about, but for those about everything, which _allows_all looks at."""
+    """(index, rule, device) for each device of each rule. _allows_all looks at the rules about everything."""
     for index, rule in enumerate(rules):
         about = device_rules.devices_of(rule)
         for device in about if about != device_rules.EVERYTHING else ():
@@ -382,7 +386,7 @@ def _device(kind: str, major: "int | None", minor: "int | None") -> tuple[str, s
 
 
 def _allows_all(rules: list[dict[str, Any]]) -> bool:
-    """The last rule about everything counts; without one nothing is allowed."""
+    """Whether all devices are allowed. The last rule about everything counts. Without one nothing is allowed."""
     wide = [
         r
         for r in rules

@@ -23,7 +23,7 @@ class Finding(NamedTuple):
         text: what the container can do by it.
         pointer: where in config.json it stands, or would have to stand.
         hint: what takes it away.
-        items: where the subject is several: each by itself, and what the container can do by it, or "".
+        items: where the subject is several things: (each of them, what the container can do by it, or "").
     """
 
     level: str
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     items: tuple[tuple[str, str], ...] = ()
 
     def only(self, items: tuple[tuple[str, str], ...]) -> "Finding":
-        """The same, of some of its items."""
+        """The same finding about some of its items."""
         texts = "; ".join(f"{name}: {text}" for name, text in items if text)
         return self._replace(subject=", ".join(name for name, _ in items), text=texts or self.text, items=items)
 
@@ -55,10 +55,10 @@ class Withheld(NamedTuple):
 def of_items(
     level: str, topic: str, items: tuple[tuple[str, str], ...], text: str, pointer: str, hint: str = ""
 ) -> Finding:
-    """Several of a kind, as one. `text`: what is said of all, where the items have no words of their own."""
+    """One finding for several things of a kind. `text`: what is said of all, where they have no words of their own."""
     return Finding(level, topic, "", text, pointer, hint).only(items)
 
 
 def softer(level: str, steps: int = 1) -> str:
-    """A level that is less by some steps."""
+    """A level that is some steps less grave."""
     return LEVELS[min(LEVELS.index(level) + steps, len(LEVELS) - 1)]

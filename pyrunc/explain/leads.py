@@ -1,7 +1,7 @@
 """Where a path leads on this host, as things are now.
 
-Nobody is waited for: nothing is opened but its place (O_PATH), and no server, such as NFS and FUSE, is asked. Each step
-is a descriptor: nothing is swapped between two of them.
+It never waits for anybody: files are only opened with O_PATH, and no file server (NFS, FUSE) is asked. Each step starts
+at a descriptor of the one before, so nothing can be swapped between two steps.
 """
 
 import os
@@ -12,14 +12,15 @@ from typing import NamedTuple
 from pyrunc.linux import nearby
 from pyrunc.linux.fd import Fd, open_at
 
-MOST_LINKS = 40  # as the kernel has it
-LIKE_OTHERS = ("self", "thread-self", "mounts", "net")  # links of procfs whose text is where they lead
+MOST_LINKS = 40  # the kernel's limit
+LIKE_OTHERS = ("self", "thread-self", "mounts", "net")  # links of procfs that lead where their text says
 
 
 class Led(NamedTuple):
-    """
+    """What a path leads to.
+
     Attributes:
-        path: without links.
+        path: the path without links.
         mode: st_mode of what is there.
     """
 
@@ -28,7 +29,7 @@ class Led(NamedTuple):
 
 
 def follow(path: str) -> "Led | None":
-    """None: it leads nowhere here, or what is there can't be told without waiting."""
+    """Where a path leads. None: nowhere on this host, or only waiting could tell."""
     try:
         return _Walk().to(path)
     except OSError:
@@ -68,12 +69,13 @@ class _Walk:
     def _target(self, link: Fd, name: str) -> str:
         self.links += 1
         if self.links > MOST_LINKS or (nearby.kind(link) == "proc" and name not in LIKE_OTHERS):
-            raise OSError  # the kernel goes elsewhere by it than its text says: /proc/PID/root
+            raise OSError  # such a link (/proc/PID/root) does not lead where its text says
         return os.readlink("", dir_fd=link.number)
 
 
 def plain(path: str, base: str = "") -> str:
-    """Without what the kernel passes over: //, /./ and /../. The host's root has other names, too."""
+    """A path without the parts that the kernel passes over: //, /./ and /../. Without this the host's root would have
+    many names."""
     if not path.startswith("/") and not base:
         return path
     found = f"/{posixpath.normpath(posixpath.join(base, path)).lstrip('/')}"

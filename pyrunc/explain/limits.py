@@ -1,4 +1,4 @@
-"""Every limit that a configuration sets, by its name: what two configurations are compared by."""
+"""Every limit that a configuration sets, by its name. Two configurations are compared by these."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pyrunc.spec.jsonc import dumps
 
 
 def of(subject: Subject) -> dict[str, str]:
-    """linux.resources without the rules for devices, and process.rlimits. -1 is no limit."""
+    """The limits of linux.resources, without the rules for devices, and of process.rlimits. -1 is no limit."""
     resources = {name: value for name, value in (subject.linux.get("resources") or {}).items() if name != "devices"}
     found = _flat("", resources)
     for limit in subject.process.get("rlimits") or []:

@@ -10,19 +10,19 @@ from pyrunc.explain.subject import Subject
 from pyrunc.spec.types import Config
 
 PARTS = (rights, files, system_calls, walls)
-LABELS = {"limit": "no limit on", "namespace": "the host's namespace"}  # where the topic alone says too little
-SHOWN = 12  # of several of a kind
+LABELS = {"limit": "no limit on", "namespace": "the host's namespace"}  # words for topics that alone say too little
+SHOWN = 12  # things of a kind that are listed
 
 
 class Explanation(NamedTuple):
     """What is said of one configuration.
 
     Attributes:
-        name: of the file or the container.
+        name: that of the file or the container.
         program: what it runs, and as whom.
-        granted: worst first.
-        now: of a running container: what the kernel says of its first process.
-        limits: each by its name, with its value.
+        granted: the findings, worst first.
+        now: what the kernel says of the first process, if the container runs.
+        limits: name -> value.
     """
 
     name: str
@@ -38,11 +38,12 @@ class Explanation(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """
+    """How a new configuration differs from an old one.
+
     Attributes:
-        more, less: what the new one grants beyond the old one, or more of; and the other way round.
+        more, less: what the new one grants that the old one does not, or grants less of; and the other way round.
         held, lost: what the new one withholds and the old one does not; and the other way round.
-        changed: what both have, otherwise: of whom or what, in the new one's words and in the old one's.
+        changed: what both have, but not alike: (its name, the new one's words, the old one's words).
     """
 
     more: list[Finding]
@@ -86,7 +87,7 @@ def compare(new: Explanation, old: Explanation) -> Comparison:
 
 
 def _changed(new: Explanation, old: Explanation) -> list[tuple[str, str, str]]:
-    """Limits, and what has the same level or is withheld by both, in other words."""
+    """Limits that differ, and things with the same level, or withheld by both, whose words differ."""
     found = []
     for name in sorted({*new.limits, *old.limits}):
         ours, theirs = new.limits.get(name, "none"), old.limits.get(name, "none")
@@ -168,7 +169,7 @@ def _list(withheld: list[Withheld], width: int) -> list[str]:
 
 
 def _table(findings: list[Finding], width: int) -> list[str]:
-    """What takes away several in a row is said once, after the last."""
+    """Findings as lines. A hint that several in a row share is printed once, after the last of them."""
     lines: list[str] = []
     for number, finding in enumerate(findings):
         wrapped = _wrapped(_said(finding), " " * 12, width)

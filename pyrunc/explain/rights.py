@@ -9,7 +9,7 @@ from pyrunc.spec.rules import CAPABILITIES
 POINTER = "/process/capabilities"
 KNOWN = {*CAPABILITIES}
 
-# Over the host's user namespace: (level, what one can do with it)
+# With each capability over the host's user namespace: (level, what one can do with it)
 MEANING = {
     "CAP_SYS_ADMIN": ("critical", "mount file systems, among them the host's disks; join namespaces; much else"),
     "CAP_SYS_MODULE": ("critical", "load code into the kernel"),
@@ -59,13 +59,14 @@ MEANING = {
     "CAP_NET_BIND_SERVICE": ("note", "listen on ports below 1024"),
     "CAP_AUDIT_WRITE": ("note", "write to the host's audit log"),
 }
-# Those over the container's own user namespace that still are over more than it: only of their own kinds of things.
+# Capabilities that reach beyond the container even when they are only over its own user namespace, each for things of
+# its own kind.
 STILL_REACH = {"CAP_SYS_ADMIN": "medium", "CAP_NET_ADMIN": "medium", "CAP_SYS_PTRACE": "low"}
 GROUPED = ("low", "note")
 
 
 def granted(subject: Subject) -> Iterator[Finding]:
-    """Those that matter stand alone, the others together."""
+    """The capabilities that are granted: one finding for each that matters, and one for all others together."""
     has, can_get = subject.capabilities()
     together: list[tuple[str, str]] = []
     for name in (name for name in MEANING if name in has | can_get):

@@ -1,4 +1,4 @@
-"""A configuration, with what the questions about it have in common answered once."""
+"""A configuration, with answers to what several of the questions about it ask."""
 
 import os
 import re
@@ -12,21 +12,21 @@ from pyrunc.spec.types import Config, Mount
 SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 HOSTS_OWN = ("/proc/1/ns/", "/proc/self/ns/")
 OF_PROCESS = re.compile(r"/proc/\d+/(task/\d+/)?ns/\w+")
-FILES = {"mount": "mnt", "network": "net"}  # where a namespace's type and its name in /proc/PID/ns differ
+FILES = {"mount": "mnt", "network": "net"}  # types whose name in /proc/PID/ns is another
 
 
 class Subject:
     """A configuration that is valid.
 
     Attributes:
-        namespaces: type: the path of one that is joined, or "" for a new one. One of the host's own is not among them.
-        of_host: the types of those that it shares with the host: by leaving them out, or by their path.
+        namespaces: type -> the path of a namespace that is joined, or "" for a new one. The host's own are left out.
+        of_host: the types of namespaces that it shares with the host: they are missing, or have a path to the host's.
         is_root: whether its program runs as user 0.
         root_is_hosts: whether one of its users is user 0 of the host.
         gains: whether set-user-ID programs and file capabilities work.
         rootless: whether an engine without privileges runs it, in a user namespace of its own, whose user 0 is the
             user who runs the engine.
-        base: where relative paths start; "": nobody knows.
+        base: where relative paths start; "" if that is unknown.
     """
 
     def __init__(self, config: Config, rootless: bool = False, base: str = "") -> None:
@@ -43,8 +43,8 @@ class Subject:
 
     @property
     def maps_root(self) -> bool:
-        """Whether a user of its is the host's root: its own root can become any. Of a namespace that is joined nobody
-        knows before."""
+        """Whether one of its users is the host's root: its own root can become each of them. The mappings of a
+        namespace that is joined are not known beforehand."""
         return any(m["hostID"] == 0 and m["size"] for m in self.linux.get("uidMappings") or [])
 
     @property
@@ -57,16 +57,16 @@ class Subject:
 
     @property
     def own_user_namespace(self) -> bool:
-        """Whether capabilities are over what is the container's only."""
+        """Whether its capabilities are only over what is the container's own."""
         return self.rootless or "user" not in self.of_host
 
     def mounts(self) -> Iterator[tuple[str, Mount]]:
-        """Each with its pointer."""
+        """(pointer, mount) for each mount."""
         for index, mount in enumerate(self.config.get("mounts") or []):
             yield f"/mounts/{index}", mount
 
     def capabilities(self) -> tuple[set[str], set[str]]:
-        """Those that the program has, and those that it can get by a set-user-ID program or a file's capabilities.
+        """The capabilities that the program has, and those that set-user-ID programs or file capabilities can give it.
 
         capabilities(7): user 0 has at execve what the bounding set has, unless no_new_privs keeps it to what it had.
         """
@@ -88,7 +88,7 @@ class Subject:
 
 
 def _is_hosts(kind: str, path: str) -> bool:
-    """Whether a path leads to the host's own namespace, as far as can be seen from here without waiting."""
+    """Whether a path leads to the host's own namespace, as far as we can see that without waiting."""
     if path.startswith(HOSTS_OWN):
         return True
     try:
@@ -106,6 +106,6 @@ def is_bind(mount: Mount) -> bool:
 
 
 def is_read_only(mount: Mount) -> bool:
-    """Of several options the last counts."""
+    """Whether a mount is read-only. Of several options the last counts."""
     said = [option for option in mount.get("options") or [] if option in ("ro", "rw", "rro", "rrw")]
     return bool(said) and said[-1] in ("ro", "rro")

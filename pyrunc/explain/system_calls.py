@@ -10,7 +10,7 @@ POINTER = "/linux/seccomp"
 PASSES = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
 ASKS = ("SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
 
-# What a way leads to: (level, what for, the calls). A capability that the kernel asks for stands with it.
+# The usual ways out: (level, what it is for, the calls, the capability that the kernel asks for)
 WAYS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("high", "load code into the kernel",
      ("init_module", "finit_module", "delete_module", "create_module"), "CAP_SYS_MODULE"),
@@ -113,8 +113,10 @@ class Filter:
         self.makes_user_namespaces = any(map(self.lets_through, ("unshare", "clone", "clone3")))
 
     def lets_through(self, call: str) -> bool:
-        """For clone: with CLONE_NEWUSER. A rule that looks at arguments lets some through; of the others those count
-        whose conditions do not keep the harm away."""
+        """Whether the profile lets a harmful use of a call through: for clone, one with CLONE_NEWUSER.
+
+        A rule with conditions on arguments counts unless these keep the harm away.
+        """
         rules = [rule for rule in self.rules if call in rule["names"]]
         plain = [rule for rule in rules if not rule.get("args")]
         if plain:
@@ -129,12 +131,17 @@ class Filter:
 
 
 def _keeps_harm_away(call: str, rule: dict[str, Any]) -> bool:
-    """clone without CLONE_NEWUSER, which is in its first argument; personality with single values, as Docker allows
-    them; others by no condition. Conditions on one argument are alternatives, those on several must all hold."""
+    """Whether a rule's conditions keep the harm away.
+
+    For clone and unshare they do if they rule out CLONE_NEWUSER in the first argument. For personality they do if they
+    allow single values, as Docker's do. For other calls no condition does. Conditions on one argument are alternatives;
+    those on several arguments must all hold.
+    """
     arguments: list[dict[str, Any]] = rule["args"]
     passes = rule["action"] in PASSES
     alternatives = len({argument["index"] for argument in arguments}) < len(arguments)
-    # What may pass must be harmless by each alternative; what is refused must be all harm, by one.
+    # A rule that lets calls pass must be harmless in each alternative. One that refuses must cover all harm in one of
+    # them.
     enough = all if passes == alternatives else any
     return (alternatives or passes or len(arguments) == 1) and enough(
         _is_about_harm(call, argument, passes) for argument in arguments
@@ -142,7 +149,8 @@ def _keeps_harm_away(call: str, rule: dict[str, Any]) -> bool:
 
 
 def _is_about_harm(call: str, argument: dict[str, Any], passes: bool) -> bool:
-    """Whether a condition holds for harmless calls alone, where they pass; for all harmful ones, where they do not."""
+    """Whether a condition tells harmful calls apart. In a rule that lets calls pass, it must hold for harmless calls
+    only. In one that refuses them, it must hold for all harmful calls."""
     mask, wanted, comparison = argument["value"], argument.get("valueTwo", 0), str(argument["op"])
     if argument["index"] != 0:
         return False

@@ -1,1 +1,1 @@
-"""The least that a program needs, seen while it runs: `pyrunc learn`. Off the path of every other verb."""
+"""pyrunc learn: run a program, and see the least that it needs. No other verb loads this code."""

@@ -1,4 +1,7 @@
-"""Where the program's filter finds its watcher: a socket in a folder below the state root. A killed one leaves it."""
+"""Where the program's filter finds its watcher: a socket in a folder below the state root.
+
+A `pyrunc learn` that is killed leaves the folder behind. The next one removes it.
+"""
 
 import fcntl
 import os
@@ -8,7 +11,7 @@ import socket
 from pyrunc.linux.fd import Fd, open_at, unlink_quietly
 
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW
-NAME = ":learn-"  # no container's: an ID has no colon
+NAME = ":learn-"  # can't be a container's: an ID has no colon
 SOCKET = "agent"
 
 
@@ -17,10 +20,10 @@ class Meeting:
 
     Args:
         top: the state root. It is closed in the end.
-        path: and where that is.
+        path: the path of the state root.
 
     Attributes:
-        socket: the path by which the socket is found, by `exec` too.
+        socket: the path of the socket, for the filter of `exec` too.
     """
 
     def __init__(self, top: Fd, path: str) -> None:
@@ -37,10 +40,10 @@ class Meeting:
                         fcntl.flock(folder.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         self._remove(name, folder)
                 except OSError:
-                    pass  # it is somebody's who lives
+                    pass  # locked: its owner is alive
 
     def _make(self) -> tuple[str, Fd]:
-        """Until it is locked another one may sweep it."""
+        """Make and lock the folder. Another `pyrunc learn` may sweep it before it is locked: then try again."""
         attempt = 0
         while True:
             name = f"{NAME}{os.getpid()}-{attempt}"
@@ -56,7 +59,7 @@ class Meeting:
 
     def listen(self) -> socket.socket:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        server.bind(f"/proc/self/fd/{self.folder.number}/{SOCKET}")  # its path may be longer than a sockaddr
+        server.bind(f"/proc/self/fd/{self.folder.number}/{SOCKET}")  # the path itself may be too long for a sockaddr
         server.listen()
         return server
 

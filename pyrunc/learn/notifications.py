@@ -15,7 +15,7 @@ LONGEST = 4096  # PATH_MAX
 
 
 class Notice(NamedTuple):
-    """One system call that is about to be made. `pid` is a thread's."""
+    """One system call that is about to be made. `pid` is the number of a thread."""
 
     id: int
     pid: int
@@ -27,12 +27,12 @@ class Notice(NamedTuple):
 
 
 def receive(listener: int) -> "Notice | None":
-    """None: nobody waits any more."""
+    """The next system call that waits. None: its process is gone, and nobody waits any more."""
     buffer = bytearray(NOTICE.size)
     try:
         fcntl.ioctl(listener, RECEIVE, buffer)
     except OSError as error:
-        if error.errno == errno.ENOENT:  # its process has been killed meanwhile
+        if error.errno == errno.ENOENT:  # the process has been killed meanwhile
             return None
         raise
     fields = NOTICE.unpack(buffer)
@@ -45,7 +45,7 @@ def go_on(listener: int, notice: Notice) -> None:
 
 
 def fail(listener: int, notice: Notice, error: int) -> None:
-    """The call is not made, and returns an error."""
+    """Have the call return an error. It is not made."""
     _answer(listener, ANSWER.pack(notice.id, 0, -error, 0))
 
 
@@ -58,18 +58,18 @@ def _answer(listener: int, answer: bytes) -> None:
 
 
 def text_at(listener: int, notice: Notice, address: int) -> str:
-    """A string in its memory; "" where there is none. It may change afterwards: for what is reported, not for what is
-    decided."""
+    """A string in the caller's memory; "" where there is none. The caller may change it afterwards: so it is good for a
+    report, and not for a decision."""
     data = memory_at(notice.pid, address, LONGEST)
     try:
         fcntl.ioctl(listener, IS_VALID, struct.pack("=Q", notice.id))
     except OSError:
-        return ""  # the number may be another process's by now
+        return ""  # the process is gone, and its number may be another's by now
     return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def memory_at(pid: int, address: int, size: int) -> bytes:
-    """Up to the end of its page where the next is not there."""
+    """Bytes of a process's memory. Fewer, up to the end of the page, where the next page does not exist."""
     page = 4096
     first = min(size, page - address % page)
     try:
@@ -88,5 +88,5 @@ def memory_at(pid: int, address: int, size: int) -> bytes:
 
 
 def number_at(pid: int, address: int) -> int:
-    """A u64: the first member of struct open_how is the flags."""
+    """A u64 in a process's memory. The flags are such a number: the first member of struct open_how and clone_args."""
     return int.from_bytes(memory_at(pid, address, 8)[:8], sys.byteorder)

@@ -1,4 +1,4 @@
-"""What was seen, as members of config.json; and the configuration under which it is seen."""
+"""The configuration under which a program is watched, and what was seen, as members of config.json."""
 
 import copy
 import errno
@@ -8,7 +8,8 @@ from pyrunc.learn import rights
 from pyrunc.seccomp import names
 from pyrunc.spec.types import Config
 
-# Not asked about while learning, since the runtime makes them before anybody answers; and what ends every process.
+# ALWAYS are in every profile. UNASKED are not asked about while learning: the runtime makes them before anybody
+# answers, or every process ends with them.
 ALWAYS = ("close", "execve", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "write")
 UNASKED = ("close", "exit", "exit_group", "read", "restart_syscall", "rt_sigreturn", "sigreturn", "write")
 MASKED = (
@@ -18,17 +19,18 @@ MASKED = (
     "/sys/kernel/tracing",
 )  # fmt: skip
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-# With CLONE_NEWUSER they are the way to much of the kernel: where they made no namespaces, they may not. What is
-# CLONE_NEWTIME for unshare(2) is for clone(2) a part of the signal at the end.
+# With CLONE_NEWUSER these calls open the way to much of the kernel. So a program that made no namespaces with them may
+# make none. The bit of CLONE_NEWTIME in unshare(2) belongs to the number of a signal in clone(2).
 NAMESPACES = {"clone": 0x7E020000, "unshare": 0x7E020080}
-# What it is to make is in memory, where no filter looks. C libraries go on to clone, as under Docker's profile.
+# The flags of clone3 are in memory, where no filter can look. When it is refused like this, C libraries use clone
+# instead. Docker's profile does the same.
 NO_CLONE3 = {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}
 OFTEN_WRITABLE = ("tmpfs", "devpts", "mqueue", "proc", "sysfs", "cgroup", "cgroup2")
 
 
 def to_learn(config: Config, socket: str) -> Config:
-    """The same, with a filter that asks about every system call. Those that libseccomp has no name for fail as they do
-    under the profile that comes of it."""
+    """The same configuration with a filter that asks about every system call. Calls that libseccomp has no name for
+    fail here, as they will under the learned profile."""
     asked = sorted(names.of_all_architectures() - {*UNASKED})
     changed: Any = copy.deepcopy(config)
     changed["linux"] = changed.get("linux") or {}
@@ -68,7 +70,7 @@ def _seccomp(seen: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rules(calls: set[str], namespaces: set[str]) -> list[dict[str, Any]]:
-    """`namespaces`: the calls that make some."""
+    """The rules of a profile that allows these calls. `namespaces`: the calls that may make namespaces."""
     bare = (calls - {*NAMESPACES}) | namespaces
     rules: list[dict[str, Any]] = [{"names": sorted(bare), "action": "SCMP_ACT_ALLOW"}]
     for name in sorted(calls - bare):
@@ -83,7 +85,7 @@ def calls_of(found: dict[str, Any]) -> set[str]:
 
 
 def namespaces_of(found: dict[str, Any]) -> set[str]:
-    """Those of them that make namespaces."""
+    """The system calls that a profile lets make namespaces."""
     bare = {name for rule in _passing(found) if not rule.get("args") for name in rule["names"]}
     return bare & {*NAMESPACES, "clone3"}
 
@@ -100,7 +102,7 @@ def _capabilities(config: Config, seen: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _written(config: Config, seen: dict[str, Any]) -> list[str]:
-    """What was written to in the root file system itself, and not to a mount in it."""
+    """The paths that were written to in the root file system itself, not in a mount."""
     mounts = [each["destination"].rstrip("/") for each in config.get("mounts") or []]
     return [path for path in seen["changed"] if not any(path == m or path.startswith(f"{m}/") for m in mounts)]
 
@@ -110,7 +112,7 @@ def _touched(path: str, paths: list[str]) -> bool:
 
 
 def union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What the programs of both need."""
+    """The members that cover what both need."""
     found = copy.deepcopy(one)
     sets, more = found["process"]["capabilities"], other["process"]["capabilities"]
     for kind, kept in more.items():

@@ -1,6 +1,6 @@
-"""Which capabilities the kernel has asked for, and granted: its tracepoint cap_capable (Linux 6.14), by tracefs.
+"""Which capabilities the kernel has asked for and granted: its tracepoint cap_capable (Linux 6.14), read by tracefs.
 
-Where there is none, which system calls were made says which capabilities can't have been needed.
+Without the tracepoint, the system calls that were made tell which capabilities can't have been needed.
 """
 
 import contextlib
@@ -14,16 +14,17 @@ from pyrunc.spec.rules import CAPABILITIES
 
 HOSTS_PROCESSES = 0xEFFFFFFC  # PROC_PID_INIT_INO
 ATTEMPTS = 100
-# NAME-PID [CPU] FLAGS TIME: cap_capable: …; a process gives itself its name, and so the last that fits is meant
+# NAME-PID [CPU] FLAGS TIME: cap_capable: …. A process chooses its NAME, which may look like all of this. So the last
+# match in the line counts.
 EVENT = re.compile(rb".*-(\d+) +\[\d+\] \S+ +[\d.]+: cap_capable: .*cap (\d+), ret (-?\d+)")
 LOST = re.compile(rb"CPU:\d+ \[LOST \d+ EVENTS\]")
 INSTANCES, NAME = "instances", "pyrunc-learn-"
 WRITES = {"write", "pwrite64", "writev", "pwritev", "fallocate", "openat", "open", "mkdir", "mkdirat"}
 BIRTH = {"clone", "clone3", "fork", "vfork", "execve", "execveat"}
-# What the kernel asks for only to know whether to be generous: reserved blocks and processes, quotas.
+# In these calls the kernel only asks to decide whether to be generous: with reserved blocks, processes and quotas.
 GENEROUS = {"CAP_SYS_RESOURCE": BIRTH | WRITES}
-# CAP_SYS_ADMIN it asks for at whatever takes memory (overcommit), the growth of a stack between two calls too. It
-# counts with the calls alone that can need it; with write(2) where a kernel parameter is written.
+# The kernel asks for CAP_SYS_ADMIN whenever memory is taken (overcommit), even when a stack grows between two calls. So
+# it only counts in these calls, which can need it, and in write(2) once a kernel parameter was opened for writing.
 ADMIN_CALLS = {
     "acct", "bpf", "chroot", "fanotify_init", "fsconfig", "fsetxattr", "fsmount", "fsopen", "fspick", "getxattr",
     "ioctl", "ioprio_set", "keyctl", "lookup_dcookie", "lsetxattr", "mount", "mount_setattr", "move_mount",
@@ -45,8 +46,8 @@ def was_needed(capability: str, call: str, changed: set[str]) -> bool:
     return call not in GENEROUS.get(capability, ())
 
 
-# Without the tracepoint: the calls without which nobody needs the capability. Those that are not here may be needed at
-# any time: files of others (CAP_DAC_OVERRIDE).
+# Without the tracepoint: capability -> the calls that can need it. A capability that is not here may be needed in any
+# call, such as CAP_DAC_OVERRIDE for the files of others.
 CALLS = {
     "CAP_AUDIT_CONTROL": {"socket"}, "CAP_AUDIT_READ": {"socket"}, "CAP_AUDIT_WRITE": {"socket"},
     "CAP_BPF": {"bpf"}, "CAP_CHOWN": {"chown", "fchown", "lchown", "fchownat"},
@@ -69,16 +70,16 @@ CALLS = {
 
 
 class Trace:
-    """An instance of tracefs of our own, for the processes that come of some.
+    """An instance of tracefs of our own, which follows some processes and their descendants.
 
     Attributes:
-        lost: whether the kernel had no room left, and told not all.
+        lost: whether the kernel ran out of room, and left something out.
     """
 
     name, folder, pipe = "", -1, -1
 
     def __init__(self) -> None:
-        """Raises OSError: no tracefs, no such event, or not for us."""
+        """Raises OSError when there is no tracefs, no such event, or we may not use it."""
         if os.stat("/proc/self/ns/pid").st_ino != HOSTS_PROCESSES:
             raise OSError(errno.EPERM, "its numbers of processes are the host's, which are not ours")
         self.rest = b""
@@ -93,7 +94,7 @@ class Trace:
             raise
 
     def _sweep(self) -> None:
-        """Remove those of the killed. The kernel lets nobody remove one whose trace_pipe is open."""
+        """Remove the instances that killed processes have left. The kernel keeps those whose trace_pipe is open."""
         number = os.open(INSTANCES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.top.number)
         try:
             names = [name for name in os.listdir(number) if name.startswith(NAME)]
@@ -104,7 +105,7 @@ class Trace:
             os.close(number)
 
     def _make(self) -> None:
-        """With its trace_pipe open. Before that, another one may sweep it."""
+        """Make the instance, and open its trace_pipe. Until then another `pyrunc learn` may sweep it: so try again."""
         for attempt in range(ATTEMPTS):
             self.name = f"{INSTANCES}/{NAME}{os.getpid()}-{attempt}"
             try:
@@ -124,12 +125,12 @@ class Trace:
             os.close(number)
 
     def follow(self, pid: int) -> None:
-        """It, and what it will start."""
+        """Trace a process, and all that it will start."""
         self._write("set_event_pid", str(pid))
         self._write("events/capability/cap_capable/enable", "1")
 
     def read(self) -> Iterable[tuple[int, str]]:
-        """Which thread was granted which capability since the last time."""
+        """(thread, the capability that it was granted), since the last time."""
         while True:
             try:
                 data = os.read(self.pipe, 1 << 16)
@@ -146,7 +147,7 @@ class Trace:
 
     def close(self) -> None:
         self._close_files()
-        with contextlib.suppress(OSError):  # the next one sweeps it
+        with contextlib.suppress(OSError):  # the next `pyrunc learn` sweeps it
             os.rmdir(self.name, dir_fd=self.top.number)
         self.top.close()
 
@@ -158,5 +159,5 @@ class Trace:
 
 
 def possible(calls: set[str], granted: set[str]) -> set[str]:
-    """Of those granted, what may have been needed, by the calls that were made."""
+    """The granted capabilities that these calls may have needed."""
     return {name for name in granted if name not in CALLS or CALLS[name] & calls}

@@ -1,7 +1,8 @@
-"""Who looks at a program's system calls while it runs: a process beside it, the agent of a filter that asks for each.
+"""Watch a program's system calls while it runs. The watcher is a process of its own: the agent of a seccomp filter that
+asks about each call.
 
-A call is looked at before it is made, and goes on; clone3 as under the profile that comes of it. What a thread was
-granted before its next call it was granted for the last one.
+Each call is looked at before it is made, and then goes on. clone3 alone fails, as it will under the learned profile,
+unless it makes namespaces. A capability that a thread was granted before its next call belongs to its last one.
 """
 
 import errno
@@ -23,8 +24,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MOST_PATHS = 100_000
 NAMESPACES = 0x7E020080  # CLONE_NEW*
 CLONE_SIGNAL = 0xFF  # in the flags of clone(2)
-# Where a call has a path: (the argument of the folder or None, that of the path, that of open's flags or None). Without
-# a path it is about the descriptor itself.
+# Which arguments of a call name a file: (that of the folder or None, that of the path, that of open's flags or None). A
+# call without a path is about the folder's descriptor itself.
 PATHS = {
     "open": (None, 0, 1), "openat": (0, 1, 2), "openat2": (0, 1, 2), "creat": (None, 0, None),
     "stat": (None, 0, None), "lstat": (None, 0, None), "newfstatat": (0, 1, None), "fstatat64": (0, 1, None),
@@ -55,10 +56,11 @@ class Watcher:
     """What was seen.
 
     Attributes:
-        calls: names of system calls, since the program's own execve. unknown: numbers without a name.
-        namespaces: of clone, clone3 and unshare, those that were to make namespaces.
-        reached, changed: absolute paths that were named for reading, and for writing.
-        capabilities: those that were granted; None where the kernel does not tell.
+        calls: the names of system calls, since the program's own execve.
+        unknown: the numbers of those that have no name.
+        namespaces: which of clone, clone3 and unshare were asked to make namespaces.
+        reached, changed: absolute paths that were named at all, and those that were named for writing.
+        capabilities: those that were granted and needed; None where the kernel does not tell.
     """
 
     def __init__(self, server: socket.socket, control: int) -> None:
@@ -73,7 +75,7 @@ class Watcher:
         self.too_many = False
         self.last: dict[int, str] = {}
         self.known: dict[tuple[int, int], str] = {}
-        self.programs: set[int] = set()  # listeners of those that have come to their own execve
+        self.programs: set[int] = set()  # listeners of programs that have reached their own execve
         self.namespaces: set[str] = set()
         try:
             self.trace: Trace | None = Trace()
@@ -82,7 +84,7 @@ class Watcher:
             self.why_not = error.strerror or str(error)
 
     def run(self) -> dict[str, Any]:
-        """Until the control's other end is closed and nobody is watched any more."""
+        """Watch until the other end of `control` is closed and no watched process is left. Returns what was seen."""
         poll = select.poll()
         poll.register(self.server.fileno(), select.POLLIN)
         poll.register(self.control, select.POLLIN)
@@ -112,7 +114,7 @@ class Watcher:
         return self._result()
 
     def _accept(self) -> int:
-        """config-linux.md, containerProcessState: one message, with the listener."""
+        """Take a listener from its one message. config-linux.md, containerProcessState"""
         connection, _ = self.server.accept()
         with connection:
             _, control, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))
@@ -125,7 +127,7 @@ class Watcher:
         name = self._name(notice)
         fails = False
         try:
-            if listener in self.programs or name in ("execve", "execveat"):  # before, it is ours, on the way to them
+            if listener in self.programs or name in ("execve", "execveat"):  # before that it is our code
                 self._begin(listener, notice.pid)
                 self._note(listener, notice, name)
                 fails = name == "clone3" and name not in self.namespaces
@@ -146,7 +148,7 @@ class Watcher:
         self.last[notice.pid] = name
         if self._makes_namespaces(notice, name):
             self.namespaces.add(name)
-            self.last[notice.pid] = "unshare"  # which asks for the same rights
+            self.last[notice.pid] = "unshare"  # it needs the same rights
         self.architectures.add(notice.architecture)
         if name:
             self.calls.add(name)
@@ -190,7 +192,7 @@ class Watcher:
         if not path:
             return
         if len(self.reached) >= MOST_PATHS and path not in self.reached:
-            self.too_many = True  # a program that makes them up is not to fill the host's memory
+            self.too_many = True  # a program that makes up paths must not fill the host's memory
             return
         self.reached.add(path)
         asked = 0
@@ -201,7 +203,8 @@ class Watcher:
             self.changed.add(path)
 
     def _path_at(self, listener: int, notice: Notice, name: str, address: int) -> "str | None":
-        """None: a socket that is no file. bind(2) of another makes one: struct sockaddr_un."""
+        """The path that a call names. None: bind(2) of a socket that is no file. That of a UNIX socket may make a file:
+        struct sockaddr_un."""
         if name != "bind":
             return notifications.text_at(listener, notice, address)
         family = int.from_bytes(notifications.memory_at(notice.pid, address, 2)[:2], sys.byteorder)

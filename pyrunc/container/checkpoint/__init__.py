@@ -1,1 +1,1 @@
-"""Checkpoint and restore: a running container as files, and back. CRIU does it; here it is told what, and watched."""
+"""Checkpoint and restore: a running container as files, and back. CRIU does the work; this code directs and watches."""

@@ -1,7 +1,8 @@
-"""The options of the host's cgroup v2, which CRIU takes away.
+"""The mount options of the host's cgroup v2: CRIU takes them away, and they are set again here.
 
-Whoever mounts cgroup2 outside of a cgroup namespace sets them for all: cgroup_namespaces(7), and the kernel's
-admin-guide/cgroup-v2.rst. CRIU mounts it without any. Without nsdelegate, what was delegated can reach beyond itself.
+A mount of cgroup2 outside of a cgroup namespace sets the options for the whole host: cgroup_namespaces(7), and the
+kernel's admin-guide/cgroup-v2.rst. CRIU mounts it without any. Without nsdelegate, a delegated cgroup can reach beyond
+itself.
 """
 
 import posix
@@ -21,7 +22,7 @@ OPTIONS = (
 
 
 def options() -> "tuple[str, list[str]]":
-    """Where cgroup v2 is mounted, and with which of the options; "" and none where it is not."""
+    """Where cgroup v2 is mounted, and which of the options it has; "" and none where it is not mounted."""
     for line in read_file("/proc/self/mountinfo").decode("utf-8", "surrogateescape").splitlines():
         fields, _, rest = line.partition(" - ")
         if rest.startswith("cgroup2 "):
@@ -31,7 +32,7 @@ def options() -> "tuple[str, list[str]]":
 
 
 def give_back(place: str, before: "list[str]", log: "Log") -> None:
-    """Set those again that were there before. Where they can't be, a warning says so."""
+    """Set the options again that were there before. When that fails, a warning says so."""
     now = options()[1]
     lost = [name for name in before if name not in now]
     if not lost:

@@ -1,4 +1,4 @@
-"""One `criu swrk`: a process of ours that is asked for one thing over a socket, and heard until it has answered."""
+"""One `criu swrk`: a child process that gets one request over a socket. We listen to it until it has answered."""
 
 import _signal
 import _socket
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 16
 USUAL_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-EXTERNAL = "X"  # what the child tells: a mount that comes from outside, its name and its source
+EXTERNAL = "X"  # the child's message about a mount that comes from outside: its name and its source
 OLDEST = 31600
-# What came later than CRIU itself, and with which version: MAJOR * 10000 + MINOR * 100 + SUBLEVEL
+# The version of CRIU that brought a feature: MAJOR * 10000 + MINOR * 100 + SUBLEVEL
 SINCE = {
     "--tcp-skip-in-flight": 20900,
     "an external network namespace": 31100,
@@ -43,7 +43,7 @@ SINCE = {
 
 
 class CriuFailed(PyruncError):
-    """CRIU says no. Engines look for `criu failed: type` and a number."""
+    """CRIU refuses. Engines look for `criu failed: type` and a number."""
 
     def __init__(self, kind: int, number: int, message: str) -> None:
         name = messages.NAMES.get(kind, str(kind))
@@ -51,8 +51,8 @@ class CriuFailed(PyruncError):
 
 
 def find(program: str = "") -> str:
-    """The program: as it is given, else the first of that name in PATH. Where a caller happens to stand is no place to
-    find programs."""
+    """The path of CRIU: the one that is given, or the first `criu` in PATH. Only absolute paths count:
+    the caller's working directory is no place to find programs."""
     if program:
         if not program.startswith("/"):
             raise PyruncError("criu", program, "its path must be absolute")
@@ -65,17 +65,19 @@ def find(program: str = "") -> str:
 
 
 class Criu:
-    """Args:
+    """A process of CRIU, from its start to its end.
+
+    Args:
         program: its path.
-        set_up: is called in the child, before it becomes CRIU; what it returns is left open, by those names.
-        flags: CLONE_*, for the namespaces that it is to be born into.
-        cgroup: the container's, where it is to be born in that. Its hierarchies of version 1 it joins itself.
-        leader: whether it gets a session of its own: no key of the caller's terminal ends it half-way.
+        set_up: is called in the child, before it becomes CRIU. The descriptors that it returns stay open in CRIU.
+        flags: CLONE_*, for new namespaces that CRIU is born into.
+        cgroup: the container's, if CRIU is to be born in it. The child joins the hierarchies of v1 itself.
+        leader: whether CRIU gets a session of its own. With one, no key of the caller's terminal ends it half-way.
 
     Attributes:
-        numbers: of the descriptors that are open in it.
-        version: once it is asked for.
-        cgroup2: where the host's cgroup v2 is, and with which options.
+        numbers: name -> number of each descriptor that `set_up` left open in CRIU.
+        version: CRIU's; 0 until `require_version` has asked for it.
+        cgroup2: where the host's cgroup v2 is mounted, and with which options.
     """
 
     __slots__ = ("cgroup2", "ended", "leader", "line", "log", "numbers", "pid", "pidfd", "program", "socket", "version")
@@ -114,11 +116,14 @@ class Criu:
             cgroup.join_unified(self.pid)
 
     def _become(self, line: Channel, set_up: "SetUp") -> None:
-        """In the child. The socket is made here: CRIU looks descriptors that are named to it up in the process that has
-        made it (SO_PEERCRED), and so in itself."""
+        """Turn the child into CRIU.
+
+        The child makes the socket, not the parent. CRIU looks up the descriptors that we name in the process that made
+        the socket (SO_PEERCRED): so that has to be CRIU itself.
+        """
         try:
             reset_signals()
-            _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # that we are gone it is to hear, not to die of
+            _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # CRIU shall see an error when we are gone, not die
             if self.leader:
                 posix.setsid()
             if line.receive().kind != channel.GO:
@@ -138,7 +143,7 @@ class Criu:
             line.send(channel.FAILED, "starting criu", "", reason(error), "")
 
     def go(self, told: "Callable[[str, str], None] | None" = None) -> None:
-        """Let it set itself up, and start. `told`: hears of what comes from outside: its name, and its source."""
+        """Let the child set itself up and become CRIU. `told` gets the name and source of each mount from outside."""
         self.line.send(channel.GO)
         while self.socket is None:
             said = self.line.receive()
@@ -150,7 +155,7 @@ class Criu:
                 told(*said.fields)
             else:
                 self._failed(said)
-        said = self.line.receive()  # the end: execve has closed it
+        said = self.line.receive()  # END: execve has closed the other end
         if said.kind != channel.END:
             self._failed(said)
         self.line.close()
@@ -164,8 +169,11 @@ class Criu:
     # --- the conversation
 
     def ask(self, request: "dict[str, Any]", notified: "Notified | None" = None) -> "Values":
-        """Its answer. `notified` is called with (what happens, a pid, a descriptor); when that raises, so does this,
-        and CRIU undoes what it has done. Raises CriuFailed."""
+        """Send a request and return the answer. Raises CriuFailed.
+
+        `notified` is called with (what happens, a pid, a descriptor). An exception that it raises is passed on. CRIU
+        then undoes what it has done.
+        """
         self._send(request)
         while True:
             response, fd = self._receive()
@@ -193,7 +201,7 @@ class Criu:
         assert self.socket is not None
         try:
             data, control, flags, _ = self.socket.recvmsg(LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:  # told once, before its last words: it had not read all
+        except ConnectionResetError:  # comes once, as CRIU left data unread; its last answer follows
             data, control, flags, _ = self.socket.recvmsg(LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
         fds = [
             Fd(int.from_bytes(payload[at : at + 4], sys.byteorder), "a descriptor from criu")
@@ -218,7 +226,7 @@ class Criu:
     # --- what it can
 
     def require_version(self) -> None:
-        """Raises PyruncError when it is too old for anything."""
+        """Ask for CRIU's version. Raises PyruncError when it is older than any that we can use."""
         found = self.ask({"type": messages.VERSION, "keep_open": True})["version"] or {}
         self.version = found.get("major", 0) * 10000 + found.get("minor", 0) * 100 + found.get("sublevel", 0)
         self.log.debug(f"Using CRIU {self.version}")
@@ -231,7 +239,7 @@ class Criu:
             raise PyruncError("criu", self.program, f"{cause}, and this is {self.version}")
 
     def require_of_kernel(self, feature: str, words: str) -> None:
-        """Of what it needs the kernel for."""
+        """Raises PyruncError when CRIU or the kernel lacks a feature that needs both."""
         request = {"type": messages.FEATURE_CHECK, "features": {feature: True}, "keep_open": True}
         found = self.ask(request)["features"]
         if not (found and found[feature]):
@@ -240,8 +248,8 @@ class Criu:
     # --- its end
 
     def wait(self) -> int:
-        """Until it has ended: with our end of the line closed it undoes what is not done. Its status, as waitpid(2) has
-        it."""
+        """Wait until CRIU has ended, and return its status as of waitpid(2). Our ends of its sockets are closed first:
+        then CRIU undoes what it has not finished."""
         if self.socket is not None:
             self.socket.close()
         if self.line.socket.fileno() >= 0:
@@ -266,7 +274,8 @@ class Criu:
 
 
 def _clone(flags: int, cgroup: "Cgroup | None") -> "tuple[int, Fd | None, bool]":
-    """A child, born in the cgroup; whether it is to be moved there yet, as the kernel would not have it born there."""
+    """Make a child in the cgroup. The last result says whether it has still to be moved there: the kernel may refuse to
+    let it be born there."""
     directory = cgroup.open_unified() if cgroup is not None else None
     if directory is not None:
         with directory:

@@ -1,4 +1,4 @@
-"""checkpoint: a running container's processes written to files, and ended unless they are to go on."""
+"""checkpoint: write a running container's processes to files, and end them unless they are to go on."""
 
 import posix
 
@@ -26,10 +26,10 @@ STREAMS = 3
 
 
 def dump(container: "Recorded", options: "CheckpointOptions") -> None:
-    """Write the container to files, for who has its lock.
+    """Write the container to files. The caller holds its lock.
 
-    Whatever happens to us, it runs on or is gone: CRIU hears that we are dead when it has something to tell us, which
-    it does before it ends anything, and then lets the processes go.
+    If we are killed, the container runs on or is gone. CRIU sends us a message before it ends any process. When that
+    fails because we are dead, it lets the processes go on.
     """
     set_dumpable(False)
     refuse_threads()
@@ -40,8 +40,8 @@ def dump(container: "Recorded", options: "CheckpointOptions") -> None:
 
 
 def common(options: "CriuOptions") -> "dict[str, Any]":
-    """What checkpoint and restore both ask for. Network devices are not the runtime's to describe: of a network
-    namespace only that there is one is kept (empty_ns)."""
+    """The part of a request that checkpoint and restore share. Network devices are not the runtime's to describe: all
+    that is kept of a network namespace is that there is one (empty_ns)."""
     if options.cgroups not in messages.CGROUP_MODES:
         raise UsageError("--manage-cgroups-mode", options.cgroups, "invalid manage-cgroups-mode value",
                          "soft, full, strict or ignore")  # fmt: skip
@@ -61,7 +61,7 @@ def common(options: "CriuOptions") -> "dict[str, Any]":
 
 
 def numbered(wanted: "dict[str, Any]", numbers: "dict[str, int]") -> "dict[str, Any]":
-    """With the folders, by the descriptors that CRIU has of them."""
+    """The request with the folders added, as numbers of descriptors that are open in CRIU."""
     wanted["images_dir_fd"] = numbers["images"]
     if "work" in numbers:
         wanted["work_dir_fd"] = numbers["work"]
@@ -79,7 +79,7 @@ class Dump:
         self.was_frozen = was_frozen
 
     def run(self) -> None:
-        """All that can be wrong is looked at before CRIU is started."""
+        """Do it. All that can be wrong is looked at before CRIU is started."""
         options, container = self.options, self.container
         wanted = self._wanted()
         program = criu.find(options.criu)
@@ -96,7 +96,7 @@ class Dump:
             self.folders["work"] = folders.guarded(self.work)
         with container.log.step("checkpoint.start_criu"):
             process = Criu(program, container.log, self._set_up)
-        container.directory.note_hook(process.pid)  # whom `delete --force` ends
+        container.directory.note_hook(process.pid)  # `delete --force` ends the process on record
         try:
             process.go()
             with container.log.step("checkpoint.ask"):
@@ -109,7 +109,7 @@ class Dump:
 
     def _set_up(self, _: "Channel") -> "dict[str, Fd]":
         """In the child."""
-        posix.umask(0o022)  # who may read them is their folder's matter; see points.Points.bring_along
+        posix.umask(0o022)  # the folder decides who may read them; see points.Points.bring_along
         null = open_at(None, "/dev/null", posix.O_RDWR)
         for number in range(STREAMS):
             posix.dup2(null.number, number)
@@ -164,13 +164,13 @@ class Dump:
         if not options.pre_dump:
             replace_file(self.images, folders.DESCRIPTORS, dumps(self._streams()).encode("utf-8", "surrogateescape"))
         what = messages.PRE_DUMP if options.pre_dump else messages.DUMP
-        unlink_quietly(self.images, folders.INVENTORY)  # what is left of a failure looks like no checkpoint
+        unlink_quietly(self.images, folders.INVENTORY)  # what a failure leaves must not look like a checkpoint
         process.ask({"type": what, "opts": numbered(wanted, process.numbers)}, self._notified)
         if folders.INVENTORY not in posix.listdir(self.images.number):
             raise PyruncError("criu", process.program, f"it says that it is done, and there is no {folders.INVENTORY}")
 
     def _streams(self) -> "list[str]":
-        """What the first process's standard streams are: pipes are joined to others at restore."""
+        """What the first process's standard streams are. At restore, its caller's streams replace the pipes."""
         found: list[str] = []
         for number in range(STREAMS):
             try:
@@ -200,7 +200,10 @@ class Dump:
             raise UsageError("invalid --status-fd argument", str(fd.number), "not writable")
 
     def _failed(self, process: Criu, error: BaseException) -> None:
-        """CRIU has let the processes go, unless it was killed: then the freezer may still hold them."""
+        """Clean up after a failure, and say what CRIU says of it.
+
+        CRIU has let the processes go, unless it was killed. Then the freezer may still hold them.
+        """
         status = process.wait()
         if isinstance(error, criu.CriuFailed):
             place = self.options.work or self.options.images

@@ -1,4 +1,4 @@
-"""What of a container is not its own: mounts and namespaces that are there before it, and again when it is restored."""
+"""Mounts and namespaces that come from outside: they are there before the container, and again before its restore."""
 
 import posix
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from pyrunc.container.recorded import Recorded
     from pyrunc.spec.types import Config, Mount
 
-# Namespaces that CRIU leaves alone when they have a path, by its names for them. What was in one is still there.
+# Namespaces that CRIU leaves alone when they have a path, with CRIU's names for them. What is in them stays there.
 EXTERNAL_NAMESPACES = {"network": "net", "pid": "pid"}
-# Others with a path it makes in dump's image, and joins at restore.
+# Namespaces that CRIU writes to the images all the same. At restore it joins the path.
 JOINED_NAMESPACES = {"mount": "mnt", "uts": "uts", "ipc": "ipc", "user": "user"}
 BIND, CGROUP = "bind", "cgroup"
 MASK = "/dev/null"  # what masked files are covered with
 
 
 def key_of(name: str) -> str:
-    """The word by which CRIU knows a namespace that is not the container's; runc's."""
+    """The key by which CRIU knows a namespace that is not the container's. runc uses the same."""
     return f"extRoot{name[0].upper()}{name[1:]}NS"
 
 
 def kind_of(entry: "Mount") -> str:
-    """What an entry of `mounts` makes: bind, cgroup, or the file system of its type. "" is a remount."""
+    """What an entry of `mounts` makes: bind, cgroup, or the file system of its type. "" stands for a remount."""
     options = MountOptions(entry.get("options") or [])
     if options.remount or (options.copy_link and entry.get("source")):
         return ""
@@ -49,7 +49,7 @@ NOT_RESTORED = {
 
 
 def refuse_what_is_lost(config: "Config") -> None:
-    """What CRIU does not know of: files of mounts restored without their mapping would be another's."""
+    """Refuse ID-mapped mounts. CRIU does not know of the mapping: without it the files would belong to others."""
     from pyrunc.linux.mount_options import asks_for_mapping
 
     for name, value in (config.get("annotations") or {}).items():
@@ -61,7 +61,7 @@ def refuse_what_is_lost(config: "Config") -> None:
 
 
 class Mounts:
-    """Those of a running container which come from outside, as places that it sees."""
+    """The mounts of a running container that come from outside, each by the path at which the container sees it."""
 
     __slots__ = ("config", "container", "mounted", "root")
 
@@ -73,7 +73,7 @@ class Mounts:
         self.mounted = {mount.number: mount for mount in mounts_of(container.pid)}
 
     def names(self) -> "dict[str, str]":
-        """By their places the names by which CRIU is to ask for them at restore: these are their places too."""
+        """Place -> the name by which CRIU asks for the mount at restore. The name is the place itself, or MASK."""
         found: dict[str, str] = {}
         for entry in self.config.get("mounts") or []:
             kind = kind_of(entry)
@@ -90,7 +90,7 @@ class Mounts:
         return found
 
     def _mounted_at(self, place: str) -> "Mounted | None":
-        """What is mounted at a path of config.json's, which the image's symlinks may lead elsewhere."""
+        """The mount that a path of config.json leads to. Symlinks in the image may lead it elsewhere."""
         try:
             with path.resolve(self.root, normal(place)) as target:
                 return self.mounted.get(mount_of(target))
@@ -105,7 +105,7 @@ class Mounts:
         return mounted
 
     def _is_at(self, mounted: Mounted, place: str) -> bool:
-        """Whether it is mounted there, and not above."""
+        """Whether the mount begins at this path, and not above it."""
         with path.resolve(self.root, normal(place)) as target:
             here = posix.fstat(target.number)
         with path.resolve(self.root, mounted.place) as whole:
@@ -113,8 +113,8 @@ class Mounts:
         return (top.st_dev, top.st_ino) == (here.st_dev, here.st_ino)
 
     def _add_tree(self, found: "dict[str, str]", place: str) -> None:
-        """A mount with those that came along with it (rbind). One that config.json has an entry for is looked at by
-        that."""
+        """Add a mount, and the mounts below that came along with it (rbind). Those that have an entry of their own in
+        config.json are left to that entry."""
         top = self._add(found, place)
         entries = {normal(entry["destination"]) for entry in self.config.get("mounts") or []}
         parents = {top.number} if top is not None else set()
@@ -124,8 +124,10 @@ class Mounts:
                 found[mounted.place] = mounted.place
 
     def _add_cgroups(self, found: "dict[str, str]", place: str) -> None:
-        """v1's hierarchies are bound from the host's, unless the container has a cgroup namespace; v2's only where it
-        was not the whole of it."""
+        """Add the mounts of cgroup hierarchies, unless the container has a cgroup namespace.
+
+        Without one they are bind mounts from the host. A mount that shows a whole hierarchy is not among them.
+        """
         top = self._mounted_at(place)
         own_namespace = any(n["type"] == "cgroup" for n in self.config["linux"].get("namespaces") or [])
         if top is None or own_namespace:
@@ -136,12 +138,12 @@ class Mounts:
                 found[mounted.place] = mounted.place
 
     def _is_own(self, mounted: Mounted) -> bool:
-        """Whether the file system that it is a part of is mounted whole in the container."""
+        """Whether the container also has a mount of the whole file system that this one shows a part of."""
         return any(other.device == mounted.device and other.root == "/" for other in self.mounted.values())
 
 
 def cgroup_sources(container: "Recorded", place: str) -> "dict[str, str]":
-    """The other side of `_add_cgroups`, at restore: where in the container, and from where on the host."""
+    """Path in the container -> directory on the host: the counterpart of `_add_cgroups`, at restore."""
     cgroup = container.cgroup
     if cgroup.unified:
         return {place: cgroup.paths[UNIFIED]}
@@ -153,7 +155,7 @@ def cgroup_sources(container: "Recorded", place: str) -> "dict[str, str]":
 
 
 def submounts(source: str) -> "list[str]":
-    """Of the host's: what is mounted below a folder, each as a path from it."""
+    """The host's mounts below a folder, each as a path from there."""
     with open_at(None, source, posix.O_PATH) as top:
         real = posix.readlink(f"/proc/self/fd/{top.number}")
     start = real.rstrip("/") + "/"

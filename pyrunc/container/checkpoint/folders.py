@@ -1,4 +1,4 @@
-"""The folders of images and of logs: opened once, and shut to what a hostile archive may have put there."""
+"""The folders of images and of logs. Each is opened once, and guarded against what a hostile archive has put there."""
 
 import errno
 import posix
@@ -17,16 +17,18 @@ from pyrunc.linux.mount import (
 
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY
 PARENT = "parent"  # CRIU's link to the images of an earlier checkpoint
-SOCKET = "lazy-pages.socket"  # of its daemon, where that works in the same folder
+SOCKET = "lazy-pages.socket"  # of CRIU's daemon, where that works in the same folder
 INVENTORY = "inventory.img"  # in every image that is complete
-WRITTEN = ("stats-dump", "stats-restore", "irmap-cache")  # beside the log
-DESCRIPTORS = "descriptors.json"  # runc's, and ours: what the standard streams were
+WRITTEN = ("stats-dump", "stats-restore", "irmap-cache")  # what CRIU writes beside the log
+DESCRIPTORS = "descriptors.json"  # what the standard streams were; runc has the same file
 
 
 def make(path: str, what: str, bundle: str = "") -> Fd:
-    """A folder of our own making, or one that is there. The last component is no symlink: who can plant one would say
-    where logs are written. But in the bundle, which is the engine's, and has its configuration: containerd's `work` is
-    one."""
+    """Open a folder, and make it where it is missing.
+
+    Its last component may not be a symlink: whoever can plant one would decide where logs are written. In the bundle it
+    may: the bundle is the engine's, and has the configuration anyway. containerd's `work` is a symlink.
+    """
     try:
         make_directories(path, 0o700)
         is_bundles = bundle and _is_same(path.rpartition("/")[0] or "/", bundle)
@@ -41,7 +43,7 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def open_images(path: str) -> Fd:
-    """Those of a checkpoint that is there."""
+    """Open the folder of an existing checkpoint."""
     try:
         return open_at(None, path, DIRECTORY)
     except OSError as error:
@@ -49,11 +51,13 @@ def open_images(path: str) -> Fd:
 
 
 def guarded(folder: Fd, links: bool = False) -> Fd:
-    """The same folder by a mount of its own, in which no symlink is followed, whoever plants one when, and no device
-    opened. MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14; before that what `verify` has seen must do.
+    """The same folder as a mount of its own, in which no symlink is followed and no device opened.
+
+    So a symlink that is planted later does no harm either. MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14. Before that there is
+    only what `verify` has looked at.
 
     Args:
-        links: there is a link to the images of an earlier checkpoint, which CRIU has to follow.
+        links: whether the folder has a link to the images of an earlier checkpoint, which CRIU has to follow.
     """
     tree = open_tree(folder)
     flags = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSUID
@@ -67,8 +71,8 @@ def guarded(folder: Fd, links: bool = False) -> Fd:
 
 
 def make_way(folder: Fd, log: str) -> None:
-    """Take away what CRIU is to write anew: through a hard link it would write somebody else's file, and at a fifo it
-    would wait. What can't be taken away it can't open either."""
+    """Remove the files that CRIU will write: through a hard link it would write to somebody else's file, and at a fifo
+    it would wait. A file that can't be removed is left: CRIU can't open it either."""
     for name in (log, *WRITTEN):
         try:
             posix.unlink(name, dir_fd=folder.number)
@@ -77,8 +81,8 @@ def make_way(folder: Fd, log: str) -> None:
 
 
 def verify_target(folder: Fd, path: str) -> None:
-    """Where a checkpoint is to be written. Images that lie there are written over; nothing is taken away, as the folder
-    might not be the one that was meant."""
+    """Look at the folder that a checkpoint is written to. Images in it will be overwritten. Nothing is removed: this
+    might not be the folder that was meant."""
     for name in posix.listdir(folder.number):
         status = posix.stat(name, dir_fd=folder.number, follow_symlinks=False)
         if name.endswith(".img") and not (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
@@ -87,7 +91,7 @@ def verify_target(folder: Fd, path: str) -> None:
 
 
 def files_of(folder: Fd) -> "dict[str, Fd]":
-    """Each file as a mount, by its name."""
+    """Name -> a detached mount of the file."""
     found = {}
     for name in posix.listdir(folder.number):
         if stat.S_ISREG(posix.stat(name, dir_fd=folder.number, follow_symlinks=False).st_mode):
@@ -97,10 +101,11 @@ def files_of(folder: Fd) -> "dict[str, Fd]":
 
 
 def verify(folder: Fd, path: str) -> "dict[str, Fd]":
-    """Images that somebody else may have made: files, and nothing that leads elsewhere. CRIU would follow a symlink
-    (its log, for one, is truncated, and pages are any bytes), and wait at a fifo. CVE-2026-53489
+    """Refuse images that are anything but files: somebody else may have made them. CVE-2026-53489
 
-    Returns the folders of earlier checkpoints that they refer to, by their names: all lie beside these.
+    CRIU would follow a symlink: it truncates its log, for one, and pages can hold any bytes. It would wait at a fifo.
+
+    Returns name -> folder of the earlier checkpoints that these images refer to. All of them lie beside this one.
     """
     if INVENTORY not in posix.listdir(folder.number):
         raise PyruncError("restoring", path, f"it is no checkpoint, or not a whole one: it has no {INVENTORY}")
@@ -115,7 +120,7 @@ def verify(folder: Fd, path: str) -> "dict[str, Fd]":
 
 
 def _verify_one(folder: Fd, path: str) -> "str | None":
-    """Of one folder: its link to another, if there is one."""
+    """Look at one folder. Returns its link to an earlier checkpoint, if it has one."""
     link = None
     for name in posix.listdir(folder.number):
         mode = posix.stat(name, dir_fd=folder.number, follow_symlinks=False).st_mode
@@ -128,8 +133,8 @@ def _verify_one(folder: Fd, path: str) -> "str | None":
 
 
 def _follow(folder: Fd, path: str, link: str) -> "tuple[str, Fd]":
-    """To the parent, its name and itself: a real folder beside this one, which nobody but its owner can change
-    meanwhile. Anything else would have CRIU read the memory of somebody else's container."""
+    """The name and the folder of the parent: a real folder beside this one. Only we may be able to change either of
+    them meanwhile. Through anything else CRIU would read the memory of somebody else's container."""
     parts = [part for part in link.split("/") if part not in ("", ".")]
     if link.startswith("/") or len(parts) != 2 or parts[0] != ".." or parts[1] == "..":
         cause = f"it leads to {link}, and not to a folder beside this one"
@@ -146,7 +151,7 @@ def _follow(folder: Fd, path: str, link: str) -> "tuple[str, Fd]":
 
 
 def verify_parent(folder: Fd, parent: str) -> None:
-    """--parent-path, of a checkpoint that is to be made: as runc has it, and as `verify` will ask for."""
+    """Check --parent-path when a checkpoint is made: by runc's rules, and by those of `verify` at restore."""
     if parent.startswith("/"):
         raise PyruncError("--parent-path", parent, "must be relative", "it is looked up from --image-path")
     try:

@@ -1,4 +1,4 @@
-"""What restored processes hold: folders, files and sockets that CRIU has opened for them, with all its rights."""
+"""What restored processes hold open: folders, files and sockets. CRIU has opened them, with all its rights."""
 
 import _stat
 import posix
@@ -8,16 +8,16 @@ from pyrunc.container.checkpoint.rights import refuse
 from pyrunc.init.capabilities import BIT
 from pyrunc.linux.fd import open_at, read_file
 
-PACKETS = (("packet", 8), ("raw", 9), ("raw6", 9))  # /proc/PID/net/*, and which of the words is a socket's inode
+PACKETS = (("packet", 8), ("raw", 9), ("raw6", 9))  # of /proc/PID/net: which word is the inode
 
 
 def look(pid: int, mounts: "set[int]", bounding: int, terminals: bool) -> None:
-    """Raises PyruncError when it holds something of the host's.
+    """Look at what a process holds open. Raises PyruncError when something of that is the host's.
 
     Args:
-        mounts: the numbers of those of its mount namespace.
+        mounts: the numbers of the mounts in its mount namespace.
         bounding: the capabilities that it may have.
-        terminals: whether a terminal of the host's may be among it (--shell-job).
+        terminals: whether it may hold a terminal of the host's (--shell-job).
     """
     with open_at(None, f"/proc/{pid}/cwd", posix.O_PATH) as cwd:
         if mount_of(cwd) not in mounts:
@@ -41,11 +41,12 @@ def _mount(pid: int, number: str) -> int:
 
 
 def _packets(pid: int, sockets: "set[str]") -> None:
-    """Who has none of these can't make one, and could read what others send."""
+    """Refuse packet and raw sockets. Without CAP_NET_RAW a process can't make one, and with one it could read what
+    others send."""
     for name, column in PACKETS:
         try:
             lines = read_file(f"/proc/{pid}/net/{name}").decode().splitlines()[1:]
         except FileNotFoundError:
-            continue  # a kernel without them
+            continue  # a kernel without such sockets
         if sockets & {line.split()[column] for line in lines}:
             raise refuse(f"process {pid}", f"it has a socket of kind {name}, for which config.json has no CAP_NET_RAW")

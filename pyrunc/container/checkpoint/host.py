@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIGS = ("/etc/criu/pyrunc.conf", "/etc/criu/runc.conf")
 MOST_OF_LOG = 1 << 24
-BEFORE = 5  # lines, that are shown with one that has an error
-HARMLESS = "rlimit: Can't setup"  # it goes on without
+BEFORE = 5  # lines of the log that are shown before one with an error
+HARMLESS = "rlimit: Can't setup"  # CRIU goes on after this error
 
 
 def config_file(annotations: "dict[str, str]") -> str:
-    """CRIU's configuration of this container: what its annotation org.criu.config names, "" for none; else this host's.
+    """The path of CRIU's configuration file: what the annotation org.criu.config names ("" for none), or the host's.
 
-    It overrules everything that CRIU is told here, and is the host's business: a path that would lead into the bundle,
-    or to wherever CRIU happens to be, is refused.
+    The file overrules everything else that CRIU is told, so it has to be the host's. A path that would start in the
+    bundle, or in CRIU's working directory, is refused.
     """
     named = annotations.get("org.criu.config")
     if named is None:
@@ -31,8 +31,8 @@ def config_file(annotations: "dict[str, str]") -> str:
 
 
 def explain(error: CriuFailed, log: "Log", folder: Fd, name: str, path: str) -> None:
-    """Give an error its cause and its log's place; and what CRIU says of its errors, with the lines before each, as
-    warnings."""
+    """Add to an error its cause and the path of CRIU's log. Log the errors in there as warnings, each with the lines
+    before it."""
     error.hint = f"log file: {path}/{name}"
     try:
         with open_at(folder, name, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK) as file:

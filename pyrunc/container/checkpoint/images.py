@@ -1,7 +1,8 @@
-"""Images that have CRIU do things as the host's root before anything that comes of it can be looked at: what it mounts,
-and which folders and files of cgroups it makes, writes and gives away. It believes every word of them.
+"""The images of mounts, cgroups and seccomp filters, which are checked before CRIU reads them.
 
-They are read here, and refused; and CRIU gets the copies that were read, whatever becomes of the files meanwhile.
+They decide what CRIU mounts, and which folders and files of cgroups it makes, writes and gives away. CRIU believes
+every word of them, and acts as the host's root before anybody can look at the result. So they are read here, and
+refused if need be. CRIU gets the copies that were read: a later change of the files has no effect.
 """
 
 import posix
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 MOUNTS, CGROUPS, FILTERS = "mountpoints-", "cgroup.img", "seccomp.img"
 HEAD = 8  # two magic numbers
-MOST = 1 << 24  # bytes of such an image; CRIU's own have some kilobytes
+MOST = 1 << 24  # bytes of such an image; those that CRIU writes have some kilobytes
 MOST_OF_PATH = 2048  # CRIU puts paths together in buffers of PATH_MAX, and does not count
-MOST_OF_NAMES = 100  # and options in one of 128
+MOST_OF_NAMES = 100  # CRIU puts options together in a buffer of 128 bytes
 
-# Numbers of CRIU's images/*.proto, as far as they are looked at. What is told from nothing by being there is a list.
+# Fields of CRIU's images/*.proto, as far as we look at them. A field is also a list here if its absence means something
+# else than 0.
 MOUNT: "Message" = {
     1: ("kind", UINT32), 6: ("root", BYTES), 7: ("place", BYTES), 9: ("options", BYTES), 13: ("is_external", BOOL),
     18: ("external", BYTES),
@@ -38,22 +40,23 @@ FILTER: "Message" = {1: ("program", BYTES), 2: ("before", [UINT32]), 3: ("flags"
 FILTER_AGAIN: "Message" = {**FILTER, 2: ("before", UINT32)}
 
 PROC, SYSFS, TMPFS, DEVPTS, CGROUP_1, MQUEUE, CGROUP_2 = 1, 2, 5, 6, 12, 14, 23
-# File systems that CRIU may make: nothing of the host's is in them. 0 is one that it can't make. Of all others
-# (overlay, a disk's) their options or source would say what of the host's they show.
+# File systems that CRIU may make, as nothing of the host's is in them. 0 is a kind that it can't make. With all others
+# (overlay, a disk's) the image's options or source would decide which part of the host they show.
 MAY_BE_MADE = (0, PROC, SYSFS, TMPFS, DEVPTS, CGROUP_1, MQUEUE, CGROUP_2)
-CRIUS_OWN = b"CRIU:"  # begins the keys of mounts that come from outside without being asked for
-KEPT_FLAGS = 2 | 4  # SECCOMP_FILTER_FLAG_LOG and _SPEC_ALLOW: the others are for the moment of its installation
+CRIUS_OWN = b"CRIU:"  # begins the keys of mounts that CRIU itself takes from outside, without asking us
+KEPT_FLAGS = 2 | 4  # SECCOMP_FILTER_FLAG_LOG and _SPEC_ALLOW: the others only matter while a filter is installed
 
 
 def vetted(
     folder: Fd, path: str, hierarchies: "list[str] | None", is_soft: bool, program: "bytes | None", flags: int
 ) -> "dict[str, bytes]":
-    """Copies by their names. Raises PyruncError.
+    """Check the images, and return name -> the copy that CRIU is to read. Raises PyruncError.
 
     Args:
-        hierarchies: in which the container has a cgroup; None: CRIU is to leave cgroups alone, and finds none.
-        is_soft: whether what is there is left as it is (--manage-cgroups-mode soft).
-        program: the seccomp filter that is to be below every other one, with its flags; None: none is.
+        hierarchies: those in which the container has a cgroup. None: CRIU is to leave cgroups alone, and the copy has
+            none.
+        is_soft: whether existing cgroups are left as they are (--manage-cgroups-mode soft).
+        program, flags: the seccomp filter that is put below every other one. None: there is none.
     """
     names = posix.listdir(folder.number)
     mounts = [name for name in names if name.startswith(MOUNTS)]
@@ -80,7 +83,7 @@ def vetted(
 
 
 def leaves_cgroups(copies: "dict[str, bytes]") -> bool:
-    """Whether CRIU is to leave them alone: it finds none."""
+    """Whether CRIU is to leave cgroups alone: the copy of their image is empty."""
     return len(copies.get(CGROUPS, b"")) <= HEAD
 
 
@@ -109,7 +112,7 @@ def _shown(name: bytes) -> str:
 
 
 def _stays(path: bytes) -> bytes:
-    """A path that does not lead up."""
+    """The path itself. Raises Malformed if it leads up, or is too long."""
     if b".." in path.split(b"/"):
         raise Malformed(f"a path leads up: {_shown(path)}")
     if len(path) > MOST_OF_PATH:
@@ -118,7 +121,8 @@ def _stays(path: bytes) -> bytes:
 
 
 def _mounts(messages: "list[bytes]", is_only: bool, hierarchies: "list[str] | None") -> "list[bytes]":
-    """The root's is replaced by the bundle's, and so may be of any kind: that of the only namespace of mounts."""
+    """Refuse file systems that CRIU may not make. The root of the only mount namespace may be of any kind: the bundle's
+    root file system takes its place."""
     for message in messages:
         mount = decode(MOUNT, message)
         place = _stays(mount["place"])
@@ -134,8 +138,8 @@ def _mounts(messages: "list[bytes]", is_only: bool, hierarchies: "list[str] | No
 
 
 def _options(options: bytes, hierarchies: "list[str]") -> None:
-    """Of a hierarchy: release_agent names a program that the kernel runs on the host, and another name makes another
-    hierarchy."""
+    """Refuse options of a cgroup hierarchy that have a value, except for a known name. release_agent names a program
+    that the kernel runs on the host, and another name makes another hierarchy."""
     known = {name.encode() for hierarchy in hierarchies for name in hierarchy.split(",")}
     for option in options.split(b","):
         if b"=" in option and option not in known:
@@ -143,8 +147,12 @@ def _options(options: bytes, hierarchies: "list[str]") -> None:
 
 
 def _cgroups(messages: "list[bytes]", hierarchies: "list[str] | None", is_soft: bool) -> "list[bytes]":
-    """Everything lies in the one folder of a controller that the image's sets are in: CRIU puts the container's cgroup
-    in its place (cg_root). Where all are in the top one nothing is to be made, and CRIU would take long for it."""
+    """Refuse cgroups outside of the one folder that each controller may have, which all processes are in or below. CRIU
+    puts the container's cgroup in place of that folder (cg_root).
+
+    Where all processes are in the folder itself there is nothing to make. Then, if `is_soft`, the image is emptied:
+    CRIU would take long for nothing.
+    """
     if hierarchies is None:
         return []
     entries = [decode(CGROUP, message) for message in messages]
@@ -161,7 +169,7 @@ def _cgroups(messages: "list[bytes]", hierarchies: "list[str] | None", is_soft: 
 
 
 def _is_plain(entry: "Values") -> bool:
-    """Whether every process is in the top cgroup, and there is no other, nor a cgroup namespace."""
+    """Whether every process is in the top cgroup, with no cgroup below it and no cgroup namespace."""
     tops = {name: b"/" + each["folders"][0]["name"]
             for each in entry["controllers"] if each["folders"] for name in each["names"]}  # fmt: skip
     members = [member for each in entry["sets"] for member in each["members"]]
@@ -207,8 +215,8 @@ def _folder(folder: "Values", length: int) -> None:
 
 
 def _filters(messages: "list[bytes]", program: bytes, flags: int) -> "list[bytes]":
-    """With the configuration's own filter as the first of every chain: all filters of a chain have to let a call pass.
-    Whatever else stands there can't allow more."""
+    """Put the configuration's filter first in every chain. A call passes only if all filters of its chain let it pass:
+    so nothing else in the chain can allow more."""
     again = []
     for message in messages:
         filters: list[Any] = decode({1: ("filters", [FILTER])}, message)["filters"]

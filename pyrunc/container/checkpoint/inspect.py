@@ -1,7 +1,7 @@
-"""A look at what was restored, before it runs: its images say what it is allowed, config.json says what it may.
+"""Check restored processes before they run: they may have no more than config.json grants.
 
-CRIU does what the images say, with all rights of the host. It has no word for what they must not say: so the kernel is
-asked what has come of it, while every process still stands still.
+CRIU does what the images say, with all rights of the host, and there is no way to tell it what they must not say. So we
+ask the kernel for the result, while all processes still stand still.
 """
 
 import _stat
@@ -41,16 +41,16 @@ WORDS = {MOUNT_ATTR_RDONLY: "ro", MOUNT_ATTR_NOSUID: "nosuid", MOUNT_ATTR_NODEV:
 WITH_MASKS = ("proc", "sysfs")
 ENDED = ("Z", "X")
 CGROUPS = ("cgroup", "cgroup2")
-# What is in these is the kernel's, and whoever has CAP_SYS_ADMIN can mount them
+# File systems with contents of the kernel's. Whoever has CAP_SYS_ADMIN can mount them.
 VIRTUAL = (*WITH_MASKS, *CGROUPS, "bpf", "debugfs", "devpts", "hugetlbfs", "mqueue", "securityfs", "tracefs")
 
 
 class Expected:
-    """What is to come out.
+    """What the result has to be.
 
     Args:
         criu: the number of CRIU's process.
-        profile: of --lsm-profile.
+        profile: what --lsm-profile says.
         terminals: whether processes may have a terminal of the host's (--shell-job).
     """
 
@@ -69,7 +69,7 @@ class Expected:
         self.own_mounts = any(n["type"] == "mount" and not n.get("path") for n in wanted)
 
     def look(self, pid: int) -> None:
-        """Before it runs. Raises PyruncError when it could do more than its configuration lets a new container do."""
+        """Check the container. Raises PyruncError when it could do more than a new container of this configuration."""
         found = [each for each in descendants(pid) if state_of(each) not in ENDED]
         for each in found:
             self._namespaces(each)
@@ -92,7 +92,8 @@ class Expected:
                 raise refuse(f"process {pid}", "it is in CRIU's mount namespace, which has all of the host's")
 
     def _mounts(self, pid: int, found: "list[int]") -> None:
-        """Whoever has CAP_SYS_ADMIN makes namespaces, and mounts what he likes; but nothing of the host's."""
+        """Check every mount namespace. Processes with CAP_SYS_ADMIN may make further ones, and mount what they like,
+        but nothing of the host's."""
         may_mount = bool(self.rights.bounding & CAP_SYS_ADMIN)
         first = namespaces.identity(namespaces.own("mount", pid))
         there: dict[Any, set[int]] = {}
@@ -113,7 +114,7 @@ class Expected:
 
 
 def descendants(pid: int) -> "list[int]":
-    """A process and all that it has made. They stand still: nobody is missed. proc(5), CONFIG_PROC_CHILDREN"""
+    """A process and all its descendants. They stand still, so none is missed. proc(5), CONFIG_PROC_CHILDREN"""
     found, waiting = [], [pid]
     while waiting:
         each = waiting.pop()
@@ -157,7 +158,7 @@ def _root(root: Fd, rootfs: str) -> None:
 
 
 class _Mounts:
-    """What is mounted in the container, beside what its configuration has."""
+    """What is mounted in the container, compared with what its configuration has."""
 
     __slots__ = ("bundle", "cgroup", "config", "host", "known", "lacking", "mounted", "pid", "root", "rootfs")
 
@@ -171,10 +172,10 @@ class _Mounts:
         self.mounted = {mount.number: mount for mount in mounts_of(pid)}
         self.host = mounts_of("self")
         self.known = self._known()
-        self.lacking: dict[str, int] = {}  # MOUNT_ATTR_* by place
+        self.lacking: dict[str, int] = {}  # place -> the MOUNT_ATTR_* that it lacks
 
     def nothing_of_the_host(self) -> None:
-        """Of the host's file systems only what the configuration has of them."""
+        """Refuse any part of the host's file systems that the configuration does not have."""
         host = {mounted.device for mounted in self.host}
         for mounted in self.mounted.values():
             is_hosts = mounted.device in host or not mounted.device.startswith("0:")
@@ -199,7 +200,7 @@ class _Mounts:
             self._complete()
 
     def _complete(self) -> None:
-        """Give mounts the flags that they lack, as CRIU 4.1 leaves the second of two bind mounts of a file system
+        """Give mounts the flags that they lack: CRIU 4.1 leaves the second of two bind mounts of one file system
         writable."""
         own_namespace = open_at(None, namespaces.own("mount", self.pid), posix.O_RDONLY)
 
@@ -216,7 +217,7 @@ class _Mounts:
                 raise refuse("mounts", f"the flags that they lack can't be set: {reason(error)}") from error
 
     def _at(self, place: str) -> "Mounted | None":
-        """The mount that a path is on; None: there is nothing."""
+        """The mount that a path is on; None: there is nothing at the path."""
         try:
             with path.resolve(self.root, normal(place)) as target:
                 return self.mounted.get(mount_of(target))
@@ -224,7 +225,7 @@ class _Mounts:
             return None
 
     def _must(self, place: str, flags: int) -> None:
-        """There is a mount at that path, and it has these flags, or gets them."""
+        """Refuse a path without a mount. Flags that the mount lacks are noted in `lacking`, to be set later."""
         mounted = self._at(place)
         if mounted is None or not self._is_at(mounted, place):
             raise refuse(f"mount {place}", "it is not there")
@@ -233,13 +234,13 @@ class _Mounts:
                 self.lacking[mounted.place] = self.lacking.get(mounted.place, 0) | flag
 
     def _is_at(self, mounted: Mounted, place: str) -> bool:
-        """And not above."""
+        """Whether the mount begins at this path, and not above it."""
         with path.resolve(self.root, normal(place)) as target, path.resolve(self.root, mounted.place) as top:
             here, there = posix.fstat(target.number), posix.fstat(top.number)
         return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
     def _masked(self, place: str) -> None:
-        """By a mount of its own: the null device, or an empty folder."""
+        """Refuse a path that is not masked by a mount of its own: the null device, or an empty folder."""
         try:
             with path.resolve(self.root, normal(place)) as target:
                 status, mounted = posix.fstat(target.number), self.mounted.get(mount_of(target))
@@ -251,10 +252,10 @@ class _Mounts:
             raise refuse(f"path {place}", "it is not masked, as config.json has it")
 
     def _only_what_is_known(self) -> None:
-        """proc and sysfs only where the configuration has them: in another one nothing would be masked. Of other kinds
-        those that are the container's own."""
+        """Refuse proc and sysfs where the configuration has none: nothing would be masked in them. Of the other kinds,
+        refuse those that are not the container's own."""
         masked = {kind: self._places_of(kind) for kind in WITH_MASKS}
-        covered = {*(self.config["linux"].get("maskedPaths") or [])}  # `_masked` has seen them
+        covered = {*(self.config["linux"].get("maskedPaths") or [])}  # `_masked` has checked them
         for mounted in self.mounted.values():
             if self._is_known(mounted) or self._is_node(mounted):
                 continue
@@ -274,7 +275,7 @@ class _Mounts:
         return any(mounted.device == device and _is_below(mounted.root, root) for device, root in self.known)
 
     def _is_node(self, mounted: Mounted) -> bool:
-        """The device that config.json has there, or the null device over a file that is to be masked."""
+        """Whether this is the device that config.json has there, or the null device over a file to be masked."""
         wanted = {normal(each["path"]): (each.get("major", 0), each.get("minor", 0)) for each in self._devices()}
         wanted |= dict.fromkeys(self.config["linux"].get("maskedPaths") or [], (1, 3))
         if mounted.place not in wanted:
@@ -302,7 +303,7 @@ class _Mounts:
         return {mounted.place for mounted in found if mounted is not None}
 
     def _known(self) -> "set[tuple[str, str]]":
-        """The root, what is bound, and all that is mounted below them: each a device, and what of it."""
+        """(device, part of its file system) of the root, of each bind mount, and of all that is mounted below them."""
         places = [self.rootfs]
         for entry in self.config.get("mounts") or []:
             if kind_of(entry) == BIND:

@@ -1,4 +1,4 @@
-"""CRIU's messages: number: (name, kind). Of its rpc.proto (proto2), as much as is said and heard here."""
+"""CRIU's messages, as number: (name, kind). From its rpc.proto (proto2), as far as we send and read them."""
 
 from pyrunc.protobuf import BOOL, BYTES, INT32, STRING, UINT32
 
@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyrunc.protobuf import Message
 
-PATH = BYTES  # a string on the wire; what it names need not be UTF-8
+PATH = BYTES  # a string in rpc.proto; but a path need not be UTF-8
 
 # criu_req_type
 DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURE_CHECK, VERSION = 1, 2, 4, 6, 9, 10
@@ -14,7 +14,7 @@ NAMES = {
     0: "EMPTY", DUMP: "DUMP", RESTORE: "RESTORE", PRE_DUMP: "PRE_DUMP", NOTIFY: "NOTIFY",
     FEATURE_CHECK: "FEATURE_CHECK", VERSION: "VERSION",
 }  # fmt: skip
-# criu_cg_mode, by the words of --manage-cgroups-mode; "" is CRIU's default
+# The word of --manage-cgroups-mode -> criu_cg_mode. "" is CRIU's default.
 CGROUP_MODES = {"": 6, "ignore": 0, "soft": 3, "full": 4, "strict": 5}
 
 PAGE_SERVER: "Message" = {1: ("address", STRING), 2: ("port", INT32)}

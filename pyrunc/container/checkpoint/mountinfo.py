@@ -5,14 +5,15 @@ from pyrunc.linux.mount import unescaped
 
 
 class Mounted:
-    """One line.
+    """One mount: a line of the file.
 
     Attributes:
-        number, parent: of mounts.
+        number, parent: its own number, and that of the mount above.
         device: major:minor of the file system.
-        root: what of the file system is there.
-        place: where, as the process sees it.
-        flags: of the mount; kind: of the file system.
+        root: the path in the file system that the mount shows.
+        place: where it is mounted, as the process sees it.
+        flags: those of the mount.
+        kind: the type of the file system.
     """
 
     __slots__ = ("device", "flags", "kind", "number", "parent", "place", "root")
@@ -28,7 +29,7 @@ class Mounted:
 
 
 def mounts_of(pid: "int | str") -> "list[Mounted]":
-    """In the order in which they were made: of two at one place the later is the one that is seen."""
+    """All mounts, in the order in which they were made. Of two at one place, the later one is seen."""
     text = read_file(f"/proc/{pid}/mountinfo").decode("utf-8", "surrogateescape")
     return [Mounted(line) for line in text.splitlines()]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CriuOptions:
-    """Of both.
+    """The options that both have.
 
     Attributes:
         images: the folder of the checkpoint.
@@ -33,7 +33,7 @@ class CriuOptions:
         file_locks: take locks on files along.
         cgroups: how CRIU deals with cgroups: soft, full, strict, ignore, or "" for its default.
         auto_dedup: free in earlier checkpoints what a later one has again.
-        lazy_pages: leave the memory behind, and hand it over when it is asked for.
+        lazy_pages: leave the memory behind, and hand over each page when it is needed.
     """
 
     __slots__ = (
@@ -58,17 +58,17 @@ class CriuOptions:
 
 
 class CheckpointOptions(CriuOptions):
-    """Of `checkpoint`.
+    """The options of `checkpoint`.
 
     Attributes:
-        parent: an earlier checkpoint of the same processes, as a path from `images`: what has not changed since is not
-            written again.
-        leave_running: let it run on.
+        parent: an earlier checkpoint of the same processes, as a path from `images`. Memory that has not changed since
+            is not written again.
+        leave_running: let the container run on.
         pre_dump: write its memory only, and let it run on.
         skip_in_flight: forget TCP connections that are still being made.
         link_remap: allow files that have no name any more, by giving them one.
-        page_server: (address, port) of who takes the memory.
-        status_fd: a descriptor that gets a zero byte when lazy pages can be asked for; it is closed then.
+        page_server: (address, port) of the server that takes the memory.
+        status_fd: a descriptor that gets a zero byte, and is closed, when lazy pages can be asked for.
     """
 
     __slots__ = ("leave_running", "link_remap", "page_server", "parent", "pre_dump", "skip_in_flight", "status_fd")
@@ -97,12 +97,12 @@ class CheckpointOptions(CriuOptions):
 
 
 class RestoreOptions(CriuOptions):
-    """Of `restore`, besides those of `create`.
+    """The options of `restore`, besides those of `create`.
 
     Attributes:
-        lsm_profile: TYPE:NAME of the profile or label that its processes get.
-        lsm_mount_context: the SELinux context that its mounts get.
-        paused: make it, and do not let it run: `resume` does.
+        lsm_profile: TYPE:NAME of the profile or label that the processes get.
+        lsm_mount_context: the SELinux context that the mounts get.
+        paused: leave the container paused: it runs after `resume`.
     """
 
     __slots__ = ("lsm_mount_context", "lsm_profile", "paused")

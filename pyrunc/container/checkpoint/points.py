@@ -1,5 +1,7 @@
-"""Where a restored container's mounts go, and where they come from. All of this is done in a mount namespace of its
-own, which CRIU inherits."""
+"""Where a restored container's mounts go, and where they come from.
+
+All of this is done in a mount namespace of its own, which CRIU inherits.
+"""
 
 import _stat
 import posix
@@ -41,13 +43,15 @@ CHAIN, IMAGES, WORK, COPIES = (
 
 
 class Points:
-    """Args:
+    """The mounts of one container that is to be restored.
+
+    Args:
         state: the container's state directory.
-        place: a folder in it, on which all that CRIU needs is mounted, and nothing else.
-        no_pivot: this host's root is a ramdisk.
+        place: a folder in `state`. All that CRIU needs is mounted on it, and nothing else.
+        no_pivot: whether this host's root is a ramdisk.
 
     Attributes:
-        root: where in it the root file system is.
+        root: the path of the root file system, below `place`.
     """
 
     __slots__ = ("along", "config", "container", "copies", "files", "no_pivot", "place", "root", "rootfs", "state")
@@ -65,13 +69,15 @@ class Points:
         self.copies: dict[str, bytes] = {}
 
     def bring_along(self, images: Fd, parents: "dict[str, Fd]", work: "Fd | None", copies: "dict[str, bytes]") -> None:
-        """In the parent, whose descriptors they are: the folders as mounts, which the child puts where CRIU finds them.
-        Links from images to earlier ones go to folders beside them, and so they do there. `copies` of images cover
-        those of their names.
+        """Make mounts of the folders. The child attaches them where CRIU finds them. This runs in the parent, which has
+        the descriptors.
 
-        In a user namespace the restored processes read images themselves, without a right of the host's: their folder,
-        which is closed to everybody, is none for them. They get another one with the same files, in which nothing can
-        be written: CRIU's log and the like go to where they always go.
+        Images link to earlier ones in a folder beside them, so those folders lie beside each other here too. A copy in
+        `copies` covers the image of the same name.
+
+        In a user namespace the restored processes read the images themselves, and have no rights on the host. They
+        can't enter the folder of the images, which is closed to everybody else. So they get another folder with the
+        same files. Nothing can be written there: CRIU's log and its other files still go to the usual folder.
         """
         self.copies = copies
         chain = {IMAGES: images, **parents}
@@ -89,7 +95,8 @@ class Points:
             self.along[WORK] = folders.guarded(work)
 
     def make(self, line: "Channel") -> "dict[str, Fd]":
-        """In the child. Each mount that comes from outside is told: its name, and its source. Returns the folders."""
+        """Mount everything. This runs in the child. It sends the name and source of each mount from outside over
+        `line`, and returns the folders that CRIU works in."""
         set_propagation(MS_SLAVE | MS_REC)
         if self.no_pivot:
             _be_on_a_mount()
@@ -120,7 +127,8 @@ class Points:
                 move_mount(mount, there)
 
     def _cover(self) -> None:
-        """In a user namespace too they can be read: their folders are closed to everybody else."""
+        """Mount the copies over their images. Their mode lets everybody read them, for restored processes in a user
+        namespace. All others are kept out by the folders above."""
         for name, data in self.copies.items():
             place = f"{self.place}/{COPIES}/{name}"
             with open_at(None, place, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644) as copy:
@@ -131,7 +139,7 @@ class Points:
                 move_mount(open_tree(place), image)
 
     def _mount_root(self, readonly: bool = False) -> Fd:
-        """A mount, as CRIU asks for, which takes its flags from it; its top."""
+        """Mount the root file system, and return its top. CRIU demands a mount, and takes the root's flags from it."""
         with open_at(None, self.rootfs, posix.O_PATH | posix.O_DIRECTORY) as rootfs:
             tree = open_tree(rootfs, recursive=True)
         if readonly:
@@ -141,9 +149,12 @@ class Points:
         return open_at(None, self.root, posix.O_PATH | posix.O_DIRECTORY)
 
     def _prepare(self) -> "dict[str, str]":
-        """The root file system with all places to mount on, as `create` makes them. To find those, everything is
-        mounted as it will be: what is bound as itself, the rest as an empty file system, which takes what is made
-        there along."""
+        """Make all mount points in the root file system, as `create` does. Returns name -> source of each mount from
+        outside.
+
+        To find the mount points, everything is mounted for a moment as it will be: bind mounts as they are, and an
+        empty file system for each of the others. Mount points inside an empty one vanish together with it.
+        """
         found = {notify.INSIDE: f"{self.state}/{notify.FOLDER}"}
         found |= {device["path"]: device["path"] for device in dev.wanted(self.config["linux"])}
         root = self._mount_root()
@@ -160,7 +171,8 @@ class Points:
         return found
 
     def _one(self, root: Fd, entry: "Mount") -> "dict[str, str]":
-        """Make its place, and mount there what stands for it. What of it comes from outside."""
+        """Make the mount point of one entry, and mount something there that stands for it. Returns what of it comes
+        from outside."""
         kind, destination = kind_of(entry), normal(entry["destination"].removeprefix(self.rootfs))
         if not kind:
             return {}
@@ -171,7 +183,7 @@ class Points:
         if not source.startswith("/"):
             source = f"{self.container.record['bundle']}/{source}"
         options = MountOptions(entry.get("options") or [])
-        if not options.source_link:  # which is mounted itself; any other CRIU would not follow
+        if not options.source_link:  # source_link mounts the link itself. CRIU follows no other
             with open_at(None, source, posix.O_PATH) as there:
                 source = posix.readlink(f"/proc/self/fd/{there.number}")
         tree = open_tree(source, recursive=options.recursive, follow=not options.source_link)
@@ -180,7 +192,7 @@ class Points:
         return {place: source, **{place.rstrip("/") + each: source.rstrip("/") + each for each in below}}
 
     def _attach(self, tree: Fd, root: Fd, destination: str) -> str:
-        """Returns where that is, as the container sees it: by its symlinks."""
+        """Attach a mount at its destination. Returns the path where that is, with the container's symlinks followed."""
         is_folder = _stat.S_ISDIR(posix.fstat(tree.number).st_mode)
         with path.ensure_directory(root, destination) if is_folder else path.ensure_file(root, destination) as target:
             place = posix.readlink(f"/proc/self/fd/{target.number}")[len(self.root) :] or "/"
@@ -189,7 +201,8 @@ class Points:
 
 
 def _be_on_a_mount() -> None:
-    """pivot_root(2) leaves no ramdisk: its root has no parent. A copy of it that is mounted over it has one."""
+    """Mount a copy of the root over itself. pivot_root(2) can't leave a ramdisk, as its root mount has no parent. The
+    copy has one."""
     top = open_tree("/", recursive=True)
     with open_at(None, "/", posix.O_PATH | posix.O_DIRECTORY) as root:
         move_mount(top, root)

@@ -1,7 +1,7 @@
-"""restore: a container made of its bundle and of a checkpoint's files. It goes on where it was.
+"""restore: make a container from its bundle and a checkpoint's files. It goes on where it was.
 
-CRIU is told what comes from outside, makes the processes, and is watched. It is born in the container's cgroup, and in
-a mount namespace that ends with it: whoever is killed when, no mount is left.
+We tell CRIU what comes from outside. It makes the processes, and we check them. CRIU is born in the container's cgroup,
+and in a mount namespace that ends with it: so no mount is left, whenever CRIU or we are killed.
 """
 
 import _signal
@@ -55,7 +55,7 @@ def restore(
     options: "Options | None" = None,
     log: "Log | None" = None,
 ) -> "Recorded":
-    """Make a container of a checkpoint. It runs when this returns; nothing of it is left when this raises."""
+    """Make a container from a checkpoint. It runs when this returns. Nothing of it is left when this raises."""
 
     def kind(*arguments: "Any") -> Restoration:
         return Restoration(restoring, *arguments)
@@ -66,12 +66,12 @@ def restore(
 
 
 class Restoration(Creation):
-    """One container in the making, of a checkpoint."""
+    """One container in the making, from a checkpoint."""
 
     __slots__ = ("images", "looked", "namespaces", "parents", "process", "restoring", "streams", "tasks", "work")
 
     def __init__(self, restoring: "RestoreOptions", record: "dict[str, Any]", config: "Config", *others: "Any") -> None:
-        """Look at what is asked for, and at what is there; nothing is made."""
+        """Look at what is asked for, and at what is there. Nothing is made."""
         refuse_threads()
         refuse_what_is_lost(config)
         common(restoring)
@@ -85,13 +85,13 @@ class Restoration(Creation):
         super().__init__(record, config, *others)
 
     def find_net_devices(self) -> "NetDevices | None":
-        """With a network namespace of somebody else's they are in it."""
+        """The devices to move; None with a network namespace of somebody else's, which has them already."""
         wanted = self.config["linux"].get("namespaces") or []
         joined = any(n["type"] == "network" and n.get("path") for n in wanted)
         return None if joined else super().find_net_devices()
 
     def _streams(self) -> "list[str]":
-        """What the standard streams were."""
+        """What the standard streams were at the checkpoint."""
         place = f"{self.restoring.images}/{folders.DESCRIPTORS}"
         try:
             with open_at(
@@ -100,7 +100,7 @@ class Restoration(Creation):
                 text = posix.read(file.number, 1 << 16)
             found = loads(text.decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
-            return []  # CRIU made it without a runtime
+            return []  # somebody made this checkpoint with CRIU alone
         except (OSError, ValueError) as error:
             raise PyruncError("reading", place, reason(error)) from error
         if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -109,7 +109,7 @@ class Restoration(Creation):
 
     @staticmethod
     def _open_namespaces(config: "Config") -> "dict[str, Fd]":
-        """Those with a path that were somebody else's at the checkpoint too: they must be there."""
+        """Open the namespaces with a path. They were somebody else's at the checkpoint too, and must exist."""
         opened: dict[str, Fd] = {}
         for namespace in config["linux"].get("namespaces") or []:
             path = namespace.get("path")
@@ -123,7 +123,7 @@ class Restoration(Creation):
         return opened
 
     def begin(self, death_seconds: float = DEATH_SECONDS) -> None:
-        """All of it: CRIU makes no container that waits."""
+        """Make the whole container: CRIU can't make one that waits for start."""
         restoring, container = self.restoring, self.container
         directory = container.directory
         self.make_surroundings()
@@ -143,7 +143,7 @@ class Restoration(Creation):
                 criu.find(restoring.criu), self.log, lambda line: self._set_up(points, line),
                 flags=CLONE_NEWNS, cgroup=self.cgroup, leader=not restoring.shell_job,
             )  # fmt: skip
-        directory.note_hook(process.pid)  # whom `delete --force` ends
+        directory.note_hook(process.pid)  # `delete --force` ends the process on record
         self.settle(process.pid)
         if self.group is not None:
             self.group.join(process.pid)
@@ -153,7 +153,7 @@ class Restoration(Creation):
         process.close()
 
     def _vetted(self) -> "dict[str, bytes]":
-        """Images that CRIU is not to read as they lie there."""
+        """Copies of the images that CRIU may not read from the folder itself: see images.vetted."""
         context = Context()
         context.config = self.config
         prepare.use_filter(context, self.container)
@@ -162,19 +162,20 @@ class Restoration(Creation):
         return images.vetted(self.images, place, hierarchies, is_soft, context.bpf, context.bpf_flags)
 
     def _hierarchies(self) -> "list[str] | None":
-        """In which CRIU may restore cgroups; None: it is to leave them alone."""
+        """The hierarchies in which CRIU may restore cgroups. None: it is to leave cgroups alone."""
         if self.options.no_cgroup or self.restoring.cgroups == "ignore":
             return None
         return [*(self.cgroup.paths or self.cgroup.mounts)]
 
     def _set_up(self, points: Points, line: "Channel") -> "dict[str, Fd]":
-        """In the child, which becomes CRIU."""
+        """Prepare the child that becomes CRIU: join v1's cgroups, mount everything. Returns what stays open in CRIU."""
         for tasks in self.tasks:
             posix.write(tasks.number, b"0")
         return {**points.make(line), **self.namespaces}
 
     def _make_notify_folder(self) -> None:
-        """Where the container's messages to a service manager come in, if it had one: it is a mount of its own."""
+        """Make the folder for the container's messages to a service manager. A container that had one when it was
+        checkpointed has a mount of it, which needs a source."""
         if not self.container.record["notify"]:
             posix.mkdir(notify.FOLDER, 0o755, dir_fd=self.container.directory.fd.number)
 
@@ -242,7 +243,7 @@ class Restoration(Creation):
             self.take_master(fd)
         elif what == "post-restore":
             if not self.container.pid:
-                self.born(pid)  # it has no namespace of its own
+                self.born(pid)  # without namespaces of its own there was no setup-namespaces
             self._note_time_namespace(pid)
         elif what == "pre-resume":
             self._look()
@@ -250,7 +251,8 @@ class Restoration(Creation):
                 self._hold()
 
     def _look(self) -> None:
-        """CRIU takes no answer here, and would let them run: they are killed first, then CRIU, which holds them."""
+        """Check the processes before they run. If they fail the check, kill them, and then CRIU, which holds them: it
+        takes no answer at this point, and would let them run."""
         assert self.process is not None
         pid, restoring = self.container.pid, self.restoring
         try:
@@ -267,7 +269,7 @@ class Restoration(Creation):
         self.looked = True
 
     def _hold(self) -> None:
-        """Frozen before CRIU lets them go. CRIU itself is moved out first: it was born among them."""
+        """Freeze the processes before CRIU lets them go. CRIU was born in their cgroup, so it is moved out first."""
         assert self.process is not None
         freezer = self.cgroup.freezer
         for hierarchy in find():
@@ -279,7 +281,7 @@ class Restoration(Creation):
         write_file(f"{directory}/{self.cgroup.freeze_file}", self.cgroup.freeze_value.encode())
 
     def _set_up_network(self, pid: int) -> None:
-        """A new network namespace is empty: CRIU leaves what is in it to others."""
+        """Bring up loopback, and move the devices in. CRIU leaves a new network namespace empty."""
         wanted = self.config["linux"].get("namespaces") or []
         if not any(n["type"] == "network" and not n.get("path") for n in wanted):
             return
@@ -299,7 +301,7 @@ class Restoration(Creation):
                 self.move_devices(Fd(posix.dup(namespace.number), "the container's network namespace"))
 
     def _note_time_namespace(self, pid: int) -> None:
-        """Where CRIU has made one, so that its clocks go on, `exec` is to enter that."""
+        """Note a time namespace that CRIU has made, so that `exec` enters it. CRIU makes one so that clocks go on."""
         wanted = self.config["linux"].get("namespaces") or []
         if any(n["type"] == "time" for n in wanted) or not posix.access(namespaces.own("time"), posix.F_OK):
             return
@@ -323,13 +325,13 @@ class Restoration(Creation):
             self.record["rdt"] = self.group.record()
             self.save()
         if self.restoring.paused:
-            container.cgroup.freeze()  # by now they stand still
+            container.cgroup.freeze()  # asked for in `_hold`; this waits until all stand still
         else:
             container.run_hooks("poststart", "running")
         return True
 
     def undo(self) -> None:
-        """CRIU undoes what it has not finished; what it has is killed."""
+        """CRIU undoes what it has not finished. Kill what it has finished."""
         container = self.container
         if self.process is not None:
             self.process.close()
@@ -343,7 +345,7 @@ def _is_pipe(stream: str) -> bool:
 
 
 def _cgroup_roots(pid: int) -> "list[dict[str, Any]]":
-    """For each controller the cgroup that CRIU is in: what it restores is to be there, wherever it was."""
+    """For each controller, the cgroup that CRIU is in. CRIU restores there what was elsewhere at the checkpoint."""
     found = []
     for line in read_file(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape").splitlines():
         _, names, path = line.split(":", 2)
@@ -352,7 +354,7 @@ def _cgroup_roots(pid: int) -> "list[dict[str, Any]]":
 
 
 def _is_our_child(pid: int) -> bool:
-    """Its parent is CRIU's (rst_sibling)."""
+    """Whether a process is our child. Restored ones are: CRIU gives them its own parent (rst_sibling)."""
     try:
         posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOWAIT | posix.WNOHANG)
     except (OSError, OverflowError):
@@ -361,7 +363,7 @@ def _is_our_child(pid: int) -> bool:
 
 
 def _kill(pid: int) -> None:
-    """One that stands still: its number is no other's."""
+    """Kill a process that stands still: so its number can't have become another's."""
     try:
         with pidfd_open(pid) as pidfd:
             pidfd_send_signal(pidfd, _signal.SIGKILL)
@@ -370,7 +372,7 @@ def _kill(pid: int) -> None:
 
 
 def _end(pid: int, is_alive: bool, cgroup: "Cgroup") -> None:
-    """Of the first process. Dead, it has its number for as long as it is our child, and not waited for."""
+    """End the first process. It is our child: until we wait for it, its number stays its own, even once it is dead."""
     try:
         with pidfd_open(pid) as pidfd:
             if is_alive:
@@ -383,7 +385,7 @@ def _end(pid: int, is_alive: bool, cgroup: "Cgroup") -> None:
 
 
 def _write_pid_file(path: str, pid: int) -> None:
-    """By rename, and when all else stands."""
+    """Write the pid file by rename, once all else is done."""
     if not path:
         return
     folder, slash, name = path.rpartition("/")

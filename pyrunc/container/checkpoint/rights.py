@@ -1,5 +1,8 @@
-"""What restored processes are: their users, capabilities, limits, labels. Images say it, config.json says what they may
-be. What can be lowered is; whoever has what can't be taken from him is not let run."""
+"""Check the users, capabilities, limits and labels of restored processes against config.json.
+
+The images decide what they are, config.json what they may be. What can be lowered is lowered. A process that has too
+much of anything else is not let run.
+"""
 
 import posix
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 SECCOMP_FILTER = "2"
 REALTIME = (1, 2, 6)  # SCHED_FIFO, SCHED_RR, SCHED_DEADLINE
-NICE, POLICY = 16, 38  # which of the words behind the name in /proc/PID/stat, proc(5)
+NICE, POLICY = 16, 38  # words of /proc/PID/stat, counted from the one after the name. proc(5)
 UNLIMITED = (1 << 64) - 1
 HINT = "the checkpoint was made with another configuration, or changed: it is not let run"
 
@@ -32,7 +35,7 @@ class Rights:
     __slots__ = ("bounding", "config", "floor", "gids", "process", "profile", "score", "uids")
 
     def __init__(self, config: "Config", process: "Process", profile: str) -> None:
-        """profile: of --lsm-profile."""
+        """profile: what --lsm-profile says."""
         self.config = config
         self.process = process
         self.profile = profile.partition(":")[2]
@@ -40,7 +43,7 @@ class Rights:
         self.bounding = sets.any()
         linux, user = config["linux"], process.get("user") or {}
         groups = [user.get("gid", 0), *(user.get("additionalGids") or [])]
-        lasting = sets.ambient if user.get("uid") else self.bounding  # what execve(2) leaves, with no_new_privs
+        lasting = sets.ambient if user.get("uid") else self.bounding  # what is left after execve(2) with no_new_privs
         self.uids = self._only([user.get("uid", 0)], lasting & BIT["CAP_SETUID"], linux.get("uidMappings"))
         self.gids = self._only(groups, lasting & BIT["CAP_SETGID"], linux.get("gidMappings"))
         scheduler = process.get("scheduler")
@@ -49,13 +52,13 @@ class Rights:
         self.score = int(read_file("/proc/self/oom_score_adj")) if score is None else score
 
     def _only(self, ids: "list[int]", may_change: int, mappings: "list[IDMapping] | None") -> "set[int] | None":
-        """Who it is, as the host has it, where it can't become somebody else; None: it can."""
+        """The only IDs that the process may have, as the host counts them. None: it can become somebody else."""
         if may_change or not self.process.get("noNewPrivileges"):
             return None
         return {outside(each, mappings or []) for each in ids}
 
     def look(self, pid: int) -> None:
-        """Of each thread: its user, rights, no_new_privs, filter and scheduler are its own."""
+        """Check each thread: user, capabilities, no_new_privs, filter and scheduler are a thread's own."""
         for thread in posix.listdir(f"/proc/{pid}/task"):
             place = f"/proc/{pid}/task/{thread}"
             lines = read_file(f"{place}/status").decode("utf-8", "replace").splitlines()
@@ -120,7 +123,7 @@ class Rights:
 
 
 def outside(number: int, mappings: "list[IDMapping]") -> int:
-    """An ID of the container's, as the host has it."""
+    """The host's ID for one of the container's."""
     for each in mappings:
         if each["containerID"] <= number < each["containerID"] + each["size"]:
             return number - each["containerID"] + each["hostID"]
